@@ -1,0 +1,302 @@
+//! Every limit, with its unit, its default and its reason.
+
+use std::{fs, time::Duration};
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+use crate::{conn::outbound::Watermarks, error::Error};
+
+const KIB: usize = 1024;
+const MIB: usize = 1024 * KIB;
+
+/// Descriptors kept free for what is not a connection: listeners, logs, the handler's own files.
+/// Redis keeps as many.
+const DESCRIPTOR_RESERVE: usize = 32;
+
+/// The bounds a server keeps to, whatever its peers do.
+///
+/// Sizes are in bytes. Every default is a number somebody runs in production; the reason is at
+/// each setter. The bound on a *frame* belongs to the codec, see
+/// [`Lines::with_max`](crate::codec::Lines::with_max).
+///
+/// # Examples
+///
+/// A server for many devices that speak rarely, and hold little memory each:
+///
+/// ```
+/// use std::time::Duration;
+/// use nonforker::Limits;
+///
+/// let limits = Limits::new()
+///     .high_watermark(8 * 1024)
+///     .low_watermark(2 * 1024)
+///     .idle_timeout(Some(Duration::from_secs(3600)));
+/// # let _ = limits;
+/// ```
+#[derive(Clone, Debug)]
+pub struct Limits {
+    pub(crate) high_watermark: usize,
+    pub(crate) low_watermark: usize,
+    pub(crate) output_cap: usize,
+    pub(crate) read_per_turn: usize,
+    pub(crate) frames_per_turn: usize,
+    pub(crate) max_connections: Option<usize>,
+    pub(crate) max_connections_per_ip: Option<usize>,
+    pub(crate) memory_budget: Option<usize>,
+    pub(crate) frame_timeout: Option<Duration>,
+    pub(crate) write_timeout: Option<Duration>,
+    pub(crate) idle_timeout: Option<Duration>,
+    pub(crate) linger_timeout: Duration,
+    pub(crate) drain_timeout: Duration,
+    pub(crate) slow_handler: Option<Duration>,
+    pub(crate) backlog: u16,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            high_watermark: 64 * KIB,
+            low_watermark: 16 * KIB,
+            output_cap: MIB,
+            read_per_turn: 64 * KIB,
+            frames_per_turn: 1024,
+            max_connections: None,
+            max_connections_per_ip: None,
+            memory_budget: None,
+            frame_timeout: Some(Duration::from_secs(30)),
+            write_timeout: Some(Duration::from_secs(30)),
+            idle_timeout: None,
+            linger_timeout: Duration::from_secs(5),
+            drain_timeout: Duration::from_secs(10),
+            slow_handler: Some(Duration::from_millis(100)),
+            backlog: 1024,
+        }
+    }
+}
+
+impl Limits {
+    /// The defaults.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Above this many bytes queued for a peer, its requests wait and nothing more is read from
+    /// it. Default: 64 KiB, as in asyncio and Netty.
+    #[must_use]
+    pub const fn high_watermark(mut self, bytes: usize) -> Self {
+        self.high_watermark = bytes;
+        self
+    }
+
+    /// At this many queued bytes a connection that was held back goes on. At most the high
+    /// watermark; default: 16 KiB, a quarter of it, so that it does not flap.
+    #[must_use]
+    pub const fn low_watermark(mut self, bytes: usize) -> Self {
+        self.low_watermark = bytes;
+        self
+    }
+
+    /// How far above the high watermark the queue may grow through what others push at the
+    /// peer, before it is closed with
+    /// [`OutputOverflow`](crate::CloseReason::OutputOverflow). Default: 1 MiB.
+    ///
+    /// The replies to one request are not cut off by it: they may be larger, and the next request
+    /// then waits.
+    #[must_use]
+    pub const fn output_cap(mut self, bytes: usize) -> Self {
+        self.output_cap = bytes;
+        self
+    }
+
+    /// The most bytes received from one connection before all the others had their turn. At
+    /// least 1; default: 64 KiB, gnet's bound. One buffer of this size is shared by all.
+    #[must_use]
+    pub const fn read_per_turn(mut self, bytes: usize) -> Self {
+        self.read_per_turn = bytes;
+        self
+    }
+
+    /// The most frames of one connection that are handled before all the others had their turn,
+    /// empty ones included. At least 1; default: 1024, what 64 KiB of 64-byte lines hold.
+    #[must_use]
+    pub const fn frames_per_turn(mut self, frames: usize) -> Self {
+        self.frames_per_turn = frames;
+        self
+    }
+
+    /// The most connections at a time. What comes beyond waits in the kernel's backlog. At
+    /// least 1; default (`None`): the soft limit of descriptors less 32.
+    #[must_use]
+    pub const fn max_connections(mut self, connections: Option<usize>) -> Self {
+        self.max_connections = connections;
+        self
+    }
+
+    /// The most connections at a time from one IP address. What comes beyond is closed at once.
+    /// At least 1; default: `None`, no such bound.
+    #[must_use]
+    pub const fn max_connections_per_ip(mut self, connections: Option<usize>) -> Self {
+        self.max_connections_per_ip = connections;
+        self
+    }
+
+    /// The most bytes that the buffers of all connections may take. From 80 % on nothing more is
+    /// read, from 90 % on nothing more is accepted, and beyond it the connection that holds the
+    /// most is closed. Default (`None`): a quarter of the memory of the machine or of its cgroup.
+    ///
+    /// What the kernel buffers is its own account and not counted here.
+    #[must_use]
+    pub const fn memory_budget(mut self, bytes: Option<usize>) -> Self {
+        self.memory_budget = bytes;
+        self
+    }
+
+    /// How long a frame may take from its first byte to its last; `None` for ever. Default: 30 s,
+    /// against clients that send a byte a minute to hold a connection (slowloris).
+    #[must_use]
+    pub const fn frame_timeout(mut self, timeout: Option<Duration>) -> Self {
+        self.frame_timeout = timeout;
+        self
+    }
+
+    /// How long a peer may take nothing of what is queued for it; `None` for ever. Default: 30 s
+    /// *without progress*: a slow but steady download is not an attack.
+    #[must_use]
+    pub const fn write_timeout(mut self, timeout: Option<Duration>) -> Self {
+        self.write_timeout = timeout;
+        self
+    }
+
+    /// How long a connection may be silent in both directions. Default: `None`, for ever: a quiet
+    /// peer is not a fault.
+    #[must_use]
+    pub const fn idle_timeout(mut self, timeout: Option<Duration>) -> Self {
+        self.idle_timeout = timeout;
+        self
+    }
+
+    /// How long a closed connection waits for its peer to close too, so that the last reply is
+    /// not destroyed by a reset; a fifth of it if the peer is silent. Default: 5 s. nginx calls
+    /// this a lingering close.
+    #[must_use]
+    pub const fn linger_timeout(mut self, timeout: Duration) -> Self {
+        self.linger_timeout = timeout;
+        self
+    }
+
+    /// How long a drain may take before what is left is cut off. Default: 10 s, the shutdown
+    /// timeout of Redis.
+    #[must_use]
+    pub const fn drain_timeout(mut self, timeout: Duration) -> Self {
+        self.drain_timeout = timeout;
+        self
+    }
+
+    /// How long the handler may take for what one read brought before a warning names the
+    /// connection. `None`: no warning; default: 100 ms.
+    #[must_use]
+    pub const fn slow_handler(mut self, threshold: Option<Duration>) -> Self {
+        self.slow_handler = threshold;
+        self
+    }
+
+    /// How many connections may wait in the kernel to be accepted. Default: 1024; the kernel has
+    /// a cap of its own.
+    #[must_use]
+    pub const fn backlog(mut self, connections: u16) -> Self {
+        self.backlog = connections;
+        self
+    }
+
+    pub(crate) const fn watermarks(&self) -> Watermarks {
+        Watermarks {
+            high: self.high_watermark,
+            low: self.low_watermark,
+            cap: self.high_watermark.saturating_add(self.output_cap),
+        }
+    }
+
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        let at_least_one = |limit: Option<usize>| limit != Some(0);
+        if self.low_watermark > self.high_watermark {
+            Err(Error::Limits("the low watermark is above the high watermark"))
+        } else if self.read_per_turn == 0 || self.frames_per_turn == 0 {
+            Err(Error::Limits("a turn has to allow at least one byte and one frame"))
+        } else if !at_least_one(self.max_connections) || !at_least_one(self.max_connections_per_ip)
+        {
+            Err(Error::Limits("at least one connection has to be allowed"))
+        } else {
+            Ok(())
+        }
+    }
+
+    /// The bound on connections, the default worked out from the descriptors there are.
+    pub(crate) fn connections(&self) -> usize {
+        self.max_connections.unwrap_or_else(|| {
+            let (soft, _hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((1024, 1024));
+            usize::try_from(soft).unwrap_or(usize::MAX).saturating_sub(DESCRIPTOR_RESERVE).max(1)
+        })
+    }
+
+    /// The memory budget, the default worked out from the memory there is.
+    pub(crate) fn budget(&self) -> usize {
+        self.memory_budget.unwrap_or_else(|| memory_of_machine() / 4)
+    }
+}
+
+/// The memory this process may use, in bytes: of its cgroup if that is limited, else of the
+/// machine; 1 GiB where neither can be known.
+fn memory_of_machine() -> usize {
+    let cgroup = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"]
+        .into_iter()
+        .filter_map(|path| fs::read_to_string(path).ok()?.trim().parse().ok())
+        .min();
+    let machine = fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
+        let line = text.lines().find(|line| line.starts_with("MemTotal:"))?;
+        line.split_ascii_whitespace().nth(1)?.parse::<usize>().ok()?.checked_mul(KIB)
+    });
+    cgroup.into_iter().chain(machine).min().unwrap_or(1024 * MIB)
+}
+
+/// Raises the soft limit of descriptors to the hard one and returns it.
+///
+/// A server whose connections are bounded by the default of [`Limits::max_connections`] calls
+/// this first: the soft limit is often 1024, from the days of `select`.
+///
+/// # Errors
+///
+/// What the system says if the limit can be neither read nor raised.
+pub fn raise_descriptor_limit() -> std::io::Result<u64> {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    if soft < hard {
+        setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+    }
+    Ok(hard)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Limits, memory_of_machine};
+
+    #[test]
+    fn limits_that_contradict_each_other_are_refused() {
+        let defaults = Limits::new();
+        assert!(defaults.check().is_ok());
+        for (limits, part) in [
+            (Limits::new().low_watermark(65 * 1024), "low watermark"),
+            (Limits::new().read_per_turn(0), "turn"),
+            (Limits::new().frames_per_turn(0), "turn"),
+            (Limits::new().max_connections(Some(0)), "connection"),
+            (Limits::new().max_connections_per_ip(Some(0)), "connection"),
+        ] {
+            let error = limits.check().expect_err(part).to_string();
+            assert!(error.contains(part), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_machine_has_some_memory() {
+        assert!(memory_of_machine() >= 64 * 1024 * 1024);
+    }
+}

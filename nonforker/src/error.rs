@@ -1,0 +1,123 @@
+//! What can go wrong, by audience: [`Error`] for whoever starts the server, [`CloseReason`] for
+//! the handler of a connection, [`NotConnected`] for whoever sends to one by its id.
+//!
+//! What ends a single frame is in [`codec`](crate::codec).
+
+use std::{fmt, io};
+
+use thiserror::Error;
+
+use crate::{
+    address::{Address, AddressError},
+    codec::{EncodeError, FrameError},
+};
+
+/// The result of starting or running a server.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Why a server could not start, or had to stop.
+///
+/// No connection is ever the cause: what goes wrong on one ends that one.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// An address could not be understood.
+    #[error(transparent)]
+    Address(#[from] AddressError),
+    /// A listener could not be opened.
+    #[error("cannot listen on {address}: {hint}")]
+    Listen {
+        /// Where it should have listened.
+        address: Address,
+        /// What to do about it, in a phrase.
+        hint: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Two limits contradict each other.
+    #[error("limits contradict each other: {0}")]
+    Limits(&'static str),
+    /// There is nothing to serve: [`Server::serve`](crate::Server::serve) was never called.
+    #[error("nothing to serve: give the server an address, a codec and a handler")]
+    NothingToServe,
+    /// The kernel's event queue could not be created, or failed.
+    #[error("the event queue failed")]
+    Driver(#[source] io::Error),
+    /// The signals could not be taken over.
+    #[error("cannot take over the signals")]
+    Signals(#[source] io::Error),
+}
+
+/// Why a connection ended. Told to [`Handler::closed`](crate::Handler::closed) once.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum CloseReason {
+    /// The peer finished sending, and everything it asked for has been answered.
+    PeerFinished,
+    /// The connection broke: reset by the peer, unreachable, or another error of the network.
+    Broken(io::Error),
+    /// The peer's bytes could not be split into frames.
+    Rejected(FrameError),
+    /// A reply could not be turned into bytes.
+    Encode(EncodeError),
+
+    /// The handler called [`Conn::close`](crate::Conn::close).
+    ByHandler,
+    /// The handler called [`Conn::abort`](crate::Conn::abort).
+    Aborted,
+    /// The handler returned an error.
+    HandlerFailed(Box<dyn std::error::Error + Send + Sync>),
+    /// The handler or the codec panicked. The payload went to the panic hook.
+    Panicked,
+
+    /// A frame began to arrive and was not complete within
+    /// [`Limits::frame_timeout`](crate::Limits::frame_timeout).
+    FrameTimeout,
+    /// The peer took nothing of what was queued for
+    /// [`Limits::write_timeout`](crate::Limits::write_timeout).
+    WriteTimeout,
+    /// Nothing was received or sent for [`Limits::idle_timeout`](crate::Limits::idle_timeout).
+    IdleTimeout,
+    /// Others pushed more at the peer than it took, beyond
+    /// [`Limits::output_cap`](crate::Limits::output_cap).
+    OutputOverflow,
+    /// It held the most memory when the server ran out of
+    /// [`Limits::memory_budget`](crate::Limits::memory_budget).
+    Evicted,
+
+    /// The server drained.
+    Drained,
+    /// The server stopped at once, or its drain took too long.
+    Stopped,
+    /// A defect in this crate: an event that cannot happen. Please report it.
+    Defect,
+}
+
+impl fmt::Display for CloseReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::PeerFinished => f.write_str("the peer has finished"),
+            Self::Broken(error) => write!(f, "connection broken: {error}"),
+            Self::Rejected(error) => write!(f, "{error}"),
+            Self::Encode(error) => write!(f, "{error}"),
+            Self::ByHandler => f.write_str("closed by the handler"),
+            Self::Aborted => f.write_str("aborted by the handler"),
+            Self::HandlerFailed(error) => write!(f, "the handler failed: {error}"),
+            Self::Panicked => f.write_str("the handler panicked"),
+            Self::FrameTimeout => f.write_str("a frame did not become complete in time"),
+            Self::WriteTimeout => f.write_str("the peer did not take its replies in time"),
+            Self::IdleTimeout => f.write_str("idle for too long"),
+            Self::OutputOverflow => f.write_str("more was pushed at the peer than it took"),
+            Self::Evicted => f.write_str("evicted: it held the most memory"),
+            Self::Drained => f.write_str("the server drained"),
+            Self::Stopped => f.write_str("the server stopped"),
+            Self::Defect => f.write_str("a defect in nonforker, please report it"),
+        }
+    }
+}
+
+/// The connection is gone, or is not served by this handler.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("no such connection: it has closed, or belongs to another handler")]
+#[non_exhaustive]
+pub struct NotConnected;
