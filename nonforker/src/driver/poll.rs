@@ -1,0 +1,423 @@
+//! The driver that tries at once and waits where it would block: epoll and kqueue, through mio.
+//!
+//! ```text
+//!  submit(Send) ──▶ send now ──▶ done ─────────────────────────────┐
+//!                        └─ would block ─▶ the next writable edge ─┤
+//!                                                                  ▼
+//!  wait ──▶ deliver done ──▶ poll, sleeping ──▶ queue the ready ──▶ sink
+//! ```
+//!
+//! A socket is registered once, edge-triggered, for everything. What an edge said is remembered
+//! in its [`Entry`], so to turn receiving off and on costs no system call, and neither does
+//! backpressure.
+//!
+//! Three habits of kernels are dealt with here:
+//!
+//! - A short read means that the kernel has no more, so a second read that only finds this out
+//!   is left out. This is not so at the end of the stream, which the edge announces, and not at
+//!   an urgent mark, where a read stops short: a connection that ever had urgent data is read
+//!   until it would block.
+//! - A short write means that the next writable edge will come, and no sooner.
+//! - The urgent byte has to be taken out, or it is announced with every edge.
+
+use std::{
+    collections::VecDeque,
+    io::{self, ErrorKind, Read},
+    mem,
+    os::fd::{AsRawFd, RawFd},
+    sync::Arc,
+    time::Duration,
+};
+
+use mio::{Events, Interest, Poll, unix::SourceFd};
+use nix::sys::socket::{MsgFlags, recv};
+use slotmap::{Key, KeyData, SecondaryMap};
+use socket2::{SockRef, Socket};
+
+use super::{
+    Clock, Completion, Driver, ListenerId, Next, Op, Options, Sink, Token, Waker, socket::Listener,
+};
+use crate::{address::Address, conn::outbound::Batch};
+
+/// Events taken per wait: fewer cost more waits, more cost cache (16: × .8, 4096: × .9).
+const EVENTS: usize = 512;
+
+/// Connections taken per listener and wait, so that a flood of them does not starve the rest.
+const ACCEPTS: usize = 16;
+
+/// The longest sleep: the kernel counts milliseconds in 31 bits.
+const SLEEP_MAX: Duration = Duration::from_secs(3600);
+
+const WAKE: mio::Token = mio::Token(usize::MAX);
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const EVERYTHING: Interest = Interest::READABLE.add(Interest::WRITABLE).add(Interest::PRIORITY);
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+const EVERYTHING: Interest = Interest::READABLE.add(Interest::WRITABLE);
+
+/// Where the signal cannot be kept off per call, socket2 does it per socket.
+#[cfg(not(target_vendor = "apple"))]
+const NO_SIGNAL: i32 = MsgFlags::MSG_NOSIGNAL.bits();
+#[cfg(target_vendor = "apple")]
+const NO_SIGNAL: i32 = 0;
+
+/// One socket, and what its edges said.
+#[derive(Debug)]
+struct Entry {
+    socket: Socket,
+    sending: Option<Batch>,
+    receiving: bool,
+    readable: bool,
+    writable: bool,
+    /// The kernel has an urgent byte.
+    urgent: bool,
+    /// A short read does not mean that there is no more.
+    probe: bool,
+    /// The peer has finished, or the connection broke: the next reads tell which.
+    ending: bool,
+    /// It broke: reported even while nothing is received or sent.
+    broken: bool,
+    /// It is in `ready`.
+    queued: bool,
+}
+
+/// One listener. `None` once it is closed.
+#[derive(Debug)]
+struct Accepting {
+    listener: Listener,
+    on: bool,
+    readable: bool,
+}
+
+/// See the [module](self).
+#[derive(Debug)]
+pub(crate) struct PollDriver {
+    poll: Poll,
+    events: Events,
+    waker: Arc<mio::Waker>,
+    options: Options,
+    listeners: Vec<Option<Accepting>>,
+    entries: SecondaryMap<Token, Entry>,
+    /// Tokens to be looked at in the next wait.
+    ready: VecDeque<Token>,
+    /// Completions of operations that could be carried out at once.
+    done: Vec<Completion<'static, Socket>>,
+    scratch: Box<[u8]>,
+}
+
+impl PollDriver {
+    /// A driver with nothing to wait for yet.
+    pub(crate) fn new(options: Options) -> io::Result<Self> {
+        let poll = Poll::new()?;
+        let waker = Arc::new(mio::Waker::new(poll.registry(), WAKE)?);
+        Ok(Self {
+            poll,
+            events: Events::with_capacity(EVENTS),
+            waker,
+            scratch: vec![0; options.read_max].into_boxed_slice(),
+            options,
+            listeners: Vec::new(),
+            entries: SecondaryMap::new(),
+            ready: VecDeque::new(),
+            done: Vec::new(),
+        })
+    }
+
+    fn adopt(&mut self, token: Token, socket: Socket) {
+        let fd = socket.as_raw_fd();
+        let entry = Entry {
+            socket,
+            sending: None,
+            receiving: false,
+            readable: false,
+            writable: true,
+            urgent: false,
+            probe: false,
+            ending: false,
+            broken: false,
+            queued: false,
+        };
+        self.entries.insert(token, entry);
+        let registered =
+            self.poll.registry().register(&mut SourceFd(&fd), mio_token(token), EVERYTHING);
+        if let Err(error) = registered {
+            self.done.push(Completion::Failed { token, error });
+        }
+    }
+
+    fn accept(&mut self, listener: ListenerId, on: bool) {
+        if let Some(accepting) = self.listeners.get_mut(listener).and_then(Option::as_mut) {
+            accepting.on = on;
+            // Edges that came meanwhile were not looked at.
+            accepting.readable |= on;
+        }
+    }
+
+    fn receive(&mut self, token: Token, on: bool) {
+        if let Some(entry) = self.entries.get_mut(token) {
+            entry.receiving = on;
+            if on && entry.readable && !mem::replace(&mut entry.queued, true) {
+                self.ready.push_back(token);
+            }
+        }
+    }
+
+    fn send(&mut self, token: Token, batch: Batch) {
+        let Some(entry) = self.entries.get_mut(token) else { return };
+        debug_assert!(entry.sending.is_none(), "one send in flight");
+        entry.sending = Some(batch);
+        self.done.extend(entry.send(token));
+    }
+
+    fn close(&mut self, token: Token, reset: bool) {
+        let Some(entry) = self.entries.remove(token) else { return };
+        if reset {
+            // A socket that cannot be told to reset is closed in order.
+            let _ = entry.socket.set_linger(Some(Duration::ZERO));
+        }
+        self.done.push(Completion::Closed { token, unsent: entry.sending });
+    }
+
+    /// Passes on what could be done at once. Returns whether `wait` may sleep.
+    fn deliver(&mut self, sink: &mut Sink<'_, Socket>) -> Next {
+        let mut next = Next::Sleep;
+        for completion in self.done.drain(..) {
+            if sink(completion) == Next::Return {
+                next = Next::Return;
+            }
+        }
+        next
+    }
+
+    /// Remembers what the edges say and queues whom they are about.
+    fn note_edges(&mut self, sink: &mut Sink<'_, Socket>) {
+        for event in &self.events {
+            if event.token() == WAKE {
+                sink(Completion::Woken);
+                continue;
+            }
+            if let Some(listener) = listener_of(event.token()) {
+                if let Some(accepting) = self.listeners.get_mut(listener).and_then(Option::as_mut) {
+                    accepting.readable = true;
+                }
+                continue;
+            }
+            let token = token_of(event.token());
+            let Some(entry) = self.entries.get_mut(token) else { continue };
+            entry.readable |= event.is_readable() || event.is_read_closed() || event.is_error();
+            entry.writable |= event.is_writable() || event.is_write_closed();
+            entry.ending |= event.is_read_closed() || event.is_error();
+            entry.broken |= event.is_error();
+            if event.is_priority() {
+                entry.urgent = true;
+                entry.probe = true;
+            }
+            if !mem::replace(&mut entry.queued, true) {
+                self.ready.push_back(token);
+            }
+        }
+    }
+
+    /// Gives everybody in the queue one turn.
+    fn serve_ready(&mut self, sink: &mut Sink<'_, Socket>) {
+        for _ in 0..self.ready.len() {
+            let Some(token) = self.ready.pop_front() else { break };
+            let Some(entry) = self.entries.get_mut(token) else { continue };
+            entry.queued = false;
+            if mem::take(&mut entry.urgent)
+                && let Some(byte) = urgent_byte(entry.socket.as_raw_fd())
+            {
+                sink(Completion::Urgent { token, byte });
+            }
+            if entry.sending.is_some()
+                && entry.writable
+                && let Some(completion) = entry.send(token)
+            {
+                sink(completion);
+            }
+            if entry.receiving && entry.readable {
+                let (completion, again) = entry.receive(token, &mut self.scratch);
+                if let Some(completion) = completion {
+                    sink(completion);
+                }
+                if again {
+                    entry.queued = true;
+                    self.ready.push_back(token);
+                }
+            } else if mem::take(&mut entry.broken) && entry.sending.is_none() && !entry.receiving {
+                let error = entry.socket.take_error().ok().flatten();
+                let error = error.unwrap_or_else(|| ErrorKind::ConnectionReset.into());
+                sink(Completion::Failed { token, error });
+            }
+        }
+    }
+
+    fn serve_listeners(&mut self, sink: &mut Sink<'_, Socket>) {
+        for (listener, accepting) in self.listeners.iter_mut().enumerate() {
+            let Some(accepting) = accepting else { continue };
+            for _ in 0..ACCEPTS {
+                if !accepting.on || !accepting.readable {
+                    break;
+                }
+                match accepting.listener.accept() {
+                    Ok(Some((socket, peer))) => {
+                        sink(Completion::Accepted { listener, socket, peer });
+                    }
+                    Ok(None) => {}
+                    Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                        accepting.readable = false;
+                    }
+                    Err(error) => {
+                        accepting.on = false;
+                        sink(Completion::AcceptFailed { listener, error });
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether somebody could be served without waiting for an edge.
+    fn has_ready(&self) -> bool {
+        !self.ready.is_empty()
+            || self.listeners.iter().flatten().any(|listener| listener.on && listener.readable)
+    }
+}
+
+impl Entry {
+    /// Sends what is in flight, if the kernel takes some of it now.
+    fn send(&mut self, token: Token) -> Option<Completion<'static, Socket>> {
+        if !self.writable {
+            return None;
+        }
+        let batch = self.sending.take()?;
+        loop {
+            match self.socket.send_with_flags(batch.unsent(), NO_SIGNAL) {
+                Ok(count) => {
+                    self.writable = count == batch.unsent().len();
+                    return Some(Completion::Sent { token, count, batch });
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.writable = false;
+                    self.sending = Some(batch);
+                    return None;
+                }
+                Err(error) => {
+                    return Some(Completion::SendFailed { token, error, batch });
+                }
+            }
+        }
+    }
+
+    /// Reads once. Returns what came of it and whether there may be more.
+    fn receive<'a>(
+        &mut self,
+        token: Token,
+        scratch: &'a mut [u8],
+    ) -> (Option<Completion<'a, Socket>>, bool) {
+        let count = loop {
+            match (&self.socket).read(scratch) {
+                Ok(count) => break count,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.readable = false;
+                    return (None, false);
+                }
+                Err(error) => {
+                    self.receiving = false;
+                    return (Some(Completion::Failed { token, error }), false);
+                }
+            }
+        };
+        if count == 0 {
+            self.receiving = false;
+            self.readable = false;
+            return (Some(Completion::EndOfStream { token }), false);
+        }
+        self.readable = count == scratch.len() || self.probe || self.ending;
+        (Some(Completion::Received { token, bytes: &scratch[..count] }), self.readable)
+    }
+}
+
+impl Driver for PollDriver {
+    type Socket = Socket;
+
+    fn listen(&mut self, listener: ListenerId, address: &Address) -> io::Result<Address> {
+        let opened = Listener::open(address, &self.options)?;
+        let address = opened.address()?;
+        self.poll.registry().register(
+            &mut SourceFd(&opened.socket.as_raw_fd()),
+            mio::Token(listener),
+            Interest::READABLE,
+        )?;
+        debug_assert_eq!(listener, self.listeners.len(), "listeners are opened in order");
+        self.listeners.push(Some(Accepting { listener: opened, on: false, readable: true }));
+        Ok(address)
+    }
+
+    fn submit(&mut self, op: Op<Socket>) {
+        match op {
+            Op::Accept { listener, on } => self.accept(listener, on),
+            Op::Unlisten { listener } => {
+                if let Some(listener) = self.listeners.get_mut(listener) {
+                    *listener = None;
+                }
+            }
+            Op::Adopt { token, socket } => self.adopt(token, socket),
+            Op::Receive { token, on } => self.receive(token, on),
+            Op::Send { token, batch } => self.send(token, batch),
+            Op::ShutdownWrite { token } => {
+                if let Some(entry) = self.entries.get(token) {
+                    // It fails only where the peer has already gone, which reading will tell.
+                    let _ = SockRef::from(&entry.socket).shutdown(std::net::Shutdown::Write);
+                }
+            }
+            Op::Close { token, reset } => self.close(token, reset),
+        }
+    }
+
+    fn wait(&mut self, timeout: Option<Duration>, sink: &mut Sink<'_, Socket>) -> io::Result<()> {
+        let sleepless = self.deliver(sink) == Next::Return || self.has_ready();
+        let timeout = if sleepless { Some(Duration::ZERO) } else { timeout };
+        match self.poll.poll(&mut self.events, timeout.map(|timeout| timeout.min(SLEEP_MAX))) {
+            Ok(()) => self.note_edges(sink),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+        self.serve_ready(sink);
+        self.serve_listeners(sink);
+        Ok(())
+    }
+
+    fn clock(&self) -> Clock {
+        Clock::system()
+    }
+
+    fn waker(&self) -> Waker {
+        let waker = Arc::clone(&self.waker);
+        // It fails only if the queue is gone, and then nobody waits.
+        Waker::new(move || drop(waker.wake()))
+    }
+}
+
+fn mio_token(token: Token) -> mio::Token {
+    let bits = token.data().as_ffi();
+    mio::Token(usize::try_from(bits).expect("tokens have as many bits as a pointer"))
+}
+
+fn token_of(token: mio::Token) -> Token {
+    Token::from(KeyData::from_ffi(token.0 as u64))
+}
+
+/// Listeners are the tokens without a generation: those of connections are never 0.
+fn listener_of(token: mio::Token) -> Option<ListenerId> {
+    (token.0 as u64 >> 32 == 0).then_some(token.0)
+}
+
+fn urgent_byte(fd: RawFd) -> Option<u8> {
+    let mut byte = [0];
+    // EINVAL is normal: the byte has been overtaken by a newer one, or taken already.
+    let count = recv(fd, &mut byte, MsgFlags::MSG_OOB | MsgFlags::MSG_DONTWAIT).ok()?;
+    (count == 1).then_some(byte[0])
+}

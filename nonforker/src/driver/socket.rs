@@ -1,0 +1,139 @@
+//! Sockets as every kernel driver needs them: how they are opened, set up and taken down.
+//!
+//! - A TCP listener sets `SO_REUSEADDR` and never `SO_REUSEPORT`: a second server on the same
+//!   port must fail, clearly. IPv6 means IPv6 only.
+//! - A Unix listener replaces only a *stale socket*: a file that is a socket and that nobody
+//!   answers at. It is reachable only once its permissions are set, and its file is removed at
+//!   the end if it is still ours.
+//! - A connection has `TCP_NODELAY`, since every turn sends what it has in one write; keep-alive;
+//!   and `TCP_NOTSENT_LOWAT`, so that what a peer does not take waits with us, where it is
+//!   bounded, and not in megabytes of kernel memory.
+
+use std::{
+    fs,
+    io::{self, ErrorKind},
+    os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
+    path::{Path, PathBuf},
+};
+
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+
+use super::Options;
+use crate::address::{Address, Peer};
+
+/// Bytes not yet sent that the kernel takes for one connection before it says "would block".
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const UNSENT_MAX: u32 = 128 * 1024;
+
+/// A bound socket that yields connections, and the file it leaves behind.
+#[derive(Debug)]
+pub(crate) struct Listener {
+    pub(crate) socket: Socket,
+    file: Option<SocketFile>,
+}
+
+impl Listener {
+    /// Binds and listens at `address`.
+    pub(crate) fn open(address: &Address, options: &Options) -> io::Result<Self> {
+        let listener = match address {
+            Address::Tcp(address) => {
+                let socket =
+                    Socket::new(Domain::for_address(*address), Type::STREAM, Some(Protocol::TCP))?;
+                socket.set_reuse_address(true)?;
+                if address.is_ipv6() {
+                    socket.set_only_v6(true)?;
+                }
+                socket.bind(&(*address).into())?;
+                Self { socket, file: None }
+            }
+            Address::Unix(path) => {
+                let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+                let file = SocketFile::bind(&socket, path, options.unix_mode)?;
+                Self { socket, file: Some(file) }
+            }
+        };
+        listener.socket.set_nonblocking(true)?;
+        listener.socket.listen(i32::from(options.backlog))?;
+        Ok(listener)
+    }
+
+    /// Where it listens: with the port that the kernel chose.
+    pub(crate) fn address(&self) -> io::Result<Address> {
+        if let Some(file) = &self.file {
+            return Ok(Address::Unix(file.path.clone()));
+        }
+        let address = self.socket.local_addr()?.as_socket();
+        address.map(Address::Tcp).ok_or_else(|| ErrorKind::AddrNotAvailable.into())
+    }
+
+    /// Takes one connection and sets it up. `None` is one that broke while it waited.
+    pub(crate) fn accept(&self) -> io::Result<Option<(Socket, Peer)>> {
+        let (socket, address) = self.socket.accept()?;
+        let peer = match address.as_socket() {
+            Some(address) => Peer::Tcp(address),
+            None => Peer::Unix,
+        };
+        socket.set_nonblocking(true)?;
+        // A reset that arrived before us shows here as EINVAL or ENOTCONN.
+        Ok(set_up(&socket, peer).ok().map(|()| (socket, peer)))
+    }
+}
+
+fn set_up(socket: &Socket, peer: Peer) -> io::Result<()> {
+    if let Peer::Tcp(_) = peer {
+        socket.set_tcp_nodelay(true)?;
+        socket.set_keepalive(true)?;
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        socket.set_tcp_notsent_lowat(UNSENT_MAX)?;
+    }
+    Ok(())
+}
+
+/// The file of a Unix socket: removed when dropped, if it is still the one that was bound.
+#[derive(Debug)]
+struct SocketFile {
+    path: PathBuf,
+    device: u64,
+    inode: u64,
+}
+
+impl SocketFile {
+    fn bind(socket: &Socket, path: &Path, mode: u32) -> io::Result<Self> {
+        let address = SockAddr::unix(path)?;
+        if let Err(error) = socket.bind(&address) {
+            if error.kind() != ErrorKind::AddrInUse || !is_stale(path, &address) {
+                return Err(error);
+            }
+            fs::remove_file(path)?;
+            socket.bind(&address)?;
+        }
+        // Until `listen` nobody can connect, so there is no moment with other permissions.
+        fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
+        let bound = fs::symlink_metadata(path)?;
+        Ok(Self { path: path.to_owned(), device: bound.dev(), inode: bound.ino() })
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        let ours = fs::symlink_metadata(&self.path).is_ok_and(|file| {
+            file.file_type().is_socket() && (file.dev(), file.ino()) == (self.device, self.inode)
+        });
+        if ours {
+            // It may have gone meanwhile; there is nobody left to tell.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Whether `path` is a socket that nobody listens at any more.
+fn is_stale(path: &Path, address: &SockAddr) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket())
+        && Socket::new(Domain::UNIX, Type::STREAM, None).is_ok_and(|probe| {
+            // A live server whose backlog is full must not make us wait.
+            probe.set_nonblocking(true).is_ok()
+                && probe
+                    .connect(address)
+                    .is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
+        })
+}
