@@ -1,0 +1,220 @@
+//! Who is let in, and when.
+//!
+//! ```text
+//!  Accepted ──▶ parked ──▶ a free slot? ──▶ adopted, opened
+//!                  ▲              │ no
+//!                  └── waits ─────┴──▶ accepting is off until there is
+//! ```
+//!
+//! Accepting is off while there is no slot, no memory, or no descriptor. What connects meanwhile
+//! waits in the kernel's backlog. Nobody spins: a lack of descriptors is looked at again after a
+//! pause, or when a connection closes.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    io,
+    net::IpAddr,
+    time::Duration,
+};
+
+use nix::errno::Errno;
+
+use super::{Engine, core::ServiceId, memory::Scarcity};
+use crate::{
+    address::Peer,
+    conn::deadlines::Tick,
+    driver::{Driver, ListenerId, Op},
+};
+
+/// How long to wait after the system had no descriptor, or no memory, for another connection.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// A listener as the engine sees it.
+#[derive(Debug)]
+struct Door {
+    service: ServiceId,
+    /// The driver was asked to accept.
+    open: bool,
+}
+
+/// See the [module](self).
+#[derive(Debug)]
+pub(super) struct Acceptor<S> {
+    doors: Vec<Door>,
+    /// Accepted, and not yet let in. At most what one wait brings.
+    parked: VecDeque<(ListenerId, S, Peer)>,
+    connections_max: usize,
+    /// Not to be tried again before: the system lacked something.
+    exhausted_until: Option<Tick>,
+    per_ip: HashMap<IpAddr, usize>,
+    /// The server drains: after the backlog is empty nobody else comes in.
+    closed: bool,
+}
+
+impl<S> Acceptor<S> {
+    pub(super) fn new(connections_max: usize) -> Self {
+        Self {
+            doors: Vec::new(),
+            parked: VecDeque::new(),
+            connections_max,
+            exhausted_until: None,
+            per_ip: HashMap::new(),
+            closed: false,
+        }
+    }
+
+    pub(super) fn add(&mut self, service: ServiceId) {
+        self.doors.push(Door { service, open: false });
+    }
+
+    /// Takes in what the driver accepted; the handler hears of it after the wait.
+    pub(super) fn park(&mut self, listener: ListenerId, socket: S, peer: Peer) {
+        self.parked.push_back((listener, socket, peer));
+    }
+
+    /// When to look again whether the system has what it lacked.
+    pub(super) const fn retry_at(&self) -> Option<Tick> {
+        self.exhausted_until
+    }
+
+    /// A connection has closed: what the system lacked may be there now.
+    pub(super) fn released(&mut self, peer: Peer, limited: bool) {
+        self.exhausted_until = self.exhausted_until.and(Some(Tick::MIN));
+        if limited
+            && let Some(ip) = peer.ip()
+            && let Some(count) = self.per_ip.get_mut(&ip)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.per_ip.remove(&ip);
+            }
+        }
+    }
+
+    /// Whether a connection of this peer is one too many; if not, it is counted.
+    fn is_one_too_many(&mut self, peer: Peer, per_ip_max: Option<usize>) -> bool {
+        let (Some(max), Some(ip)) = (per_ip_max, peer.ip()) else { return false };
+        let count = self.per_ip.entry(ip).or_default();
+        if *count >= max {
+            return true;
+        }
+        *count += 1;
+        false
+    }
+}
+
+impl<D: Driver> Engine<D> {
+    /// Accepting failed. What the connection lost is its own; what the system lacks passes.
+    pub(super) fn accept_failed(&mut self, listener: ListenerId, error: &io::Error) {
+        self.acceptor.doors[listener].open = false;
+        if !is_exhaustion(error) {
+            return;
+        }
+        self.acceptor.exhausted_until = Some(self.core.tick_after(PAUSE));
+        let now = self.core.tick();
+        if let Some(left_out) = self.core.throttles.accept.pass(now) {
+            let connections = self.core.slots.len();
+            tracing::warn!(connections, left_out, "cannot accept for now: {error}");
+        }
+    }
+
+    /// Lets in whom the driver accepted, as far as there is room.
+    pub(super) fn admit(&mut self) {
+        while self.core.slots.len() < self.acceptor.connections_max {
+            let Some((listener, socket, peer)) = self.acceptor.parked.pop_front() else { return };
+            if self.acceptor.is_one_too_many(peer, self.core.limits.max_connections_per_ip) {
+                self.refuse(peer);
+                continue;
+            }
+            let service = self.acceptor.doors[listener].service;
+            let token = self.core.insert(peer, service);
+            self.driver.submit(Op::Adopt { token, socket });
+            tracing::debug!(%peer, "accepted");
+            if let Some(service) = self.services.get_mut(service as usize) {
+                service.open(&mut self.core, token);
+            }
+        }
+    }
+
+    fn refuse(&mut self, peer: Peer) {
+        self.core.counters.refused.add(1);
+        let now = self.core.tick();
+        if let Some(left_out) = self.core.throttles.per_ip.pass(now) {
+            tracing::warn!(%peer, left_out, "too many connections from this address: refused");
+        }
+    }
+
+    /// Opens and closes the doors as there is room.
+    pub(super) fn mind_doors(&mut self) {
+        if self.acceptor.exhausted_until.is_some_and(|until| until <= self.core.tick()) {
+            self.acceptor.exhausted_until = None;
+        }
+        let full = self.core.slots.len() + self.acceptor.parked.len();
+        let full = full >= self.acceptor.connections_max;
+        let open = !self.acceptor.closed
+            && !full
+            && self.acceptor.exhausted_until.is_none()
+            && self.core.memory.scarcity() < Scarcity::StopAccepting;
+        for (listener, door) in self.acceptor.doors.iter_mut().enumerate() {
+            if door.open != open {
+                door.open = open;
+                self.driver.submit(Op::Accept { listener, on: open });
+                if full {
+                    let now = self.core.tick();
+                    if let Some(left_out) = self.core.throttles.full.pass(now) {
+                        let connections = self.core.slots.len();
+                        tracing::warn!(connections, left_out, "full: the next ones have to wait");
+                    }
+                }
+            }
+        }
+    }
+
+    /// Closes the listeners. Whoever waits in their backlog is refused.
+    pub(super) fn shut_doors(&mut self) {
+        if std::mem::replace(&mut self.acceptor.closed, true) {
+            return;
+        }
+        self.acceptor.parked.clear();
+        self.acceptor.exhausted_until = None;
+        for (listener, door) in self.acceptor.doors.iter_mut().enumerate() {
+            door.open = false;
+            self.driver.submit(Op::Unlisten { listener });
+        }
+    }
+}
+
+/// Whether the system lacks something for any other connection too. What else can go wrong is the
+/// trouble of the one connection that was to be accepted: it broke while it waited, a firewall
+/// forbids it.
+fn is_exhaustion(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error().map(Errno::from_raw),
+        Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use nix::errno::Errno;
+
+    use super::is_exhaustion;
+
+    #[test]
+    fn only_what_the_system_lacks_pauses_accepting() {
+        for (errno, pauses) in [
+            (Errno::EMFILE, true),
+            (Errno::ENFILE, true),
+            (Errno::ENOBUFS, true),
+            (Errno::ENOMEM, true),
+            (Errno::ECONNABORTED, false),
+            (Errno::EPROTO, false),
+            (Errno::EPERM, false),
+            (Errno::ENETDOWN, false),
+        ] {
+            assert_eq!(is_exhaustion(&io::Error::from(errno)), pauses, "{errno}");
+        }
+    }
+}

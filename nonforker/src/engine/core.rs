@@ -1,0 +1,264 @@
+//! What one shard knows: its connections, what is to be done for them, and the time.
+//!
+//! ```text
+//!  handler calls, completions ──▶ slots ──┬─▶ dirty      flushed at the end of this turn
+//!                                         ├─▶ runnable   handled in the next turn
+//!                                         └─▶ timers     handled when due
+//! ```
+//!
+//! No driver and no handler is in here. So handlers may hold all of it, through
+//! [`Conn`](crate::Conn), while the driver lends them bytes.
+
+use std::{
+    mem,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use slotmap::{SlotMap, new_key_type};
+
+use super::{
+    memory::{Memory, Scarcity},
+    pool::Pool,
+    stats::Counters,
+    throttle::Throttles,
+    timers::Timers,
+};
+use crate::{
+    address::Peer,
+    config::Limits,
+    conn::{
+        Connection,
+        deadlines::{Kind, Tick},
+        outbound::Watermarks,
+    },
+    driver::{Clock, Next, Token},
+    error::CloseReason,
+};
+
+new_key_type! {
+    /// Where a service keeps its codec and session for a connection.
+    pub(crate) struct MemberKey;
+}
+
+/// Which service a connection belongs to: an index.
+pub(crate) type ServiceId = u32;
+
+/// A connection and what the engine has to remember about it.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    pub(crate) conn: Connection,
+    pub(crate) peer: Peer,
+    pub(crate) service: ServiceId,
+    pub(crate) member: MemberKey,
+    /// When its entry in the timers is due.
+    pub(crate) scheduled: Option<Tick>,
+    /// When bytes last went either way.
+    pub(crate) active: Tick,
+    /// The buffer bytes that are in the memory account.
+    pub(crate) accounted: usize,
+    /// It is in `dirty`.
+    pub(crate) dirty: bool,
+    /// It is in `runnable`.
+    pub(crate) runnable: bool,
+    /// Pressure fell, and the handler does not know yet.
+    pub(crate) relieved: bool,
+    /// The handler knows that the stream has ended.
+    pub(crate) told_end: bool,
+    /// The driver was asked to receive.
+    pub(crate) receiving: bool,
+    /// It does not receive because memory is scarce.
+    pub(crate) starved: bool,
+    /// Our side was shut down.
+    pub(crate) shut: bool,
+    /// The handler knows that the connection has closed; its session is gone.
+    pub(crate) told_closed: bool,
+    /// The driver was asked to close.
+    pub(crate) closing: bool,
+}
+
+impl Slot {
+    fn new(peer: Peer, service: ServiceId, now: Tick) -> Self {
+        Self {
+            conn: Connection::new(),
+            peer,
+            service,
+            member: MemberKey::default(),
+            scheduled: None,
+            active: now,
+            accounted: 0,
+            dirty: false,
+            runnable: false,
+            relieved: false,
+            told_end: false,
+            receiving: false,
+            starved: false,
+            shut: false,
+            told_closed: false,
+            closing: false,
+        }
+    }
+}
+
+/// See the [module](self).
+#[derive(Debug)]
+pub(crate) struct Core {
+    pub(crate) slots: SlotMap<Token, Slot>,
+    /// Connections with something to flush, at the end of this turn.
+    pub(crate) dirty: Vec<Token>,
+    /// Connections with something to handle, in the next turn.
+    pub(crate) runnable: Vec<Token>,
+    pub(crate) timers: Timers,
+    pub(crate) pool: Pool,
+    pub(crate) memory: Memory,
+    /// Connections that receive again once memory is ample.
+    pub(crate) starved: Vec<Token>,
+    pub(crate) limits: Limits,
+    pub(crate) marks: Watermarks,
+    pub(crate) throttles: Throttles,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) clock: Clock,
+    /// The time as it was last looked at.
+    pub(crate) now: Instant,
+    epoch: Instant,
+    /// The earliest deadline moved since the driver was told how long to sleep.
+    pub(crate) timers_moved: bool,
+}
+
+impl Core {
+    pub(crate) fn new(limits: Limits, clock: Clock) -> Self {
+        let now = clock.now();
+        Self {
+            slots: SlotMap::with_key(),
+            dirty: Vec::new(),
+            runnable: Vec::new(),
+            timers: Timers::default(),
+            pool: Pool::default(),
+            memory: Memory::new(limits.budget()),
+            starved: Vec::new(),
+            marks: limits.watermarks(),
+            limits,
+            throttles: Throttles::default(),
+            counters: Arc::default(),
+            clock,
+            now,
+            epoch: now,
+            timers_moved: false,
+        }
+    }
+
+    /// Looks at the clock.
+    pub(crate) fn look_at_clock(&mut self) {
+        self.now = self.clock.now();
+    }
+
+    /// The present, in ticks.
+    pub(crate) fn tick(&self) -> Tick {
+        self.tick_at(self.now)
+    }
+
+    fn tick_at(&self, time: Instant) -> Tick {
+        let elapsed = time.saturating_duration_since(self.epoch).as_millis();
+        Tick::MIN.saturating_add(u64::try_from(elapsed).unwrap_or(u64::MAX))
+    }
+
+    /// The tick `after` from now, rounded up, and for ever if that is beyond counting.
+    pub(crate) fn tick_after(&self, after: Duration) -> Tick {
+        let nanos = self.now.saturating_duration_since(self.epoch).saturating_add(after).as_nanos();
+        Tick::MIN.saturating_add(u64::try_from(nanos.div_ceil(1_000_000)).unwrap_or(u64::MAX))
+    }
+
+    /// How long it is until `at`.
+    pub(crate) fn until(&self, at: Tick) -> Duration {
+        let at = Duration::from_millis(at.get() - 1);
+        at.saturating_sub(self.now.saturating_duration_since(self.epoch))
+    }
+
+    /// Takes a new connection in.
+    pub(crate) fn insert(&mut self, peer: Peer, service: ServiceId) -> Token {
+        let now = self.tick();
+        let token = self.slots.insert(Slot::new(peer, service, now));
+        self.counters.accepted.add(1);
+        self.mark_dirty(token);
+        if let Some(timeout) = self.limits.idle_timeout {
+            self.arm(token, Kind::Idle, timeout);
+        }
+        token
+    }
+
+    /// Has the connection flushed at the end of this turn.
+    pub(crate) fn mark_dirty(&mut self, token: Token) {
+        if let Some(slot) = self.slots.get_mut(token)
+            && !mem::replace(&mut slot.dirty, true)
+        {
+            self.dirty.push(token);
+        }
+    }
+
+    /// Has the connection's frames handled in the next turn.
+    pub(crate) fn mark_runnable(&mut self, token: Token) {
+        if let Some(slot) = self.slots.get_mut(token)
+            && !mem::replace(&mut slot.runnable, true)
+        {
+            self.runnable.push(token);
+        }
+    }
+
+    /// Sets a deadline.
+    pub(crate) fn arm(&mut self, token: Token, kind: Kind, after: Duration) {
+        let at = self.tick_after(after);
+        if let Some(slot) = self.slots.get_mut(token) {
+            slot.conn.deadlines.set(kind, at);
+            self.timers_moved |= self.timers.schedule(token, &mut slot.scheduled, at);
+        }
+    }
+
+    /// Closes a connection once everything queued is sent.
+    pub(crate) fn close(&mut self, token: Token, reason: CloseReason) {
+        if let Some(slot) = self.slots.get_mut(token) {
+            slot.conn.close(reason);
+            slot.conn.deadlines.clear(Kind::Frame);
+            slot.conn.deadlines.clear(Kind::User);
+            self.mark_dirty(token);
+        }
+    }
+
+    /// Ends a connection at once, with a reset towards the peer if `reset`.
+    pub(crate) fn fail(&mut self, token: Token, reason: CloseReason, reset: bool) {
+        if let Some(slot) = self.slots.get_mut(token) {
+            slot.conn.fail(reason, reset);
+            self.mark_dirty(token);
+        }
+    }
+
+    /// Keeps received bytes that no frame has taken.
+    pub(crate) fn keep(&mut self, token: Token, bytes: &[u8]) {
+        if let Some(slot) = self.slots.get_mut(token) {
+            let outgrown = slot.conn.inbound.keep(bytes, |least| self.pool.take(least));
+            self.pool.put(outgrown);
+        }
+    }
+
+    /// Settles the memory account of a connection.
+    pub(crate) fn account(&mut self, token: Token) {
+        if let Some(slot) = self.slots.get_mut(token) {
+            let capacity = slot.conn.capacity();
+            self.memory.account(slot.accounted, capacity);
+            slot.accounted = capacity;
+        }
+    }
+
+    /// Whether a connection that could receive should do without.
+    pub(crate) fn stops_reading(&self) -> bool {
+        self.memory.scarcity() >= Scarcity::StopReading
+    }
+
+    /// Whether the driver may sleep.
+    pub(crate) const fn next(&self) -> Next {
+        if self.dirty.is_empty() && self.runnable.is_empty() && !self.timers_moved {
+            Next::Sleep
+        } else {
+            Next::Return
+        }
+    }
+}

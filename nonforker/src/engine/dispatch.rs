@@ -1,0 +1,263 @@
+//! What each completion, each deadline and each turn of waiting work does to its connection.
+
+use std::{io::ErrorKind, time::Duration};
+
+use super::{
+    Services,
+    core::{Core, Slot},
+};
+use crate::{
+    conn::{
+        deadlines::{Kind, Tick},
+        outbound::{Batch, Pressure},
+        state::{Event, State},
+    },
+    driver::Token,
+    error::CloseReason,
+};
+
+/// How long the kernel is left alone when it had no buffers for a send.
+const RETRY: Duration = Duration::from_millis(50);
+
+impl Core {
+    /// The peer sent bytes.
+    pub(crate) fn received(&mut self, services: &mut Services, token: Token, bytes: &[u8]) {
+        self.counters.received_bytes.add(bytes.len());
+        let now = self.tick();
+        let scarce = self.stops_reading();
+        let Some(slot) = self.slots.get_mut(token) else { return };
+        slot.active = now;
+        if slot.conn.state().discards() {
+            self.discarded(token, bytes.len());
+        } else if slot.conn.state().handles() {
+            let service = slot.service;
+            self.timed(services, service, token, |service, core| {
+                service.received(core, token, bytes);
+            });
+            if scarce {
+                self.mark_dirty(token);
+            }
+        }
+    }
+
+    /// Bytes came for which there is no use any more.
+    fn discarded(&mut self, token: Token, count: usize) {
+        let quiet = self.limits.linger_timeout / 5;
+        let Some(slot) = self.slots.get_mut(token) else { return };
+        let enough = slot.conn.discard(count);
+        if slot.conn.state() == State::Lingering {
+            if enough {
+                slot.conn.apply(Event::Failed);
+            } else {
+                self.arm(token, Kind::Quiet, quiet);
+            }
+        }
+        if enough {
+            self.mark_dirty(token);
+        }
+    }
+
+    /// The peer has finished sending.
+    pub(crate) fn end_of_stream(&mut self, services: &mut Services, token: Token) {
+        let Some(slot) = self.slots.get_mut(token) else { return };
+        slot.receiving = false;
+        if slot.conn.state() == State::Closing {
+            return;
+        }
+        slot.conn.apply(Event::PeerFinished);
+        slot.conn.inbound.ended = true;
+        let service = slot.service;
+        self.mark_dirty(token);
+        self.timed(services, service, token, |service, core| service.advance(core, token));
+    }
+
+    /// The peer sent an urgent byte.
+    pub(crate) fn urgent(&mut self, services: &mut Services, token: Token, byte: u8) {
+        let now = self.tick();
+        let Some(slot) = self.slots.get_mut(token) else { return };
+        slot.active = now;
+        if slot.conn.state().handles() {
+            let service = slot.service;
+            self.timed(services, service, token, |service, core| service.urgent(core, token, byte));
+        }
+    }
+
+    /// The kernel took `count` bytes.
+    pub(crate) fn sent(&mut self, token: Token, count: usize, batch: Batch) {
+        self.counters.sent_bytes.add(count);
+        let now = self.tick();
+        let Some(slot) = self.slots.get_mut(token) else {
+            self.pool.put(batch.into_buffer());
+            return;
+        };
+        slot.active = now;
+        let (pressure, spare) = slot.conn.outbound.sent(count, batch, &self.marks);
+        self.pool.put(spare);
+        if slot.conn.outbound.is_empty() {
+            slot.conn.deadlines.clear(Kind::Write);
+        }
+        if pressure == Pressure::Fell {
+            slot.relieved = true;
+            self.mark_runnable(token);
+        }
+        // With nothing to follow there is nothing to flush, and the memory account of an echo
+        // server is settled by its next message.
+        let Some(slot) = self.slots.get_mut(token) else { return };
+        if slot.conn.outbound.is_empty() && slot.conn.state() == State::Open && !slot.relieved {
+            let capacity = slot.conn.capacity();
+            self.memory.account(slot.accounted, capacity);
+            slot.accounted = capacity;
+        } else {
+            self.mark_dirty(token);
+        }
+    }
+
+    /// The kernel took nothing.
+    pub(crate) fn send_failed(&mut self, token: Token, error: std::io::Error, batch: Batch) {
+        let now = self.tick();
+        let Some(slot) = self.slots.get_mut(token) else {
+            self.pool.put(batch.into_buffer());
+            return;
+        };
+        slot.conn.outbound.sent(0, batch, &self.marks);
+        if is_out_of_buffers(&error) {
+            // No edge will come when there are buffers again.
+            if let Some(left_out) = self.throttles.send.pass(now) {
+                tracing::warn!(peer = %slot.peer, left_out, "the kernel is out of buffers: {error}");
+            }
+            self.arm(token, Kind::Retry, RETRY);
+        } else {
+            self.fail(token, CloseReason::Broken(error), false);
+        }
+    }
+
+    /// The driver has let go of a connection.
+    pub(crate) fn released(&mut self, token: Token, unsent: Option<Batch>) {
+        let Some(mut slot) = self.slots.remove(token) else { return };
+        slot.conn.apply(Event::Released);
+        self.timers.cancel(token, &mut slot.scheduled);
+        self.memory.account(slot.accounted, 0);
+        self.counters.closed.add(1);
+        self.count_defect(&slot);
+        for buffer in slot.conn.outbound.discard() {
+            self.pool.put(buffer);
+        }
+        if let Some(unsent) = unsent {
+            self.pool.put(unsent.into_buffer());
+        }
+    }
+
+    fn count_defect(&mut self, slot: &Slot) {
+        let now = self.tick();
+        if slot.conn.is_illegal() {
+            self.counters.defects.add(1);
+            if self.throttles.defect.pass(now).is_some() {
+                tracing::error!(peer = %slot.peer, "a connection had an event that cannot happen");
+            }
+        }
+    }
+
+    /// Lets a connection go on that waited for us.
+    pub(crate) fn run(&mut self, services: &mut Services, token: Token) {
+        let Some(slot) = self.slots.get_mut(token) else { return };
+        slot.runnable = false;
+        let relieved = std::mem::take(&mut slot.relieved);
+        let service = slot.service;
+        if !slot.conn.state().handles() {
+            return;
+        }
+        self.timed(services, service, token, |service, core| {
+            if relieved {
+                service.relieved(core, token);
+            }
+            service.advance(core, token);
+        });
+        self.mark_dirty(token);
+    }
+
+    /// Handles what is due on the connections whose time has come.
+    pub(crate) fn run_timers(&mut self, services: &mut Services) {
+        let now = self.tick();
+        while let Some(token) = self.timers.pop(now) {
+            let Some(slot) = self.slots.get_mut(token) else { continue };
+            slot.scheduled = None;
+            while let Some(kind) =
+                self.slots.get_mut(token).and_then(|slot| slot.conn.deadlines.due(now))
+            {
+                self.due(services, token, kind, now);
+            }
+            let Some(slot) = self.slots.get_mut(token) else { continue };
+            if let Some(at) = slot.conn.deadlines.earliest() {
+                self.timers.schedule(token, &mut slot.scheduled, at);
+            }
+        }
+    }
+
+    fn due(&mut self, services: &mut Services, token: Token, kind: Kind, now: Tick) {
+        let slot = &self.slots[token];
+        match kind {
+            Kind::Retry => self.mark_dirty(token),
+            Kind::User => {
+                if slot.conn.state().handles() {
+                    let service = slot.service;
+                    self.timed(services, service, token, |service, core| {
+                        service.timer(core, token);
+                    });
+                }
+            }
+            Kind::Frame => self.fail(token, CloseReason::FrameTimeout, false),
+            Kind::Write => self.fail(token, CloseReason::WriteTimeout, true),
+            Kind::Idle => self.idle(token, now),
+            Kind::Linger | Kind::Quiet => {
+                if let Some(slot) = self.slots.get_mut(token) {
+                    slot.conn.apply(Event::Failed);
+                    self.mark_dirty(token);
+                }
+            }
+        }
+    }
+
+    /// The idle deadline was set some time ago: bytes may have gone since.
+    fn idle(&mut self, token: Token, now: Tick) {
+        let Some(timeout) = self.limits.idle_timeout else { return };
+        let since = Duration::from_millis(now.get() - self.slots[token].active.get());
+        match timeout.checked_sub(since) {
+            Some(left) if !left.is_zero() => self.arm(token, Kind::Idle, left),
+            _ => self.close(token, CloseReason::IdleTimeout),
+        }
+    }
+
+    /// Calls a service and warns if it takes long: nothing else happens meanwhile.
+    fn timed(
+        &mut self,
+        services: &mut Services,
+        service: u32,
+        token: Token,
+        call: impl FnOnce(&mut dyn super::service::Service, &mut Self),
+    ) {
+        let Some(service) = services.get_mut(service as usize) else { return };
+        let began = self.now;
+        call(&mut **service, self);
+        let Some(threshold) = self.limits.slow_handler else { return };
+        self.look_at_clock();
+        let took = self.now.saturating_duration_since(began);
+        if took >= threshold {
+            let now = self.tick();
+            if let Some(left_out) = self.throttles.slow.pass(now)
+                && let Some(slot) = self.slots.get(token)
+            {
+                tracing::warn!(
+                    peer = %slot.peer, ?took, left_out,
+                    "the handler was slow, and everybody else waited"
+                );
+            }
+        }
+    }
+}
+
+/// Whether the kernel lacks memory, which passes.
+fn is_out_of_buffers(error: &std::io::Error) -> bool {
+    use nix::errno::Errno;
+    error.kind() == ErrorKind::OutOfMemory
+        || error.raw_os_error().map(Errno::from_raw) == Some(Errno::ENOBUFS)
+}

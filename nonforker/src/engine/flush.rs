@@ -1,0 +1,165 @@
+//! What a turn changed on its connections, carried out: one send, one close, one switch each.
+//!
+//! Everything that handlers and completions did to a connection within a turn shows in its state.
+//! Here, and only here, the state becomes operations. So a connection has one write per turn
+//! however many replies it made, and the order in which things happened to it does not matter.
+
+use super::{Engine, core::Core};
+use crate::{
+    conn::{
+        deadlines::Kind,
+        state::{Event, State},
+    },
+    driver::{Driver, Op, Token},
+    error::CloseReason,
+};
+
+impl<D: Driver> Engine<D> {
+    /// Flushes every connection that changed, also those that change through it.
+    pub(super) fn flush_all(&mut self) {
+        let mut next = 0;
+        while let Some(&token) = self.core.dirty.get(next) {
+            self.flush(token);
+            next += 1;
+        }
+        self.core.dirty.clear();
+    }
+
+    fn flush(&mut self, token: Token) {
+        let Some(slot) = self.core.slots.get_mut(token) else { return };
+        slot.dirty = false;
+        self.flush_output(token);
+        let Some(slot) = self.core.slots.get_mut(token) else { return };
+        if !slot.conn.state().handles() {
+            self.core.pool.put(slot.conn.inbound.clear());
+            match slot.conn.state() {
+                State::Lingering => self.flush_lingering(token),
+                State::Closing => self.flush_closing(token),
+                _ => {}
+            }
+        }
+        self.flush_receiving(token);
+        self.core.account(token);
+    }
+
+    /// Sends what is queued, unless a send is in flight or the kernel is out of buffers.
+    fn flush_output(&mut self, token: Token) {
+        let Core { slots, limits, .. } = &mut self.core;
+        let Some(slot) = slots.get_mut(token) else { return };
+        if !slot.conn.state().sends() || slot.conn.deadlines.get(Kind::Retry).is_some() {
+            return;
+        }
+        if let Some(batch) = slot.conn.outbound.take() {
+            let timeout = limits.write_timeout;
+            self.driver.submit(Op::Send { token, batch });
+            if let Some(timeout) = timeout {
+                self.core.arm(token, Kind::Write, timeout);
+            }
+        } else if slot.conn.outbound.is_empty() {
+            slot.conn.apply(Event::Flushed);
+        }
+    }
+
+    /// Everything is sent: tells the peer so and waits for it to finish.
+    fn flush_lingering(&mut self, token: Token) {
+        let slot = &mut self.core.slots[token];
+        if std::mem::replace(&mut slot.shut, true) {
+            return;
+        }
+        self.driver.submit(Op::ShutdownWrite { token });
+        slot.conn.deadlines.clear_all();
+        let timeout = self.core.limits.linger_timeout;
+        self.core.arm(token, Kind::Linger, timeout);
+        self.core.arm(token, Kind::Quiet, timeout / 5);
+        self.tell_closed(token);
+    }
+
+    /// It is over: the handler hears of it and the driver is to let go.
+    fn flush_closing(&mut self, token: Token) {
+        let slot = &mut self.core.slots[token];
+        if std::mem::replace(&mut slot.closing, true) {
+            return;
+        }
+        slot.conn.deadlines.clear_all();
+        for buffer in slot.conn.outbound.discard() {
+            self.core.pool.put(buffer);
+        }
+        self.tell_closed(token);
+        let reset = self.core.slots[token].conn.is_reset();
+        self.driver.submit(Op::Close { token, reset });
+    }
+
+    fn tell_closed(&mut self, token: Token) {
+        let slot = &mut self.core.slots[token];
+        if std::mem::replace(&mut slot.told_closed, true) {
+            return;
+        }
+        let reason = slot.conn.take_reason().unwrap_or(CloseReason::Defect);
+        tracing::debug!(peer = %slot.peer, "closed: {reason}");
+        let service = slot.service;
+        if let Some(service) = self.services.get_mut(service as usize) {
+            service.closed(&mut self.core, token, &reason);
+        }
+    }
+
+    /// Turns receiving on or off where that changed.
+    fn flush_receiving(&mut self, token: Token) {
+        let scarce = self.core.stops_reading();
+        let slot = &mut self.core.slots[token];
+        let wanted = slot.conn.wants_receive();
+        if wanted && scarce && !std::mem::replace(&mut slot.starved, true) {
+            self.core.starved.push(token);
+        }
+        let on = wanted && !scarce;
+        let was_on = std::mem::replace(&mut slot.receiving, on);
+        if was_on != on && !slot.closing {
+            self.driver.submit(Op::Receive { token, on });
+        }
+    }
+
+    /// Judges the memory account: gives connections up, or lets them receive again.
+    pub(super) fn balance_memory(&mut self) {
+        let core = &mut self.core;
+        core.counters.buffered_bytes.set(core.memory.used());
+        if let Some(before) = core.memory.judge() {
+            let scarcity = core.memory.scarcity();
+            let now = core.tick();
+            if let Some(left_out) = core.throttles.memory.pass(now) {
+                let used = core.memory.used();
+                tracing::warn!(used, left_out, "memory for buffers: {scarcity:?} after {before:?}");
+            }
+            if !core.stops_reading() {
+                for token in std::mem::take(&mut core.starved) {
+                    if let Some(slot) = core.slots.get_mut(token) {
+                        slot.starved = false;
+                        core.mark_dirty(token);
+                    }
+                }
+            }
+        }
+        if core.memory.excess() > 0 {
+            self.evict();
+        }
+    }
+
+    /// Ends the connections that hold the most, until the rest fits the budget.
+    fn evict(&mut self) {
+        let mut excess = self.core.memory.excess();
+        while excess > 0 {
+            let fattest = self
+                .core
+                .slots
+                .iter()
+                .filter(|(_, slot)| slot.conn.state() != State::Closing)
+                .max_by_key(|(_, slot)| slot.accounted);
+            let Some((token, slot)) = fattest else { return };
+            let held = slot.accounted;
+            if held == 0 {
+                return;
+            }
+            tracing::warn!(peer = %slot.peer, held, "out of memory for buffers: evicting");
+            self.core.fail(token, CloseReason::Evicted, true);
+            excess = excess.saturating_sub(held);
+        }
+    }
+}

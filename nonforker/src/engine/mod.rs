@@ -1,0 +1,209 @@
+//! The loop: completions in, operations out. Written once, for every driver.
+//!
+//! ```text
+//!        ┌──────────────────────────── one turn ────────────────────────────┐
+//!        │  wait ──▶ completions ──▶ handlers          (dispatch, service)   │
+//!        │           accepted      ──▶ slots           (accept)              │
+//!        │           due deadlines ──▶ handlers, closes (timers)             │
+//!        │           held frames   ──▶ handlers                              │
+//!        │           dirty slots   ──▶ operations      (flush)               │
+//!        └───────────────────────────────────────────────────────────────────┘
+//! ```
+//!
+//! While the driver delivers, nothing is submitted: handlers run, and connections are marked dirty.
+//! Then everything is submitted together. So one turn is one batch of completions and one batch of
+//! operations, and a connection has one write per turn.
+
+mod accept;
+pub(crate) mod core;
+mod dispatch;
+pub(crate) mod drain;
+mod flush;
+mod memory;
+mod pool;
+pub(crate) mod service;
+pub(crate) mod stats;
+mod throttle;
+mod timers;
+
+use std::{io, sync::Arc, time::Duration};
+
+use self::{
+    accept::Acceptor,
+    core::{Core, ServiceId},
+    drain::{Phase, Request},
+    service::Service,
+};
+use crate::{
+    address::{Address, Peer},
+    config::Limits,
+    driver::{Completion, Driver, ListenerId, Next, Waker},
+    error::CloseReason,
+};
+
+/// The services of a server, by [`ServiceId`].
+pub(crate) type Services = Vec<Box<dyn Service>>;
+
+/// See the [module](self).
+pub(crate) struct Engine<D: Driver> {
+    driver: D,
+    core: Core,
+    services: Services,
+    acceptor: Acceptor<D::Socket>,
+    phase: Phase,
+    request: Arc<Request>,
+    listeners: usize,
+    /// Accepting failed within the present wait.
+    accept_failures: Vec<(ListenerId, io::Error)>,
+}
+
+impl<D: Driver> Engine<D> {
+    pub(crate) fn new(driver: D, limits: Limits, services: Services) -> Self {
+        let connections_max = limits.connections();
+        let core = Core::new(limits, driver.clock());
+        Self {
+            driver,
+            core,
+            services,
+            acceptor: Acceptor::new(connections_max),
+            phase: Phase::Serving,
+            request: Arc::default(),
+            listeners: 0,
+            accept_failures: Vec::new(),
+        }
+    }
+
+    /// Opens a listener for a service and returns its actual address.
+    pub(crate) fn listen(&mut self, address: &Address, service: ServiceId) -> io::Result<Address> {
+        let actual = self.driver.listen(self.listeners, address)?;
+        self.listeners += 1;
+        self.acceptor.add(service);
+        Ok(actual)
+    }
+
+    /// What a handle needs: to ask for the end, to wake the driver, to read the counters.
+    pub(crate) fn remote(&self) -> (Arc<Request>, Waker, Arc<stats::Counters>) {
+        (Arc::clone(&self.request), self.driver.waker(), Arc::clone(&self.core.counters))
+    }
+
+    /// Serves until it is drained or stopped.
+    pub(crate) fn run(&mut self) -> io::Result<()> {
+        while !self.is_done() {
+            self.turn()?;
+        }
+        self.core.pool.clear();
+        Ok(())
+    }
+
+    /// One turn of the loop.
+    fn turn(&mut self) -> io::Result<()> {
+        self.mind_doors();
+        // What becomes runnable from here on has its turn in the next one.
+        let runnable = std::mem::take(&mut self.core.runnable);
+        let quiet = self.wait(!runnable.is_empty())?;
+        self.core.look_at_clock();
+        self.admit();
+        self.core.run_timers(&mut self.services);
+        let quiet = quiet && runnable.is_empty();
+        for token in runnable {
+            self.core.run(&mut self.services, token);
+        }
+        self.mind_phase(quiet);
+        self.balance_memory();
+        self.flush_all();
+        Ok(())
+    }
+
+    /// Has the driver deliver what there is. Returns whether it was nothing.
+    fn wait(&mut self, is_busy: bool) -> io::Result<bool> {
+        let timeout = if is_busy { Some(Duration::ZERO) } else { self.timeout() };
+        self.core.timers_moved = false;
+        let mut turn = Turn {
+            core: &mut self.core,
+            services: &mut self.services,
+            acceptor: &mut self.acceptor,
+            accept_failures: &mut self.accept_failures,
+            arrivals: 0,
+            fresh: true,
+        };
+        self.driver.wait(timeout, &mut |completion| turn.take(completion))?;
+        let quiet = turn.arrivals == 0;
+        for (listener, error) in std::mem::take(&mut self.accept_failures) {
+            self.accept_failed(listener, &error);
+        }
+        Ok(quiet)
+    }
+
+    /// How long the driver may sleep.
+    fn timeout(&self) -> Option<Duration> {
+        if matches!(self.phase, Phase::Settling { .. }) {
+            return Some(Duration::ZERO);
+        }
+        let earliest =
+            [self.core.timers.earliest(), self.acceptor.retry_at(), self.phase.deadline()];
+        let at = earliest.into_iter().flatten().min()?;
+        Some(self.core.until(at))
+    }
+}
+
+/// What a batch of completions is delivered to: the engine without its driver.
+struct Turn<'a, S> {
+    core: &'a mut Core,
+    services: &'a mut Services,
+    acceptor: &'a mut Acceptor<S>,
+    accept_failures: &'a mut Vec<(ListenerId, io::Error)>,
+    /// How many completions brought something new from a peer.
+    arrivals: usize,
+    /// The driver may have slept since the clock was looked at.
+    fresh: bool,
+}
+
+impl<S> Turn<'_, S> {
+    fn take(&mut self, completion: Completion<'_, S>) -> Next {
+        if std::mem::take(&mut self.fresh) {
+            self.core.look_at_clock();
+        }
+        match completion {
+            Completion::Received { token, bytes } => {
+                self.arrivals += 1;
+                self.core.received(self.services, token, bytes);
+            }
+            Completion::Sent { token, count, batch } => self.core.sent(token, count, batch),
+            Completion::Accepted { listener, socket, peer } => {
+                self.arrivals += 1;
+                self.acceptor.park(listener, socket, peer);
+                return Next::Return;
+            }
+            Completion::EndOfStream { token } => {
+                self.arrivals += 1;
+                self.core.end_of_stream(self.services, token);
+            }
+            Completion::Urgent { token, byte } => self.core.urgent(self.services, token, byte),
+            Completion::SendFailed { token, error, batch } => {
+                self.core.send_failed(token, error, batch);
+            }
+            Completion::Failed { token, error } => {
+                self.core.fail(token, CloseReason::Broken(error), false);
+            }
+            Completion::Closed { token, unsent } => self.closed(token, unsent),
+            Completion::AcceptFailed { listener, error } => {
+                self.accept_failures.push((listener, error));
+                return Next::Return;
+            }
+            Completion::Woken => return Next::Return,
+        }
+        self.core.next()
+    }
+
+    fn closed(
+        &mut self,
+        token: crate::driver::Token,
+        unsent: Option<crate::conn::outbound::Batch>,
+    ) {
+        if let Some(slot) = self.core.slots.get(token) {
+            let peer: Peer = slot.peer;
+            self.acceptor.released(peer, self.core.limits.max_connections_per_ip.is_some());
+        }
+        self.core.released(token, unsent);
+    }
+}

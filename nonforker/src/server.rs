@@ -1,0 +1,353 @@
+//! Putting a server together, running it, ending it.
+
+use std::{fmt, io, io::ErrorKind, sync::Arc};
+
+use crate::{
+    address::{Address, AddressError},
+    codec::Codec,
+    config::Limits,
+    context::Conn,
+    driver::{Options, Waker, poll::PollDriver},
+    engine::{
+        Engine, Services,
+        core::ServiceId,
+        drain::Request,
+        service::Typed,
+        stats::{Counters, Stats},
+    },
+    error::{Error, Result},
+    handler::{FrameFn, Handler, IntoOutcome},
+};
+
+/// The permissions of a Unix socket's file unless told otherwise: for its owner only.
+const UNIX_MODE: u32 = 0o600;
+
+/// A server that is being put together.
+///
+/// Nothing is opened before [`bind`](Self::bind) or [`run`](Self::run), which also say what is
+/// wrong with an address.
+///
+/// # Examples
+///
+/// Two services in one loop: lines are echoed on one port and counted on another.
+///
+/// ```
+/// use nonforker::{Server, codec::Lines};
+///
+/// # fn main() -> nonforker::Result<()> {
+/// let mut count = 0u64;
+/// let server = Server::new()
+///     .serve("127.0.0.1:0", Lines::new(), |conn, line| conn.send(line))
+///     .serve("127.0.0.1:0", Lines::new(), move |conn, _line| {
+///         count += 1;
+///         conn.send(count.to_string());
+///     })
+///     .bind()?;
+/// # let handle = server.handle();
+/// # std::thread::spawn(move || handle.drain());
+/// server.run()
+/// # }
+/// ```
+pub struct Server {
+    limits: Limits,
+    services: Services,
+    addresses: Vec<(std::result::Result<Address, AddressError>, ServiceId)>,
+    unix_mode: u32,
+    driver: DriverKind,
+    #[cfg(feature = "signals")]
+    drain_on_signals: bool,
+}
+
+/// Which driver does the I/O.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DriverKind {
+    /// The best there is on this system.
+    #[default]
+    Auto,
+    /// Readiness: epoll on Linux, kqueue on the BSDs and macOS.
+    Poll,
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server")
+            .field("addresses", &self.addresses)
+            .field("limits", &self.limits)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Server {
+    /// A server with default limits that serves nothing yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            limits: Limits::default(),
+            services: Services::new(),
+            addresses: Vec::new(),
+            unix_mode: UNIX_MODE,
+            driver: DriverKind::Auto,
+            #[cfg(feature = "signals")]
+            drain_on_signals: false,
+        }
+    }
+
+    /// Serves with a closure that is called for every frame.
+    ///
+    /// It may return nothing, or a `Result<(), E>`: an error ends the connection it came from.
+    #[must_use]
+    pub fn serve<C, A, F, R>(self, address: A, codec: C, on_frame: F) -> Self
+    where
+        C: Codec,
+        A: TryInto<Address, Error: Into<AddressError>>,
+        F: for<'c, 'f> FnMut(&mut Conn<'c, C>, C::Frame<'f>) -> R + 'static,
+        R: IntoOutcome + 'static,
+    {
+        self.serve_with(address, codec, FrameFn(on_frame))
+    }
+
+    /// Serves with a [`Handler`]: state, sessions, and every callback.
+    #[must_use]
+    pub fn serve_with<C, A, H>(mut self, address: A, codec: C, handler: H) -> Self
+    where
+        C: Codec,
+        A: TryInto<Address, Error: Into<AddressError>>,
+        H: Handler<C>,
+    {
+        self.services.push(Box::new(Typed::new(codec, handler)));
+        self.also_on(address)
+    }
+
+    /// Serves the last given handler at one more address.
+    #[must_use]
+    pub fn also_on<A>(mut self, address: A) -> Self
+    where
+        A: TryInto<Address, Error: Into<AddressError>>,
+    {
+        let last = self.services.len().saturating_sub(1);
+        let service = ServiceId::try_from(last).unwrap_or(ServiceId::MAX);
+        self.addresses.push((address.try_into().map_err(Into::into), service));
+        self
+    }
+
+    /// Sets the bounds the server keeps to.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Sets the permissions of the files of Unix sockets. Default: `0o600`, the owner only.
+    #[must_use]
+    pub const fn unix_mode(mut self, mode: u32) -> Self {
+        self.unix_mode = mode;
+        self
+    }
+
+    /// Chooses the driver. Default: [`DriverKind::Auto`].
+    #[must_use]
+    pub const fn driver(mut self, driver: DriverKind) -> Self {
+        self.driver = driver;
+        self
+    }
+
+    /// Drains on the first SIGTERM or SIGINT and stops on the second.
+    ///
+    /// The signals are taken over for the whole process from [`bind`](Self::bind) on.
+    #[cfg(feature = "signals")]
+    #[must_use]
+    pub const fn drain_on_signals(mut self) -> Self {
+        self.drain_on_signals = true;
+        self
+    }
+
+    /// Opens every listener. Connections wait from here on until [`Bound::run`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Address`] and [`Error::Listen`] for the first address that cannot be served,
+    /// [`Error::Limits`] if limits contradict each other, [`Error::NothingToServe`] if there is
+    /// no address, [`Error::Driver`] if the kernel gives no event queue.
+    pub fn bind(self) -> Result<Bound> {
+        self.limits.check()?;
+        if self.services.is_empty() {
+            return Err(Error::NothingToServe);
+        }
+        let options = Options {
+            read_max: self.limits.read_per_turn,
+            backlog: self.limits.backlog,
+            unix_mode: self.unix_mode,
+        };
+        let driver = match self.driver {
+            DriverKind::Auto | DriverKind::Poll => PollDriver::new(options),
+        };
+        let driver = driver.map_err(Error::Driver)?;
+        let mut engine = Engine::new(driver, self.limits, self.services);
+        let mut addresses = Vec::new();
+        for (address, service) in self.addresses {
+            let address = address?;
+            let actual = engine.listen(&address, service);
+            addresses.push(actual.map_err(|source| listen_error(address, source))?);
+        }
+        let (request, waker, counters) = engine.remote();
+        let handle = Handle { request, waker, counters };
+        #[cfg(feature = "signals")]
+        if self.drain_on_signals {
+            signals::watch(handle.clone()).map_err(Error::Signals)?;
+        }
+        Ok(Bound { engine, addresses, handle })
+    }
+
+    /// Opens every listener and serves until the server is drained or stopped.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`bind`](Self::bind) and [`Bound::run`].
+    pub fn run(self) -> Result<()> {
+        self.bind()?.run()
+    }
+}
+
+/// Says what to do about an address at which we cannot listen.
+fn listen_error(address: Address, source: io::Error) -> Error {
+    let hint = match source.kind() {
+        ErrorKind::AddrInUse => "it is in use; stop the other server or choose another address",
+        ErrorKind::PermissionDenied => match address {
+            Address::Unix(_) => "no permission; choose a directory you may write to",
+            Address::Tcp(_) => "no permission; ports below 1024 need a privilege",
+        },
+        ErrorKind::AddrNotAvailable => "this machine has no such address",
+        ErrorKind::NotFound => "the directory does not exist",
+        _ => return Error::Listen { address, hint: source.to_string(), source },
+    };
+    Error::Listen { address, hint: hint.to_owned(), source }
+}
+
+/// A server whose listeners are open.
+pub struct Bound {
+    engine: Engine<PollDriver>,
+    addresses: Vec<Address>,
+    handle: Handle,
+}
+
+impl fmt::Debug for Bound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Bound").field("addresses", &self.addresses).finish_non_exhaustive()
+    }
+}
+
+impl Bound {
+    /// Where it listens, in the order given, with the ports that the kernel chose.
+    #[must_use]
+    pub fn addresses(&self) -> &[Address] {
+        &self.addresses
+    }
+
+    /// A handle that ends the server from anywhere.
+    #[must_use]
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// Serves until [`Handle::drain`] or [`Handle::stop`] is called and the last connection has
+    /// closed.
+    ///
+    /// Everything happens on the calling thread: handlers are never entered twice at once and
+    /// need no locks. They must not block, because while one runs nothing else does.
+    ///
+    /// A failure on one connection is not returned from here. It closes that connection and is
+    /// told to its handler.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Driver`] if the kernel's event queue fails.
+    ///
+    /// # Examples
+    ///
+    /// Stop after the connections that are open now:
+    ///
+    /// ```
+    /// use nonforker::{Server, codec::Lines};
+    ///
+    /// # fn main() -> nonforker::Result<()> {
+    /// let server = Server::new()
+    ///     .serve("127.0.0.1:0", Lines::new(), |conn, line| conn.send(line))
+    ///     .bind()?;
+    /// let handle = server.handle();
+    /// std::thread::spawn(move || handle.drain());
+    /// server.run()
+    /// # }
+    /// ```
+    pub fn run(mut self) -> Result<()> {
+        self.engine.run().map_err(Error::Driver)
+    }
+}
+
+/// Ends a server, and tells its counters, from any thread.
+#[derive(Clone)]
+pub struct Handle {
+    request: Arc<Request>,
+    waker: Waker,
+    counters: Arc<Counters>,
+}
+
+impl fmt::Debug for Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Handle").field("stats", &self.stats()).finish_non_exhaustive()
+    }
+}
+
+impl Handle {
+    /// Takes nothing new, answers what has arrived, closes everybody and ends the server.
+    ///
+    /// Returns at once. What is not done within
+    /// [`Limits::drain_timeout`](crate::Limits::drain_timeout) is cut off.
+    pub fn drain(&self) {
+        self.request.drain();
+        self.waker.wake();
+    }
+
+    /// Cuts every connection off and ends the server.
+    pub fn stop(&self) {
+        self.request.stop();
+        self.waker.wake();
+    }
+
+    /// What the server has counted so far.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.counters.snapshot()
+    }
+}
+
+#[cfg(feature = "signals")]
+mod signals {
+    //! A thread that waits for signals. It holds nothing but a handle.
+
+    use std::{io, thread};
+
+    use signal_hook::{
+        consts::{SIGINT, SIGTERM},
+        iterator::Signals,
+    };
+
+    use super::Handle;
+
+    pub(super) fn watch(handle: Handle) -> io::Result<()> {
+        let mut signals = Signals::new([SIGTERM, SIGINT])?;
+        let watcher = move || {
+            for (count, _signal) in signals.forever().enumerate() {
+                if count == 0 { handle.drain() } else { handle.stop() }
+            }
+        };
+        thread::Builder::new().name("signals".into()).spawn(watcher)?;
+        Ok(())
+    }
+}
