@@ -1,4 +1,4 @@
-//! What can go wrong, by audience: [`Error`] for whoever starts the server, [`CloseReason`] for
+//! What can go wrong, by audience: [`enum@Error`] for whoever starts the server, [`CloseReason`] for
 //! the handler of a connection, [`NotConnected`] for whoever sends to one by its id.
 //!
 //! What ends a single frame is in [`codec`](crate::codec).

@@ -1,4 +1,119 @@
 //! Serve many clients from one process, without a thread per client and without `async`.
+//!
+//! You choose an address, a codec that says where one request ends, and a handler that turns a
+//! request into a reply. Everything else is done for you: partial reads and writes, the buffers
+//! of every client, a client that never reads, a client that sends a byte a minute, urgent data,
+//! half-close, overload, shutdown.
+//!
+//! ```text
+//!         accept             read             frame          handle            write
+//!  kernel ────────▶ engine ────────▶ in-buffer ─────▶ codec ───────▶ handler ───────▶ out-buffer ──▶ kernel
+//! ```
+//!
+//! # The smallest server
+//!
+//! Every line comes back:
+//!
+//! ```no_run
+//! use nonforker::{Server, codec::Lines};
+//!
+//! fn main() -> nonforker::Result<()> {
+//!     Server::new()
+//!         .serve("127.0.0.1:1685", Lines::new(), |conn, line| conn.send(line))
+//!         .run()
+//! }
+//! ```
+//!
+//! # A server with state
+//!
+//! A closure may own state. With more than one callback, or a session per connection, the handler
+//! is a struct. It is never entered twice at once, so nothing in it needs a lock, an `Arc` or
+//! `Send`:
+//!
+//! ```no_run
+//! use std::collections::HashMap;
+//! use nonforker::{CloseReason, Conn, ConnId, Handler, Outcome, Server, codec::Lines};
+//!
+//! /// The first line of a connection is its name; a line `bob hello` goes to bob.
+//! #[derive(Default)]
+//! struct Post {
+//!     who: HashMap<String, ConnId>,
+//! }
+//!
+//! impl Handler<Lines> for Post {
+//!     type Session = String;
+//!
+//!     fn frame(&mut self, conn: &mut Conn<'_, Lines, String>, line: &[u8]) -> Outcome {
+//!         let line = std::str::from_utf8(line)?; // An error ends this connection only.
+//!         if conn.session().is_empty() {
+//!             self.who.insert(line.to_owned(), conn.id());
+//!             *conn.session_mut() = line.to_owned();
+//!             return Ok(());
+//!         }
+//!         let (name, text) = line.split_once(' ').unwrap_or((line, ""));
+//!         let known = self.who.get(name).is_some_and(|&id| conn.send_to(id, text).is_ok());
+//!         conn.send(if known { "sent" } else { "nobody has that name" });
+//!         Ok(())
+//!     }
+//!
+//!     fn closed(&mut self, conn: &mut Conn<'_, Lines, String>, _reason: &CloseReason) {
+//!         self.who.remove(conn.session().as_str());
+//!     }
+//! }
+//!
+//! # fn main() -> nonforker::Result<()> {
+//! Server::new().serve_with("[::1]:1685", Lines::new(), Post::default()).run()
+//! # }
+//! ```
+//!
+//! # A protocol of your own
+//!
+//! A [`Codec`](codec::Codec) finds the first frame in some bytes and borrows it from them; nothing
+//! is copied. [`codec::check`] runs it under every cut of its input. The
+//! [codec module](codec) has a complete one of ten lines.
+//!
+//! # Limits
+//!
+//! Every bound has a default that is safe to face the internet with, and a setter in [`Limits`].
+//! What a peer can cost is the largest frame, the high watermark, one reply and one read; what all
+//! of them can cost together is the memory budget.
+//!
+//! ```
+//! use std::time::Duration;
+//! use nonforker::{Limits, Server, codec::Lines};
+//!
+//! let server = Server::new()
+//!     .limits(
+//!         Limits::new()
+//!             .max_connections(Some(5000))
+//!             .max_connections_per_ip(Some(50))
+//!             .idle_timeout(Some(Duration::from_secs(600))),
+//!     )
+//!     .serve("127.0.0.1:0", Lines::with_max(1024), |conn, line| conn.send(line));
+//! # let _ = server;
+//! ```
+//!
+//! # What is promised
+//!
+//! - A request is handled when it is complete, in order, exactly once, however its bytes were cut
+//!   up on their way.
+//! - Every reply to a complete request reaches a client that goes on reading: also after it has
+//!   finished sending, and also when the server [drains](Handle::drain).
+//! - Memory is bounded per connection and for all of them together.
+//! - No client slows another: each has a turn, and a turn is bounded in bytes and frames.
+//! - Running out of descriptors, memory or slots is survived without spinning, and said once.
+//! - An error or a panic in a handler ends one connection. No input from a peer can panic this crate.
+//! - A frame that does not become complete, and a queue that is not taken, time out by progress.
+//!
+//! # In scope, and out of scope
+//!
+//! Stream protocols over TCP and Unix sockets, from one request a minute to millions a second.
+//! Not in scope: a handler that has to block (give it a thread of its own and answer later), HTTP
+//! (there are good servers), datagrams.
+//!
+//! # Cargo features
+//!
+//! - `signals` (default): [`Server::drain_on_signals`].
 
 mod address;
 pub mod codec;

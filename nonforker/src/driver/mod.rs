@@ -7,7 +7,7 @@
 //! ```
 //!
 //! A driver knows nothing of frames, limits or handlers. What it promises, and
-//! [`contract`] checks for each of them:
+//! the suite in `contract` checks for each of them:
 //!
 //! 1. A send's buffer travels with the operation and comes back with
 //!    [`Sent`](Completion::Sent), [`SendFailed`](Completion::SendFailed) or

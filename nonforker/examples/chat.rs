@@ -1,0 +1,59 @@
+//! A chat: the first line is your name, `/join ROOM` changes the room, the rest is said in it.
+
+use std::collections::BTreeMap;
+
+use nonforker::{CloseReason, Conn, ConnId, Handler, Outcome, Server, codec::Lines};
+
+/// Who is in which room. Nothing else runs while a callback does, so this needs no lock.
+#[derive(Default)]
+struct Chat(BTreeMap<String, Vec<ConnId>>);
+
+type Session = Option<(String, String)>; // name and room
+type User<'c> = Conn<'c, Lines, Session>;
+
+impl Chat {
+    fn say(&self, user: &mut User<'_>, room: &str, text: &str) {
+        for &other in self.0.get(room).into_iter().flatten() {
+            let _ = user.send_to(other, text); // Whoever has just left misses nothing.
+        }
+    }
+
+    fn enter(&mut self, user: &mut User<'_>, name: String, room: String) {
+        self.0.entry(room.clone()).or_default().push(user.id());
+        self.say(user, &room, &format!("* {name} joined {room}"));
+        *user.session_mut() = Some((name, room));
+    }
+
+    fn leave(&mut self, user: &mut User<'_>) -> Option<String> {
+        let (name, room) = user.session_mut().take()?;
+        self.0.get_mut(&room)?.retain(|&member| member != user.id());
+        self.say(user, &room, &format!("* {name} left {room}"));
+        Some(name)
+    }
+}
+
+impl Handler<Lines> for Chat {
+    type Session = Session;
+
+    fn frame(&mut self, user: &mut User<'_>, line: &[u8]) -> Outcome {
+        let line = String::from_utf8_lossy(line).trim().to_owned();
+        match (user.session().clone(), line.strip_prefix("/join ")) {
+            (None, _) => self.enter(user, line, "lobby".into()),
+            (Some(_), Some(room)) => {
+                let name = self.leave(user).unwrap_or_default();
+                self.enter(user, name, room.into());
+            }
+            (Some((name, room)), None) => self.say(user, &room, &format!("{name}: {line}")),
+        }
+        Ok(())
+    }
+
+    fn closed(&mut self, user: &mut User<'_>, _reason: &CloseReason) {
+        self.leave(user);
+    }
+}
+
+fn main() -> nonforker::Result<()> {
+    let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:1685".into());
+    Server::new().serve_with(address, Lines::new(), Chat::default()).drain_on_signals().run()
+}

@@ -1,0 +1,156 @@
+//! Every example runs and does what it says, over a Unix socket.
+
+#![expect(clippy::disallowed_methods, reason = "a client in a test may wait")]
+
+use std::{
+    env, fs,
+    io::{BufRead, BufReader, Read, Write},
+    net::Shutdown,
+    os::unix::net::UnixStream,
+    path::PathBuf,
+    process::{Child, Command},
+    thread,
+    time::{Duration, Instant},
+};
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// An example that runs until the test ends.
+struct Example {
+    child: Child,
+    socket: PathBuf,
+}
+
+impl Example {
+    fn start(name: &str) -> Self {
+        let mut binary = env::current_exe().expect("a test has a path");
+        binary.pop();
+        binary.pop();
+        let binary = binary.join("examples").join(name);
+        assert!(
+            binary.exists(),
+            "{} is built by `cargo test`, without --test or --all-targets",
+            binary.display()
+        );
+        let socket = env::temp_dir().join(format!("nonforker-{name}-{}.sock", std::process::id()));
+        let address = format!("unix:{}", socket.display());
+        let child = Command::new(binary).arg(address).spawn().expect("the example starts");
+        Self { child, socket }
+    }
+
+    fn connect(&self) -> BufReader<UnixStream> {
+        let began = Instant::now();
+        loop {
+            match UnixStream::connect(&self.socket) {
+                Ok(stream) => {
+                    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
+                    return BufReader::new(stream);
+                }
+                Err(error) if began.elapsed() > PATIENCE => panic!("cannot connect: {error}"),
+                Err(_) => thread::sleep(Duration::from_millis(10)),
+            }
+        }
+    }
+
+    fn has_ended(&mut self) -> bool {
+        let began = Instant::now();
+        while began.elapsed() < PATIENCE {
+            if let Some(status) = self.child.try_wait().expect("the example can be waited for") {
+                return status.success();
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        false
+    }
+}
+
+impl Drop for Example {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = fs::remove_file(&self.socket);
+    }
+}
+
+fn send(stream: &mut BufReader<UnixStream>, bytes: &[u8]) {
+    stream.get_mut().write_all(bytes).expect("the server takes it");
+}
+
+fn line(stream: &mut BufReader<UnixStream>) -> String {
+    let mut line = String::new();
+    stream.read_line(&mut line).expect("the server answers");
+    line.trim_end().to_owned()
+}
+
+fn rest(stream: &mut BufReader<UnixStream>) -> Vec<u8> {
+    stream.get_ref().shutdown(Shutdown::Write).expect("the stream is open");
+    let mut rest = Vec::new();
+    stream.read_to_end(&mut rest).expect("the server closes in order");
+    rest
+}
+
+#[test]
+fn echo_sends_every_line_back() {
+    let example = Example::start("echo");
+    let mut client = example.connect();
+    send(&mut client, b"one\ntwo\nincomplete");
+    assert_eq!(rest(&mut client), b"one\ntwo\n");
+}
+
+#[test]
+fn chat_says_to_everybody_in_the_room_and_to_nobody_else() {
+    let example = Example::start("chat");
+    let mut ann = example.connect();
+    send(&mut ann, b"ann\n");
+    assert_eq!(line(&mut ann), "* ann joined lobby");
+    let mut bob = example.connect();
+    send(&mut bob, b"bob\n");
+    assert_eq!(line(&mut bob), "* bob joined lobby");
+    assert_eq!(line(&mut ann), "* bob joined lobby");
+
+    send(&mut bob, b"hello\n");
+    assert_eq!(line(&mut ann), "bob: hello");
+    assert_eq!(line(&mut bob), "bob: hello");
+
+    send(&mut ann, b"/join den\n");
+    assert_eq!(line(&mut bob), "* ann left lobby");
+    assert_eq!(line(&mut ann), "* ann joined den");
+    send(&mut ann, b"alone?\n");
+    assert_eq!(line(&mut ann), "ann: alone?");
+    send(&mut bob, b"/join den\n");
+    assert_eq!(line(&mut bob), "* bob joined den", "what was said elsewhere did not reach bob");
+    assert_eq!(line(&mut ann), "* bob joined den");
+    drop(bob);
+    assert_eq!(line(&mut ann), "* bob left den");
+}
+
+#[test]
+fn own_codec_frames_by_length() {
+    let example = Example::start("own_codec");
+    let mut client = example.connect();
+    send(&mut client, b"\x05hello\x00\x03a");
+    send(&mut client, b"bc");
+    assert_eq!(rest(&mut client), b"\x05olleh\x00\x03cba");
+}
+
+#[test]
+fn graceful_stop_answers_before_it_ends() {
+    let mut example = Example::start("graceful_stop");
+    let mut client = example.connect();
+    send(&mut client, b"a\nb\nstop\nc\n");
+    let mut answers = Vec::new();
+    client.read_to_end(&mut answers).expect("the server closes in order");
+    assert_eq!(answers, b"a\nb\nstop\nc\n");
+    drop(client);
+    assert!(example.has_ended(), "it exits with success");
+}
+
+#[test]
+fn timers_tick_as_often_as_asked() {
+    let example = Example::start("timers");
+    let mut client = example.connect();
+    send(&mut client, b"1\n");
+    for count in 1..=20 {
+        assert_eq!(line(&mut client), format!("tick {count}"));
+    }
+}

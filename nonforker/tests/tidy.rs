@@ -1,0 +1,98 @@
+//! What no lint can say: layers, the length of files, and that each file says what it is for.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// The most lines of a file, its tests not counted.
+const FILE_LINES_MAX: usize = 400;
+
+/// The most lines of an example.
+const EXAMPLE_LINES_MAX: usize = 60;
+
+/// The most lines of a driver, its tests not counted: beyond it, engine work has leaked down.
+const DRIVER_LINES_MAX: usize = 350;
+
+/// A file under `.0` must not contain any of `.1`.
+const LAYERS: &[(&str, &[&str])] = &[
+    ("src/codec", &["crate::conn", "crate::engine", "crate::driver", "std::net", "std::time"]),
+    ("src/conn", &["crate::engine", "crate::driver", "std::net", "std::io", "Instant"]),
+    ("src/engine", &["mio::", "io_uring::", "libc::", "socket2::", "driver::poll"]),
+    ("src/driver", &["crate::engine", "crate::codec", "crate::handler", "crate::config"]),
+];
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).to_owned()
+}
+
+fn rust_files(folder: &Path) -> Vec<(PathBuf, String)> {
+    let mut files = Vec::new();
+    let Ok(entries) = fs::read_dir(folder) else { return files };
+    for entry in entries {
+        let path = entry.expect("a folder can be listed").path();
+        if path.is_dir() {
+            files.extend(rust_files(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let text = fs::read_to_string(&path).expect("a source file can be read");
+            files.push((path, text));
+        }
+    }
+    files
+}
+
+/// The lines before the tests.
+fn length(text: &str) -> usize {
+    text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default().lines().count()
+}
+
+#[test]
+fn every_file_says_what_it_is_for() {
+    let root = root();
+    for folder in ["src", "tests", "examples", "../cli"] {
+        for (path, text) in rust_files(&root.join(folder)) {
+            assert!(text.starts_with("//! "), "{} has no header", path.display());
+        }
+    }
+}
+
+#[test]
+fn files_stay_short_enough_to_be_one_subject() {
+    let root = root();
+    for (folder, max) in [
+        ("src/driver", DRIVER_LINES_MAX),
+        ("src", FILE_LINES_MAX),
+        ("tests", FILE_LINES_MAX),
+        ("../cli", FILE_LINES_MAX),
+        ("examples", EXAMPLE_LINES_MAX),
+    ] {
+        for (path, text) in rust_files(&root.join(folder)) {
+            let lines = length(&text);
+            assert!(lines <= max, "{} has {lines} lines, at most {max}", path.display());
+        }
+    }
+}
+
+#[test]
+fn layers_do_not_know_what_is_above_them() {
+    let root = root();
+    for (folder, forbidden) in LAYERS {
+        let files = rust_files(&root.join(folder));
+        assert!(!files.is_empty(), "{folder} is where it is said to be");
+        for (path, text) in files {
+            let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+            for line in code {
+                for word in *forbidden {
+                    assert!(!line.contains(word), "{} uses {word}: {line}", path.display());
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_architecture_fits_on_a_few_pages() {
+    let path = root().join("../ARCHITECTURE.md");
+    let lines = fs::read_to_string(&path).expect("ARCHITECTURE.md exists").lines().count();
+    assert!(lines <= 150, "ARCHITECTURE.md has {lines} lines");
+}
