@@ -78,9 +78,10 @@ pub(crate) struct Outbound {
     /// The remainder of a short send: it goes before `pending`.
     unsent: Option<Box<Batch>>,
     in_flight: usize,
-    in_flight_capacity: usize,
+    /// In bytes, at most 4 GiB: it is for the memory account only.
+    in_flight_capacity: u32,
     /// The length of the last batch: the next buffer is chosen to hold as much.
-    hint: usize,
+    hint: u32,
     sending: bool,
     pressured: bool,
 }
@@ -103,7 +104,7 @@ impl Outbound {
 
     /// The memory this half owns, in bytes, what is in flight included.
     pub(crate) const fn capacity(&self) -> usize {
-        self.pending.capacity() + self.in_flight_capacity
+        self.pending.capacity() + self.in_flight_capacity as usize
     }
 
     /// Where replies are appended; [`pushed`](Self::pushed) must be called afterwards.
@@ -112,7 +113,7 @@ impl Outbound {
     /// none.
     pub(crate) fn pending(&mut self, allocate: impl FnOnce(usize) -> Vec<u8>) -> &mut Vec<u8> {
         if self.pending.capacity() == 0 {
-            self.pending = allocate(self.hint);
+            self.pending = allocate(self.hint as usize);
         }
         &mut self.pending
     }
@@ -145,8 +146,8 @@ impl Outbound {
             None => Batch::new(mem::take(&mut self.pending)),
         };
         self.in_flight = batch.unsent().len();
-        self.in_flight_capacity = batch.bytes.capacity();
-        self.hint = self.in_flight;
+        self.in_flight_capacity = saturate(batch.bytes.capacity());
+        self.hint = saturate(self.in_flight);
         self.sending = true;
         Some(batch)
     }
@@ -190,6 +191,10 @@ impl Outbound {
         }
         Pressure::Unchanged
     }
+}
+
+fn saturate(bytes: usize) -> u32 {
+    u32::try_from(bytes).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]

@@ -107,7 +107,7 @@ impl<D: Driver> Engine<D> {
     /// Accepting failed. What the connection lost is its own; what the system lacks passes.
     pub(super) fn accept_failed(&mut self, listener: ListenerId, error: &io::Error) {
         self.acceptor.doors[listener].open = false;
-        if !is_exhaustion(error) {
+        if is_of_the_connection(error) {
             return;
         }
         self.acceptor.exhausted_until = Some(self.core.tick_after(PAUSE));
@@ -184,13 +184,29 @@ impl<D: Driver> Engine<D> {
     }
 }
 
-/// Whether the system lacks something for any other connection too. What else can go wrong is the
-/// trouble of the one connection that was to be accepted: it broke while it waited, a firewall
-/// forbids it.
-fn is_exhaustion(error: &io::Error) -> bool {
+/// Whether the trouble is that of the one connection that was to be accepted: it broke while it
+/// waited, or a firewall forbids it. Whatever else goes wrong would go wrong again at once.
+fn is_of_the_connection(error: &io::Error) -> bool {
+    use Errno::{
+        ECONNABORTED, ECONNRESET, EHOSTDOWN, EHOSTUNREACH, ENETDOWN, ENETUNREACH, ENOPROTOOPT,
+        ENOTCONN, EOPNOTSUPP, EPERM, EPROTO, ETIMEDOUT,
+    };
     matches!(
         error.raw_os_error().map(Errno::from_raw),
-        Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM)
+        Some(
+            ECONNABORTED
+                | ECONNRESET
+                | EHOSTDOWN
+                | EHOSTUNREACH
+                | ENETDOWN
+                | ENETUNREACH
+                | ENOPROTOOPT
+                | ENOTCONN
+                | EOPNOTSUPP
+                | EPERM
+                | EPROTO
+                | ETIMEDOUT
+        )
     )
 }
 
@@ -200,21 +216,22 @@ mod tests {
 
     use nix::errno::Errno;
 
-    use super::is_exhaustion;
+    use super::is_of_the_connection;
 
     #[test]
-    fn only_what_the_system_lacks_pauses_accepting() {
-        for (errno, pauses) in [
-            (Errno::EMFILE, true),
-            (Errno::ENFILE, true),
-            (Errno::ENOBUFS, true),
-            (Errno::ENOMEM, true),
-            (Errno::ECONNABORTED, false),
-            (Errno::EPROTO, false),
-            (Errno::EPERM, false),
-            (Errno::ENETDOWN, false),
+    fn only_the_trouble_of_one_connection_does_not_pause_accepting() {
+        for (errno, goes_on) in [
+            (Errno::EMFILE, false),
+            (Errno::ENFILE, false),
+            (Errno::ENOBUFS, false),
+            (Errno::ENOMEM, false),
+            (Errno::EBADF, false),
+            (Errno::ECONNABORTED, true),
+            (Errno::EPROTO, true),
+            (Errno::EPERM, true),
+            (Errno::ENETDOWN, true),
         ] {
-            assert_eq!(is_exhaustion(&io::Error::from(errno)), pauses, "{errno}");
+            assert_eq!(is_of_the_connection(&io::Error::from(errno)), goes_on, "{errno}");
         }
     }
 }

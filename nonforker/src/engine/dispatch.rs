@@ -205,7 +205,7 @@ impl Core {
                     });
                 }
             }
-            Kind::Frame => self.fail(token, CloseReason::FrameTimeout, false),
+            Kind::Frame => self.close(token, CloseReason::FrameTimeout),
             Kind::Write => self.fail(token, CloseReason::WriteTimeout, true),
             Kind::Idle => self.idle(token, now),
             Kind::Linger | Kind::Quiet => {

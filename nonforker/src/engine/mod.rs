@@ -109,7 +109,9 @@ impl<D: Driver> Engine<D> {
             self.core.run(&mut self.services, token);
         }
         self.mind_phase(quiet);
+        self.flush_all();
         self.balance_memory();
+        // Whoever was evicted, or receives again.
         self.flush_all();
         Ok(())
     }

@@ -14,16 +14,29 @@ const RETAINED_MAX: usize = 2 << 20;
 /// Buffers nobody uses now, by class.
 #[derive(Debug, Default)]
 pub(crate) struct Pool {
-    classes: [Vec<Vec<u8>>; CLASSES.len()],
+    classes: [Class; CLASSES.len()],
+}
+
+#[derive(Debug, Default)]
+struct Class {
+    buffers: Vec<Vec<u8>>,
+    /// What they take together, in bytes.
+    retained: usize,
 }
 
 impl Pool {
-    /// An empty buffer with a capacity of at least `least` bytes.
+    /// An empty buffer with a capacity of at least `least` bytes: of the smallest class that has
+    /// one, since a warm buffer that is too large is better than a new one.
     pub(crate) fn take(&mut self, least: usize) -> Vec<u8> {
-        let Some(class) = CLASSES.iter().position(|&size| size >= least) else {
+        let Some(first) = CLASSES.iter().position(|&size| size >= least) else {
             return Vec::with_capacity(least);
         };
-        self.classes[class].pop().unwrap_or_else(|| Vec::with_capacity(CLASSES[class]))
+        let warm = self.classes[first..].iter_mut().find_map(|class| {
+            let buffer = class.buffers.pop()?;
+            class.retained -= buffer.capacity();
+            Some(buffer)
+        });
+        warm.unwrap_or_else(|| Vec::with_capacity(CLASSES[first]))
     }
 
     /// Takes a buffer back. Its content is gone.
@@ -35,9 +48,11 @@ impl Pool {
         let Some(class) = CLASSES.iter().rposition(|&size| size <= buffer.capacity()) else {
             return;
         };
-        if self.classes[class].len() < RETAINED_MAX / CLASSES[class] {
+        let class = &mut self.classes[class];
+        if class.retained + buffer.capacity() <= RETAINED_MAX {
             buffer.clear();
-            self.classes[class].push(buffer);
+            class.retained += buffer.capacity();
+            class.buffers.push(buffer);
         }
     }
 
@@ -72,7 +87,8 @@ mod tests {
             }
         }
         pool.put(Vec::with_capacity(8 * RETAINED_MAX));
-        let retained: usize = pool.classes.iter().flatten().map(Vec::capacity).sum();
+        let retained: usize =
+            pool.classes.iter().flat_map(|class| &class.buffers).map(Vec::capacity).sum();
         assert!(retained <= CLASSES.len() * RETAINED_MAX, "{retained} bytes");
     }
 }
