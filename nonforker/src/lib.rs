@@ -125,6 +125,7 @@ mod engine;
 mod error;
 mod handler;
 mod server;
+pub mod sim;
 
 pub use address::{Address, AddressError, Peer};
 pub use config::{Limits, raise_descriptor_limit};

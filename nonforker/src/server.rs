@@ -1,13 +1,17 @@
 //! Putting a server together, running it, ending it.
 
-use std::{fmt, io, io::ErrorKind, sync::Arc};
+use std::{cell::RefCell, fmt, io, io::ErrorKind, rc::Rc, sync::Arc};
 
 use crate::{
     address::{Address, AddressError},
     codec::Codec,
     config::Limits,
     context::Conn,
-    driver::{Options, Waker, poll::PollDriver},
+    driver::{
+        Driver, Options, Waker,
+        poll::PollDriver,
+        sim::{SimDriver, world::World},
+    },
     engine::{
         Engine, Services,
         core::ServiceId,
@@ -21,6 +25,10 @@ use crate::{
 
 /// The permissions of a Unix socket's file unless told otherwise: for its owner only.
 const UNIX_MODE: u32 = 0o600;
+
+/// The default bounds in a simulation, which are the same on every machine.
+const SIMULATED_CONNECTIONS: usize = 10_000;
+const SIMULATED_MEMORY: usize = 1 << 30;
 
 /// A server that is being put together.
 ///
@@ -176,6 +184,26 @@ impl Server {
     /// [`Error::Limits`] if limits contradict each other, [`Error::NothingToServe`] if there is
     /// no address, [`Error::Driver`] if the kernel gives no event queue.
     pub fn bind(self) -> Result<Bound> {
+        let driver = match self.driver {
+            DriverKind::Auto | DriverKind::Poll => PollDriver::new,
+        };
+        #[cfg(feature = "signals")]
+        let drain_on_signals = self.drain_on_signals;
+        let (engine, addresses) = self.assemble(|options| driver(options).map_err(Error::Driver))?;
+        let (request, waker, counters) = engine.remote();
+        let handle = Handle { request, waker, counters };
+        #[cfg(feature = "signals")]
+        if drain_on_signals {
+            signals::watch(handle.clone()).map_err(Error::Signals)?;
+        }
+        Ok(Bound { engine, addresses, handle })
+    }
+
+    /// Puts the engine together over any driver.
+    fn assemble<D: Driver>(
+        self,
+        driver: impl FnOnce(Options) -> Result<D>,
+    ) -> Result<(Engine<D>, Vec<Address>)> {
         self.limits.check()?;
         if self.services.is_empty() {
             return Err(Error::NothingToServe);
@@ -185,24 +213,25 @@ impl Server {
             backlog: self.limits.backlog,
             unix_mode: self.unix_mode,
         };
-        let driver = match self.driver {
-            DriverKind::Auto | DriverKind::Poll => PollDriver::new(options),
-        };
-        let driver = driver.map_err(Error::Driver)?;
-        let mut engine = Engine::new(driver, self.limits, self.services);
+        let mut engine = Engine::new(driver(options)?, self.limits, self.services);
         let mut addresses = Vec::new();
         for (address, service) in self.addresses {
             let address = address?;
             let actual = engine.listen(&address, service);
             addresses.push(actual.map_err(|source| listen_error(address, source))?);
         }
-        let (request, waker, counters) = engine.remote();
-        let handle = Handle { request, waker, counters };
-        #[cfg(feature = "signals")]
-        if self.drain_on_signals {
-            signals::watch(handle.clone()).map_err(Error::Signals)?;
-        }
-        Ok(Bound { engine, addresses, handle })
+        Ok((engine, addresses))
+    }
+
+    /// Puts the engine together over a simulated network. What would depend on the machine does
+    /// not.
+    pub(crate) fn simulate(
+        mut self,
+        world: Rc<RefCell<World>>,
+    ) -> Result<(Engine<SimDriver>, Vec<Address>)> {
+        self.limits.max_connections.get_or_insert(SIMULATED_CONNECTIONS);
+        self.limits.memory_budget.get_or_insert(SIMULATED_MEMORY);
+        self.assemble(|options| Ok(SimDriver::new(world, options)))
     }
 
     /// Opens every listener and serves until the server is drained or stopped.

@@ -97,6 +97,11 @@ impl Outbound {
         self.queued() == 0 && !self.sending
     }
 
+    /// Whether a send is in flight.
+    pub(crate) const fn is_sending(&self) -> bool {
+        self.sending
+    }
+
     /// Whether output stands above the high watermark, or has not yet fallen to the low one.
     pub(crate) const fn is_pressured(&self) -> bool {
         self.pressured

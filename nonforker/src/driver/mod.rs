@@ -4,6 +4,7 @@
 //!            submit(Op)                      wait(sink)
 //!  engine ───────────────▶ driver ───────────────────────▶ engine
 //!                          poll    tries at once, waits where it would block
+//!                          sim     seeded, without a kernel, time that jumps
 //! ```
 //!
 //! A driver knows nothing of frames, limits or handlers. What it promises, and
@@ -24,6 +25,7 @@
 #[cfg(test)]
 mod contract;
 pub(crate) mod poll;
+pub(crate) mod sim;
 pub(crate) mod socket;
 
 use std::{
@@ -90,6 +92,8 @@ pub(crate) enum Completion<'a, S> {
     Closed { token: Token, unsent: Option<Batch> },
     /// Somebody used the [`Waker`].
     Woken,
+    /// The driver may have slept: comes once per wait, before anything that it slept for.
+    Awake,
 }
 
 /// What the sink wants after a completion.
@@ -148,6 +152,10 @@ impl Clock {
     #[expect(clippy::disallowed_methods, reason = "this is the engine's clock")]
     pub(crate) fn system() -> Self {
         Self(Rc::new(Instant::now))
+    }
+
+    pub(crate) fn virtual_time(now: impl Fn() -> Instant + 'static) -> Self {
+        Self(Rc::new(now))
     }
 
     pub(crate) fn now(&self) -> Instant {

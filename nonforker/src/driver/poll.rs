@@ -14,9 +14,9 @@
 //! Three habits of kernels are dealt with here:
 //!
 //! - A short read means that the kernel has no more, so a second read that only finds this out
-//!   is left out. This is not so at the end of the stream, which the edge announces, and not at
-//!   an urgent mark, where a read stops short: a connection that ever had urgent data is read
-//!   until it would block.
+//!   is left out. This is not so at the end of the stream, which the edge announces; not at an
+//!   urgent mark; and not, on a Unix socket, behind a descriptor that the peer passed. Connections
+//!   that may meet one of these are read until they would block: see `Entry::probe`.
 //! - A short write means that the next writable edge will come, and no sooner.
 //! - The urgent byte has to be taken out, or it is announced with every edge.
 
@@ -54,6 +54,9 @@ const WAKE: mio::Token = mio::Token(usize::MAX);
 const EVERYTHING: Interest = Interest::READABLE.add(Interest::WRITABLE).add(Interest::PRIORITY);
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 const EVERYTHING: Interest = Interest::READABLE.add(Interest::WRITABLE);
+
+/// Whether an urgent byte shows before a read stops short at it.
+const URGENT_SHOWS: bool = cfg!(any(target_os = "linux", target_os = "android"));
 
 /// Where the signal cannot be kept off per call, socket2 does it per socket.
 #[cfg(not(target_vendor = "apple"))]
@@ -125,6 +128,7 @@ impl PollDriver {
 
     fn adopt(&mut self, token: Token, socket: Socket) {
         let fd = socket.as_raw_fd();
+        let is_inet = socket.local_addr().is_ok_and(|address| !address.is_unix());
         let entry = Entry {
             socket,
             sending: None,
@@ -132,7 +136,7 @@ impl PollDriver {
             readable: false,
             writable: true,
             urgent: false,
-            probe: false,
+            probe: !(is_inet && URGENT_SHOWS),
             ending: false,
             broken: false,
             queued: false,
@@ -205,7 +209,7 @@ impl PollDriver {
             let token = token_of(event.token());
             let Some(entry) = self.entries.get_mut(token) else { continue };
             entry.readable |= event.is_readable() || event.is_read_closed() || event.is_error();
-            entry.writable |= event.is_writable() || event.is_write_closed();
+            entry.writable |= event.is_writable() || event.is_write_closed() || event.is_error();
             entry.ending |= event.is_read_closed() || event.is_error();
             entry.broken |= event.is_error();
             if event.is_priority() {
@@ -244,7 +248,10 @@ impl PollDriver {
                     entry.queued = true;
                     self.ready.push_back(token);
                 }
-            } else if mem::take(&mut entry.broken) && entry.sending.is_none() && !entry.receiving {
+            }
+            // Who still sends or receives learns of it by that.
+            if entry.broken && entry.sending.is_none() && !entry.receiving {
+                entry.broken = false;
                 let error = entry.socket.take_error().ok().flatten();
                 let error = error.unwrap_or_else(|| ErrorKind::ConnectionReset.into());
                 sink(Completion::Failed { token, error });
@@ -326,6 +333,8 @@ impl Entry {
                 }
                 Err(error) => {
                     self.receiving = false;
+                    self.readable = false;
+                    self.broken = false;
                     return (Some(Completion::Failed { token, error }), false);
                 }
             }
@@ -381,8 +390,13 @@ impl Driver for PollDriver {
         let sleepless = self.deliver(sink) == Next::Return || self.has_ready();
         let timeout = if sleepless { Some(Duration::ZERO) } else { timeout };
         match self.poll.poll(&mut self.events, timeout.map(|timeout| timeout.min(SLEEP_MAX))) {
-            Ok(()) => self.note_edges(sink),
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Ok(()) => {
+                sink(Completion::Awake);
+                self.note_edges(sink);
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => {
+                sink(Completion::Awake);
+            }
             Err(error) => return Err(error),
         }
         self.serve_ready(sink);

@@ -28,8 +28,9 @@ const UNSENT_MAX: u32 = 128 * 1024;
 /// A bound socket that yields connections, and the file it leaves behind.
 #[derive(Debug)]
 pub(crate) struct Listener {
-    pub(crate) socket: Socket,
+    /// Goes before the socket does: while that is open, no other file can have its inode.
     file: Option<SocketFile>,
+    pub(crate) socket: Socket,
 }
 
 impl Listener {
@@ -107,10 +108,11 @@ impl SocketFile {
             fs::remove_file(path)?;
             socket.bind(&address)?;
         }
+        let bound = fs::symlink_metadata(path)?;
+        let file = Self { path: path.to_owned(), device: bound.dev(), inode: bound.ino() };
         // Until `listen` nobody can connect, so there is no moment with other permissions.
         fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
-        let bound = fs::symlink_metadata(path)?;
-        Ok(Self { path: path.to_owned(), device: bound.dev(), inode: bound.ino() })
+        Ok(file)
     }
 }
 

@@ -68,8 +68,13 @@ impl<S> Acceptor<S> {
     }
 
     /// Takes in what the driver accepted; the handler hears of it after the wait.
+    ///
+    /// A driver may report what it accepted before it was told to stop; once the doors are shut
+    /// that is too late.
     pub(super) fn park(&mut self, listener: ListenerId, socket: S, peer: Peer) {
-        self.parked.push_back((listener, socket, peer));
+        if !self.closed {
+            self.parked.push_back((listener, socket, peer));
+        }
     }
 
     /// When to look again whether the system has what it lacked.

@@ -255,7 +255,8 @@ impl Core {
 
     /// Whether the driver may sleep.
     pub(crate) const fn next(&self) -> Next {
-        if self.dirty.is_empty() && self.runnable.is_empty() && !self.timers_moved {
+        let ample = matches!(self.memory.scarcity(), Scarcity::Ample);
+        if self.dirty.is_empty() && self.runnable.is_empty() && !self.timers_moved && ample {
             Next::Sleep
         } else {
             Next::Return

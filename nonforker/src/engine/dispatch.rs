@@ -107,6 +107,7 @@ impl Core {
             let capacity = slot.conn.capacity();
             self.memory.account(slot.accounted, capacity);
             slot.accounted = capacity;
+            self.counters.buffered_bytes.set(self.memory.used());
         } else {
             self.mark_dirty(token);
         }

@@ -88,7 +88,7 @@ impl<D: Driver> Engine<D> {
     }
 
     /// Whether nothing is left to be done.
-    pub(super) fn is_done(&self) -> bool {
+    pub(crate) fn is_done(&self) -> bool {
         matches!(self.phase, Phase::Draining { .. } | Phase::Stopping) && self.core.slots.is_empty()
     }
 

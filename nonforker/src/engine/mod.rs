@@ -22,6 +22,7 @@ mod flush;
 mod memory;
 mod pool;
 pub(crate) mod service;
+mod sound;
 pub(crate) mod stats;
 mod throttle;
 mod timers;
@@ -96,12 +97,11 @@ impl<D: Driver> Engine<D> {
     }
 
     /// One turn of the loop.
-    fn turn(&mut self) -> io::Result<()> {
+    pub(crate) fn turn(&mut self) -> io::Result<()> {
         self.mind_doors();
         // What becomes runnable from here on has its turn in the next one.
         let runnable = std::mem::take(&mut self.core.runnable);
         let quiet = self.wait(!runnable.is_empty())?;
-        self.core.look_at_clock();
         self.admit();
         self.core.run_timers(&mut self.services);
         let quiet = quiet && runnable.is_empty();
@@ -126,7 +126,6 @@ impl<D: Driver> Engine<D> {
             acceptor: &mut self.acceptor,
             accept_failures: &mut self.accept_failures,
             arrivals: 0,
-            fresh: true,
         };
         self.driver.wait(timeout, &mut |completion| turn.take(completion))?;
         let quiet = turn.arrivals == 0;
@@ -156,15 +155,10 @@ struct Turn<'a, S> {
     accept_failures: &'a mut Vec<(ListenerId, io::Error)>,
     /// How many completions brought something new from a peer.
     arrivals: usize,
-    /// The driver may have slept since the clock was looked at.
-    fresh: bool,
 }
 
 impl<S> Turn<'_, S> {
     fn take(&mut self, completion: Completion<'_, S>) -> Next {
-        if std::mem::take(&mut self.fresh) {
-            self.core.look_at_clock();
-        }
         match completion {
             Completion::Received { token, bytes } => {
                 self.arrivals += 1;
@@ -187,12 +181,17 @@ impl<S> Turn<'_, S> {
             Completion::Failed { token, error } => {
                 self.core.fail(token, CloseReason::Broken(error), false);
             }
-            Completion::Closed { token, unsent } => self.closed(token, unsent),
+            Completion::Closed { token, unsent } => {
+                self.closed(token, unsent);
+                // There is room for somebody who waits, or nobody is left and this is the end.
+                return Next::Return;
+            }
             Completion::AcceptFailed { listener, error } => {
                 self.accept_failures.push((listener, error));
                 return Next::Return;
             }
             Completion::Woken => return Next::Return,
+            Completion::Awake => self.core.look_at_clock(),
         }
         self.core.next()
     }

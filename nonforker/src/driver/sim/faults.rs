@@ -1,0 +1,111 @@
+//! What goes wrong in a simulation, and how often.
+
+use super::rng::Rng;
+
+/// How often each thing goes wrong, per thousand operations.
+///
+/// Each seed draws its own set ([`Faults::swarm`]): with some faults off and some very frequent a
+/// simulation gets into corners that an even mixture never reaches. This is swarm testing (Groce
+/// et al., 2012).
+///
+/// # Examples
+///
+/// Nothing but bytes in small pieces:
+///
+/// ```
+/// use nonforker::sim::Faults;
+///
+/// let faults = Faults { short_read: 1000, short_write: 1000, ..Faults::none() };
+/// assert_eq!(faults.reset, 0);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "to be written with `..Faults::none()`")]
+pub struct Faults {
+    /// A read gives fewer bytes than there are.
+    pub short_read: u16,
+    /// A write takes fewer bytes than there is room for.
+    pub short_write: u16,
+    /// A read or a write that could be done has to wait nevertheless.
+    pub would_block: u16,
+    /// What a peer sends arrives in many pieces.
+    pub fragment: u16,
+    /// Bytes, and reports about them, are late.
+    pub delay: u16,
+    /// Accepting fails with ECONNABORTED.
+    pub accept_aborted: u16,
+    /// Accepting fails with EMFILE, ENFILE, ENOBUFS or ENOMEM.
+    pub accept_exhausted: u16,
+    /// A connection is reported although accepting had been turned off.
+    pub accept_late: u16,
+    /// Sending fails with ENOBUFS or ENOMEM.
+    pub send_exhausted: u16,
+    /// The connection breaks while bytes are on their way.
+    pub reset: u16,
+    /// A wait returns with nothing to report.
+    pub spurious: u16,
+    /// The clock jumps forward by up to a minute, as after a suspend.
+    pub clock_jump: u16,
+}
+
+impl Faults {
+    /// Nothing goes wrong.
+    #[must_use]
+    pub const fn none() -> Self {
+        Self {
+            short_read: 0,
+            short_write: 0,
+            would_block: 0,
+            fragment: 0,
+            delay: 0,
+            accept_aborted: 0,
+            accept_exhausted: 0,
+            accept_late: 0,
+            send_exhausted: 0,
+            reset: 0,
+            spurious: 0,
+            clock_jump: 0,
+        }
+    }
+
+    /// A set of its own for each seed, without those that lose a connection or time: whatever
+    /// this draws, every reply has to arrive.
+    #[must_use]
+    pub const fn lossless(rng: &mut Rng) -> Self {
+        Self {
+            short_read: draw(rng, 900),
+            short_write: draw(rng, 900),
+            would_block: draw(rng, 500),
+            fragment: draw(rng, 900),
+            delay: draw(rng, 500),
+            accept_aborted: 0,
+            accept_exhausted: draw(rng, 300),
+            accept_late: draw(rng, 500),
+            send_exhausted: draw(rng, 200),
+            reset: 0,
+            spurious: draw(rng, 300),
+            clock_jump: 0,
+        }
+    }
+
+    /// A set of its own for each seed: some faults off, some rare, some very frequent.
+    #[must_use]
+    pub const fn swarm(rng: &mut Rng) -> Self {
+        let lossless = Self::lossless(rng);
+        Self {
+            accept_aborted: draw(rng, 300),
+            reset: draw(rng, 30),
+            clock_jump: draw(rng, 20),
+            ..lossless
+        }
+    }
+}
+
+/// Half of the time nothing, else up to `most` per thousand.
+const fn draw(rng: &mut Rng, most: u64) -> u16 {
+    if rng.below(2) == 0 {
+        return 0;
+    }
+    #[expect(clippy::cast_possible_truncation, reason = "`most` is at most 1000")]
+    let drawn = 1 + rng.below(most) as u16;
+    drawn
+}

@@ -1,0 +1,379 @@
+//! The driver without sockets, threads or a clock of the system: a seeded network.
+//!
+//! ```text
+//!  engine ── submit ──▶ SimDriver ──▶ World ◀── clients (sim::Net)
+//!         ◀── wait ────     │           │
+//!                           └─ faults ──┘ both draw from one seed
+//! ```
+//!
+//! Time is a number. When the engine sleeps it jumps to the next event, or to the end of the
+//! sleep. The engine is the same as over a kernel, so what is found here is true there.
+
+pub(crate) mod faults;
+pub(crate) mod link;
+pub(crate) mod rng;
+pub(crate) mod trace;
+pub(crate) mod world;
+
+use std::{
+    cell::{RefCell, RefMut},
+    io,
+    rc::Rc,
+    time::{Duration, Instant},
+};
+
+use nix::errno::Errno;
+
+use self::{
+    link::{End, Side},
+    trace::What,
+    world::{Event, LinkId, Listener, World},
+};
+use super::{Clock, Completion, Driver, ListenerId, Next, Op, Options, Sink, Token, Waker};
+use crate::address::{Address, Peer};
+
+/// What one wait costs: without it a server that never sleeps would stop time.
+const TURN: Duration = Duration::from_micros(1);
+
+/// The most connections accepted in one wait.
+const ACCEPTS: usize = 16;
+
+/// A connection that was accepted and not yet adopted. To drop it is to close it.
+#[derive(Debug)]
+pub(crate) struct SimSocket {
+    link: LinkId,
+    /// `None` once it is adopted.
+    world: Option<Rc<RefCell<World>>>,
+}
+
+impl Drop for SimSocket {
+    fn drop(&mut self) {
+        if let Some(world) = &self.world {
+            world.borrow_mut().close(self.link, false);
+        }
+    }
+}
+
+/// See the [module](self).
+#[derive(Debug)]
+pub(crate) struct SimDriver {
+    world: Rc<RefCell<World>>,
+    options: Options,
+    epoch: Instant,
+}
+
+impl SimDriver {
+    pub(crate) fn new(world: Rc<RefCell<World>>, options: Options) -> Self {
+        world.borrow_mut().backlog_max = usize::from(options.backlog);
+        Self { world, options, epoch: Clock::system().now() }
+    }
+
+    fn world(&self) -> RefMut<'_, World> {
+        self.world.borrow_mut()
+    }
+
+    /// Passes on what is at hand. Returns whether the engine lets us sleep.
+    fn deliver(&self, sink: &mut Sink<'_, SimSocket>) -> Next {
+        let mut next = Next::Sleep;
+        loop {
+            // The world must be free while the sink runs: a socket may be dropped in it.
+            let first = self.world().done.pop_front();
+            let Some(completion) = first else { return next };
+            if sink(completion) == Next::Return {
+                next = Next::Return;
+            }
+        }
+    }
+
+    /// Jumps to whatever comes first: an event, or the end of the sleep.
+    fn sleep(&self, timeout: Option<Duration>) {
+        let mut world = self.world();
+        let wakes = timeout.map(|timeout| world.now.saturating_add(timeout));
+        match world.next_at().into_iter().chain(wakes).min() {
+            Some(at) => world.now = world.now.max(at),
+            None => world.asleep = true,
+        }
+        let jump = world.faults.clock_jump;
+        if world.rng.chance(jump) {
+            let millis = world.rng.below(60_000);
+            world.now += Duration::from_millis(millis);
+            world.note(0, What::ClockJumps(millis));
+        }
+    }
+
+    fn accept(&self, sink: &mut Sink<'_, SimSocket>) {
+        let listeners = self.world().listeners.len();
+        for listener in 0..listeners {
+            for _ in 0..ACCEPTS {
+                let Some(completion) = self.accept_one(listener) else { break };
+                sink(completion);
+            }
+        }
+    }
+
+    fn accept_one(&self, listener: ListenerId) -> Option<Completion<'static, SimSocket>> {
+        let mut world = self.world();
+        let state = &world.listeners[listener];
+        if !state.on || state.backlog.is_empty() {
+            return None;
+        }
+        let faults = world.faults;
+        if world.rng.chance(faults.accept_exhausted) {
+            let errnos = [Errno::EMFILE, Errno::ENFILE, Errno::ENOBUFS, Errno::ENOMEM];
+            let errno = errnos[world.rng.between(0, errnos.len() - 1)];
+            return Some(accept_fails(&mut world, listener, errno));
+        }
+        let link = world.listeners[listener].backlog.pop_front()?;
+        if world.links[link].up_end == End::Reset || world.rng.chance(faults.accept_aborted) {
+            world.links[link].side = Side::Closed;
+            world.end_down(link, End::Reset);
+            return Some(accept_fails(&mut world, listener, Errno::ECONNABORTED));
+        }
+        Some(self.accepted(&mut world, listener, link))
+    }
+
+    fn accepted(
+        &self,
+        world: &mut World,
+        listener: ListenerId,
+        link: LinkId,
+    ) -> Completion<'static, SimSocket> {
+        world.links[link].side = Side::Accepted;
+        world.note(link, What::Accepted);
+        let peer = match &world.listeners[listener].address {
+            Address::Tcp(address) => Peer::Tcp(([127, 0, 0, 1], address.port()).into()),
+            Address::Unix(_) => Peer::Unix,
+        };
+        let socket = SimSocket { link, world: Some(Rc::clone(&self.world)) };
+        Completion::Accepted { listener, socket, peer }
+    }
+
+    /// Gives a link one turn: an urgent byte, a send, a read, an end.
+    fn serve(&self, link: LinkId, sink: &mut Sink<'_, SimSocket>) {
+        let mut world = self.world();
+        world.links[link].queued = false;
+        let Side::Adopted(token) = world.links[link].side else { return };
+        if let Some(byte) = world.links[link].urgent.take() {
+            world.note(link, What::ServerSeesUrgent(byte));
+            drop(world);
+            sink(Completion::Urgent { token, byte });
+            world = self.world();
+        }
+        if world.links[link].sending.is_some() {
+            world.try_send(token, link);
+        }
+        if world.links[link].receiving {
+            self.receive(world, token, link, sink);
+        } else if world.links[link].up_end == End::Reset
+            && world.links[link].sending.is_none()
+            && !std::mem::replace(&mut world.links[link].told_end, true)
+        {
+            drop(world);
+            sink(Completion::Failed { token, error: Errno::ECONNRESET.into() });
+        }
+    }
+
+    fn receive(
+        &self,
+        mut world: RefMut<'_, World>,
+        token: Token,
+        link: LinkId,
+        sink: &mut Sink<'_, SimSocket>,
+    ) {
+        let faults = world.faults;
+        if world.links[link].arrived() > 0 {
+            if world.rng.chance(faults.would_block) {
+                let after = Duration::from_micros(1 + world.rng.below(10_000));
+                world.schedule_in(after, Event::Look(link));
+                return;
+            }
+            if world.rng.chance(faults.reset) {
+                world.break_link(link);
+                world.look_at(link);
+                return;
+            }
+            let mut count = world.links[link].arrived().min(self.options.read_max);
+            if world.rng.chance(faults.short_read) {
+                count = world.rng.between(1, count);
+            }
+            world.note(link, What::ServerReceives(count));
+            let (up, start) = {
+                let state = &mut world.links[link];
+                (std::mem::take(&mut state.up), state.up_start)
+            };
+            drop(world);
+            sink(Completion::Received { token, bytes: &up[start..start + count] });
+            let mut world = self.world();
+            let state = &mut world.links[link];
+            state.up = up;
+            state.up_start += count;
+            if state.arrived() == 0 {
+                state.up.clear();
+                state.up_start = 0;
+            }
+            if state.arrived() > 0 || state.up_end != End::Open {
+                world.look_at(link);
+            }
+            return;
+        }
+        let state = &mut world.links[link];
+        if state.up_end == End::Open || std::mem::replace(&mut state.told_end, true) {
+            return;
+        }
+        state.receiving = false;
+        let completion = match state.up_end {
+            End::Reset => Completion::Failed { token, error: Errno::ECONNRESET.into() },
+            End::Open | End::Finished => Completion::EndOfStream { token },
+        };
+        world.note(link, What::ServerSeesEnd);
+        drop(world);
+        sink(completion);
+    }
+
+    fn turn_accepting(&self, listener: ListenerId, on: bool) {
+        let mut world = self.world();
+        let late = world.faults.accept_late;
+        let Some(state) = world.listeners.get_mut(listener) else { return };
+        let was_on = std::mem::replace(&mut state.on, on);
+        // A ring reports what it had accepted before it was told to stop.
+        if was_on
+            && !on
+            && world.rng.chance(late)
+            && let Some(link) = world.listeners[listener].backlog.pop_front()
+        {
+            let completion = self.accepted(&mut world, listener, link);
+            world.report(link, completion);
+        }
+    }
+}
+
+fn accept_fails(
+    world: &mut World,
+    listener: ListenerId,
+    errno: Errno,
+) -> Completion<'static, SimSocket> {
+    world.note(0, What::AcceptFails(errno as i32));
+    world.listeners[listener].on = false;
+    Completion::AcceptFailed { listener, error: errno.into() }
+}
+
+impl Driver for SimDriver {
+    type Socket = SimSocket;
+
+    fn listen(&mut self, listener: ListenerId, address: &Address) -> io::Result<Address> {
+        let mut world = self.world();
+        if world.listeners.iter().any(|other| other.address == *address) {
+            return Err(Errno::EADDRINUSE.into());
+        }
+        debug_assert_eq!(listener, world.listeners.len(), "listeners are opened in order");
+        world.listeners.push(Listener {
+            address: address.clone(),
+            backlog: std::collections::VecDeque::new(),
+            on: false,
+            open: true,
+        });
+        Ok(address.clone())
+    }
+
+    fn submit(&mut self, op: Op<SimSocket>) {
+        if let Op::Accept { listener, on } = op {
+            return self.turn_accepting(listener, on);
+        }
+        let mut world = self.world();
+        let world = &mut *world;
+        match op {
+            Op::Accept { .. } => {}
+            Op::Unlisten { listener } => {
+                world.listeners[listener].on = false;
+                world.listeners[listener].open = false;
+                for link in std::mem::take(&mut world.listeners[listener].backlog) {
+                    world.links[link].side = Side::Closed;
+                    world.end_down(link, End::Reset);
+                }
+            }
+            Op::Adopt { token, mut socket } => {
+                socket.world = None;
+                let link = socket.link;
+                world.links[link].side = Side::Adopted(token);
+                world.by_token.insert(token, link);
+                world.look_at(link);
+            }
+            Op::Receive { token, on } => {
+                let link = known(world, token);
+                world.links[link].receiving = on;
+                world.look_at(link);
+            }
+            Op::Send { token, batch } => {
+                let link = known(world, token);
+                assert!(world.links[link].sending.is_none(), "one send in flight per token");
+                world.links[link].sending = Some(batch);
+                world.try_send(token, link);
+            }
+            Op::ShutdownWrite { token } => {
+                let link = known(world, token);
+                world.note(link, What::ServerShutsDown);
+                world.links[link].shut = true;
+                world.end_down(link, End::Finished);
+            }
+            Op::Close { token, reset } => {
+                let link = known(world, token);
+                world.by_token.remove(token);
+                let unsent = world.close(link, reset);
+                world.report(link, Completion::Closed { token, unsent });
+            }
+        }
+    }
+
+    fn wait(
+        &mut self,
+        timeout: Option<Duration>,
+        sink: &mut Sink<'_, SimSocket>,
+    ) -> io::Result<()> {
+        let awake = self.deliver(sink) == Next::Return;
+        self.world().now += TURN;
+        let busy = awake || !self.world().ready.is_empty() || self.can_accept();
+        if !busy {
+            self.sleep(timeout);
+        }
+        sink(Completion::Awake);
+        let spurious = self.world().faults.spurious;
+        if self.world().rng.chance(spurious) {
+            return Ok(());
+        }
+        self.world().settle();
+        if std::mem::take(&mut self.world().woken) {
+            sink(Completion::Woken);
+        }
+        let ready = self.world().ready.len();
+        for _ in 0..ready {
+            // The world must be free while the link is served.
+            let next = self.world().ready.pop_front();
+            let Some(link) = next else { break };
+            self.serve(link, sink);
+        }
+        self.accept(sink);
+        Ok(())
+    }
+
+    fn clock(&self) -> Clock {
+        let (world, epoch) = (Rc::clone(&self.world), self.epoch);
+        Clock::virtual_time(move || epoch + world.borrow().now)
+    }
+
+    fn waker(&self) -> Waker {
+        // Whoever uses it stands outside the simulation: see `Net::drain`.
+        Waker::new(|| ())
+    }
+}
+
+impl SimDriver {
+    fn can_accept(&self) -> bool {
+        self.world().listeners.iter().any(|listener| listener.on && !listener.backlog.is_empty())
+    }
+}
+
+/// The link of a token. That the engine names one that is closed is what a simulation looks for.
+fn known(world: &World, token: Token) -> LinkId {
+    let link = world.by_token.get(token).copied();
+    link.expect("an operation names a token that is not closed")
+}

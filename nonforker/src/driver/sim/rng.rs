@@ -1,0 +1,68 @@
+//! Where everything random in a simulation comes from.
+
+/// A seeded stream of numbers: the same on every machine.
+///
+/// The generator is SplitMix64: one addition and two multiplications, every seed a good one.
+#[derive(Clone, Debug)]
+pub struct Rng(u64);
+
+impl Rng {
+    /// A stream that depends on nothing but `seed`.
+    #[must_use]
+    pub const fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    /// The next number.
+    pub const fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// A number below `bound`; 0 if `bound` is 0.
+    pub const fn below(&mut self, bound: u64) -> u64 {
+        // The bias of the remainder is beyond what a simulation could notice.
+        if bound == 0 { 0 } else { self.next() % bound }
+    }
+
+    /// A length from `least` to `most`, both included.
+    #[expect(clippy::cast_possible_truncation, reason = "the result is at most `most`")]
+    pub const fn between(&mut self, least: usize, most: usize) -> usize {
+        least + self.below(most.saturating_sub(least) as u64 + 1) as usize
+    }
+
+    /// Whether something happens that happens `per_mille` times in a thousand.
+    pub const fn chance(&mut self, per_mille: u16) -> bool {
+        // Nothing is drawn for what cannot happen, which keeps a simulation without faults fast.
+        per_mille > 0 && self.below(1000) < per_mille as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Rng;
+
+    #[test]
+    fn the_stream_is_the_same_on_every_machine() {
+        let mut rng = Rng::new(1685);
+        let drawn: Vec<u64> = (0..3).map(|_| rng.next()).collect();
+        let mut again = Rng::new(1685);
+        assert_eq!(drawn, (0..3).map(|_| again.next()).collect::<Vec<_>>());
+        // The published test vector of SplitMix64.
+        assert_eq!(Rng::new(0).next(), 0xe220_a839_7b1d_cdaf);
+    }
+
+    #[test]
+    fn numbers_stay_within_their_bounds() {
+        let mut rng = Rng::new(7);
+        for _ in 0..1000 {
+            assert!((3..=5).contains(&rng.between(3, 5)));
+            assert!(!rng.chance(0));
+            assert!(rng.chance(1000));
+        }
+        assert_eq!(rng.below(0), 0);
+    }
+}

@@ -1,0 +1,134 @@
+//! What happened in a simulation: a hash of all of it, and the last of it in words.
+
+use std::{collections::VecDeque, fmt, time::Duration};
+
+/// How much of a run is kept to be shown.
+const SHOWN_MAX: usize = 60;
+
+/// One thing that happened, between a client and the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum What {
+    Connects,
+    Accepted,
+    AcceptFails(i32),
+    Sends(usize),
+    SendsUrgent(u8),
+    HalfCloses,
+    Resets,
+    Stalls,
+    Reads,
+    ServerReceives(usize),
+    ServerSeesEnd,
+    ServerSeesUrgent(u8),
+    ServerSends(usize),
+    SendFails(i32),
+    ServerShutsDown,
+    ServerCloses { reset: bool },
+    Breaks,
+    ClockJumps(u64),
+}
+
+impl fmt::Display for What {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Connects => f.write_str("connects"),
+            Self::Accepted => f.write_str("is accepted"),
+            Self::AcceptFails(errno) => write!(f, "fault: accept fails, errno {errno}"),
+            Self::Sends(count) => write!(f, "sends {count} bytes"),
+            Self::SendsUrgent(byte) => write!(f, "sends urgent byte {byte:#04x}"),
+            Self::HalfCloses => f.write_str("finishes sending"),
+            Self::Resets => f.write_str("resets"),
+            Self::Stalls => f.write_str("stops reading"),
+            Self::Reads => f.write_str("reads again"),
+            Self::ServerReceives(count) => write!(f, "  server receives {count} bytes"),
+            Self::ServerSeesEnd => f.write_str("  server sees the end"),
+            Self::ServerSeesUrgent(byte) => write!(f, "  server sees urgent byte {byte:#04x}"),
+            Self::ServerSends(count) => write!(f, "  server sends {count} bytes"),
+            Self::SendFails(errno) => write!(f, "  fault: send fails, errno {errno}"),
+            Self::ServerShutsDown => f.write_str("  server finishes sending"),
+            Self::ServerCloses { reset: false } => f.write_str("  server closes"),
+            Self::ServerCloses { reset: true } => f.write_str("  server resets"),
+            Self::Breaks => f.write_str("fault: the connection breaks"),
+            Self::ClockJumps(millis) => write!(f, "fault: the clock jumps by {millis} ms"),
+        }
+    }
+}
+
+/// See the [module](self).
+#[derive(Debug)]
+pub(crate) struct Trace {
+    hash: u64,
+    last: VecDeque<(Duration, usize, What)>,
+}
+
+impl Trace {
+    pub(crate) const fn new() -> Self {
+        // FNV-1a: not for its speed or strength, but because it is the same everywhere.
+        Self { hash: 0xcbf2_9ce4_8422_2325, last: VecDeque::new() }
+    }
+
+    pub(crate) fn note(&mut self, now: Duration, client: usize, what: What) {
+        let (kind, detail) = what.code();
+        let nanos = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
+        for word in [nanos, client as u64, kind, detail] {
+            self.mix(word);
+        }
+        if self.last.len() == SHOWN_MAX {
+            self.last.pop_front();
+        }
+        self.last.push_back((now, client, what));
+    }
+
+    /// Mixes bytes in that went over the wire.
+    pub(crate) fn note_bytes(&mut self, bytes: &[u8]) {
+        for chunk in bytes.chunks(8) {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            self.mix(u64::from_le_bytes(word));
+        }
+    }
+
+    const fn mix(&mut self, word: u64) {
+        self.hash = (self.hash ^ word).wrapping_mul(0x0000_0100_0000_01b3);
+        self.hash ^= self.hash >> 29;
+    }
+
+    pub(crate) const fn hash(&self) -> u64 {
+        self.hash
+    }
+}
+
+impl What {
+    const fn code(self) -> (u64, u64) {
+        match self {
+            Self::Connects => (1, 0),
+            Self::Accepted => (2, 0),
+            Self::AcceptFails(errno) => (3, errno.unsigned_abs() as u64),
+            Self::Sends(count) => (4, count as u64),
+            Self::SendsUrgent(byte) => (5, byte as u64),
+            Self::HalfCloses => (6, 0),
+            Self::Resets => (7, 0),
+            Self::Stalls => (8, 0),
+            Self::Reads => (9, 0),
+            Self::ServerReceives(count) => (10, count as u64),
+            Self::ServerSeesEnd => (11, 0),
+            Self::ServerSeesUrgent(byte) => (12, byte as u64),
+            Self::ServerSends(count) => (13, count as u64),
+            Self::SendFails(errno) => (14, errno.unsigned_abs() as u64),
+            Self::ServerShutsDown => (15, 0),
+            Self::ServerCloses { reset } => (16, reset as u64),
+            Self::Breaks => (17, 0),
+            Self::ClockJumps(millis) => (18, millis),
+        }
+    }
+}
+
+impl fmt::Display for Trace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, client, what) in &self.last {
+            let (secs, micros) = (at.as_secs(), at.subsec_micros());
+            writeln!(f, "{secs:>6}.{micros:06}  client {client:<3} {what}")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,446 @@
+//! The simulated network: links, what is under way on them, and time that jumps.
+//!
+//! Both sides act on it: the server through its [driver](super::SimDriver), clients through
+//! [`Net`](crate::sim::Net). Whatever takes time is an [`Event`] in one queue, ordered by time and
+//! by the order in which it was put there. Nothing else makes anything happen, so a run depends on
+//! its seed and on nothing else.
+
+use std::{
+    cmp::Reverse,
+    collections::{BinaryHeap, VecDeque},
+    io,
+    time::Duration,
+};
+
+use nix::errno::Errno;
+use slotmap::SecondaryMap;
+
+use super::{
+    SimSocket,
+    faults::Faults,
+    link::{End, Link, Reading, Side},
+    rng::Rng,
+    trace::{Trace, What},
+};
+use crate::{
+    address::Address,
+    conn::outbound::Batch,
+    driver::{Completion, ListenerId, Token},
+};
+
+/// A connection's number, in the order in which clients connected.
+pub(crate) type LinkId = usize;
+
+/// What happens at some time.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// A client's connection reaches the listener.
+    Arrives(LinkId, ListenerId),
+    Up(LinkId, Vec<u8>),
+    UpUrgent(LinkId, u8),
+    UpEnd(LinkId, End),
+    Down(LinkId, Vec<u8>),
+    DownEnd(LinkId, End),
+    /// Something that had to wait is tried again.
+    Look(LinkId),
+    /// A slow client reads.
+    Reads(LinkId),
+    /// A report that was late.
+    Late(Completion<'static, SimSocket>),
+    /// A script waits for this time.
+    Alarm,
+}
+
+#[derive(Debug)]
+struct Scheduled {
+    at: Duration,
+    order: u64,
+    event: Event,
+}
+
+impl PartialEq for Scheduled {
+    fn eq(&self, other: &Self) -> bool {
+        self.order == other.order
+    }
+}
+
+impl Eq for Scheduled {}
+
+impl PartialOrd for Scheduled {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Scheduled {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.at, self.order).cmp(&(other.at, other.order))
+    }
+}
+
+/// A simulated listener.
+#[derive(Debug)]
+pub(crate) struct Listener {
+    pub(crate) address: Address,
+    pub(crate) backlog: VecDeque<LinkId>,
+    pub(crate) on: bool,
+    pub(crate) open: bool,
+}
+
+/// See the [module](self).
+#[derive(Debug)]
+pub(crate) struct World {
+    pub(crate) now: Duration,
+    pub(crate) rng: Rng,
+    pub(crate) faults: Faults,
+    pub(crate) trace: Trace,
+    pub(crate) links: Vec<Link>,
+    pub(crate) listeners: Vec<Listener>,
+    pub(crate) by_token: SecondaryMap<Token, LinkId>,
+    /// Reports that are at hand.
+    pub(crate) done: VecDeque<Completion<'static, SimSocket>>,
+    /// Links on which something may be possible.
+    pub(crate) ready: VecDeque<LinkId>,
+    pub(crate) backlog_max: usize,
+    pub(crate) woken: bool,
+    /// The server sleeps for ever, and nothing is under way.
+    pub(crate) asleep: bool,
+    events: BinaryHeap<Reverse<Scheduled>>,
+    order: u64,
+}
+
+impl World {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self {
+            now: Duration::ZERO,
+            rng: Rng::new(seed),
+            faults: Faults::none(),
+            trace: Trace::new(),
+            links: Vec::new(),
+            listeners: Vec::new(),
+            by_token: SecondaryMap::new(),
+            done: VecDeque::new(),
+            ready: VecDeque::new(),
+            backlog_max: usize::MAX,
+            woken: false,
+            asleep: false,
+            events: BinaryHeap::new(),
+            order: 0,
+        }
+    }
+
+    pub(crate) fn note(&mut self, link: LinkId, what: What) {
+        self.trace.note(self.now, link, what);
+    }
+
+    /// Has `event` happen at `at`, behind whatever happens then already.
+    pub(crate) fn schedule(&mut self, at: Duration, event: Event) {
+        self.order += 1;
+        self.asleep = false;
+        self.events.push(Reverse(Scheduled { at, order: self.order, event }));
+    }
+
+    /// Has `event` happen after `after`.
+    pub(crate) fn schedule_in(&mut self, after: Duration, event: Event) {
+        self.schedule(self.now.saturating_add(after), event);
+    }
+
+    /// When the next event happens.
+    pub(crate) fn next_at(&self) -> Option<Duration> {
+        self.events.peek().map(|Reverse(scheduled)| scheduled.at)
+    }
+
+    /// Lets everything happen that is due.
+    pub(crate) fn settle(&mut self) {
+        while self.next_at().is_some_and(|at| at <= self.now)
+            && let Some(Reverse(scheduled)) = self.events.pop()
+        {
+            self.happen(scheduled.event);
+        }
+    }
+
+    /// A link's turn comes.
+    pub(crate) fn look_at(&mut self, link: LinkId) {
+        if !std::mem::replace(&mut self.links[link].queued, true) {
+            self.ready.push_back(link);
+        }
+    }
+
+    /// How late something is that takes no time as long as nothing goes wrong.
+    pub(crate) fn lateness(&mut self) -> Duration {
+        if self.rng.chance(self.faults.delay) {
+            Duration::from_micros(self.rng.below(200_000))
+        } else {
+            Duration::ZERO
+        }
+    }
+
+    /// A new client connects to a listener.
+    pub(crate) fn connect(&mut self, listener: ListenerId, window: usize) -> LinkId {
+        let link = self.links.len();
+        self.links.push(Link { window, ..Link::default() });
+        self.note(link, What::Connects);
+        let late = self.lateness();
+        self.schedule_in(late, Event::Arrives(link, listener));
+        // What the client sends arrives behind its connection.
+        self.links[link].up_clock = self.now + late;
+        link
+    }
+
+    /// A client sends bytes.
+    pub(crate) fn send_up(&mut self, link: LinkId, mut bytes: &[u8]) {
+        self.note(link, What::Sends(bytes.len()));
+        self.trace.note_bytes(bytes);
+        while !bytes.is_empty() {
+            let mut count = bytes.len();
+            if self.rng.chance(self.faults.fragment) {
+                count = self.rng.between(1, count.min(64));
+            }
+            let (piece, rest) = bytes.split_at(count);
+            bytes = rest;
+            let at = self.up_time(link);
+            self.schedule(at, Event::Up(link, piece.to_vec()));
+        }
+    }
+
+    pub(crate) fn send_urgent(&mut self, link: LinkId, byte: u8) {
+        self.note(link, What::SendsUrgent(byte));
+        let at = self.up_time(link);
+        self.schedule(at, Event::UpUrgent(link, byte));
+    }
+
+    /// A client finishes sending, or resets.
+    pub(crate) fn end_up(&mut self, link: LinkId, end: End) {
+        let reset = end == End::Reset;
+        self.note(link, if reset { What::Resets } else { What::HalfCloses });
+        self.links[link].half_closed = true;
+        self.links[link].gone |= reset;
+        let at = self.up_time(link);
+        self.schedule(at, Event::UpEnd(link, end));
+    }
+
+    fn up_time(&mut self, link: LinkId) -> Duration {
+        let late = self.now + self.lateness();
+        let clock = &mut self.links[link].up_clock;
+        *clock = late.max(*clock);
+        *clock
+    }
+
+    /// The server sends bytes that the link has room for.
+    pub(crate) fn send_down(&mut self, link: LinkId, bytes: Vec<u8>) {
+        self.note(link, What::ServerSends(bytes.len()));
+        self.trace.note_bytes(&bytes);
+        self.links[link].down_flying += bytes.len();
+        let at = self.down_time(link);
+        self.schedule(at, Event::Down(link, bytes));
+    }
+
+    pub(crate) fn end_down(&mut self, link: LinkId, end: End) {
+        let at = self.down_time(link);
+        self.schedule(at, Event::DownEnd(link, end));
+    }
+
+    fn down_time(&mut self, link: LinkId) -> Duration {
+        let late = self.now + self.lateness();
+        let clock = &mut self.links[link].down_clock;
+        *clock = late.max(*clock);
+        *clock
+    }
+
+    /// The client reads in another way from now on.
+    pub(crate) fn set_reading(&mut self, link: LinkId, reading: Reading) {
+        let before = std::mem::replace(&mut self.links[link].reading, reading);
+        if before == reading {
+            return;
+        }
+        match reading {
+            Reading::Stalled => self.note(link, What::Stalls),
+            Reading::All => {
+                self.note(link, What::Reads);
+                self.read(link, usize::MAX);
+            }
+            Reading::Slow { every, .. } => {
+                self.note(link, What::Reads);
+                self.schedule_in(every, Event::Reads(link));
+            }
+        }
+    }
+
+    fn read(&mut self, link: LinkId, count: usize) {
+        if self.links[link].read(count) > 0 {
+            // There is room for the server to send again.
+            self.look_at(link);
+        }
+    }
+
+    /// The connection breaks, for both sides.
+    pub(crate) fn break_link(&mut self, link: LinkId) {
+        self.note(link, What::Breaks);
+        self.links[link].gone = true;
+        self.links[link].down_end = End::Reset;
+        self.links[link].unread.clear();
+        self.happen(Event::UpEnd(link, End::Reset));
+    }
+
+    fn happen(&mut self, event: Event) {
+        match event {
+            Event::Arrives(link, listener) => self.arrives(link, listener),
+            Event::Up(link, bytes) => self.up(link, &bytes),
+            Event::UpUrgent(link, byte) => {
+                if matches!(self.links[link].up_end, End::Open) && !self.links[link].is_closed() {
+                    self.links[link].urgent = Some(byte);
+                    self.look_at(link);
+                }
+            }
+            Event::UpEnd(link, end) => {
+                let state = &mut self.links[link];
+                if state.up_end != End::Reset {
+                    state.up_end = end;
+                    state.told_end = false;
+                }
+                if end == End::Reset {
+                    state.up.clear();
+                    state.up_start = 0;
+                }
+                self.look_at(link);
+            }
+            Event::Down(link, bytes) => self.down(link, &bytes),
+            Event::DownEnd(link, end) => {
+                let state = &mut self.links[link];
+                if state.down_end == End::Open || end == End::Reset {
+                    state.down_end = end;
+                }
+                if end == End::Reset {
+                    // What the client had not read is lost to it: the worst a kernel may do.
+                    state.unread.clear();
+                }
+            }
+            Event::Look(link) => self.look_at(link),
+            Event::Reads(link) => {
+                if let Reading::Slow { bytes, every } = self.links[link].reading {
+                    self.read(link, bytes);
+                    if !self.links[link].is_ended() && !self.links[link].gone {
+                        self.schedule_in(every, Event::Reads(link));
+                    }
+                }
+            }
+            Event::Late(completion) => self.done.push_back(completion),
+            Event::Alarm => {}
+        }
+    }
+
+    fn arrives(&mut self, link: LinkId, listener: ListenerId) {
+        let full = match self.listeners.get_mut(listener) {
+            Some(listener) if listener.open && listener.backlog.len() < self.backlog_max => {
+                listener.backlog.push_back(link);
+                false
+            }
+            _ => true,
+        };
+        if full {
+            self.links[link].side = Side::Closed;
+            self.links[link].down_end = End::Reset;
+        }
+    }
+
+    fn up(&mut self, link: LinkId, bytes: &[u8]) {
+        let state = &mut self.links[link];
+        if state.is_closed() {
+            // Nobody is there to receive it.
+            self.end_down(link, End::Reset);
+            return;
+        }
+        if state.up_end == End::Open {
+            state.up.extend_from_slice(bytes);
+            self.look_at(link);
+        }
+    }
+
+    fn down(&mut self, link: LinkId, bytes: &[u8]) {
+        let state = &mut self.links[link];
+        state.down_flying -= bytes.len();
+        if state.gone {
+            self.happen(Event::UpEnd(link, End::Reset));
+            return;
+        }
+        if state.down_end == End::Reset {
+            return;
+        }
+        state.unread.extend_from_slice(bytes);
+        if state.reading == Reading::All {
+            self.read(link, usize::MAX);
+        }
+    }
+
+    /// Reports what became of an operation on `link`, now or late, but not before what was
+    /// reported about it earlier.
+    pub(crate) fn report(&mut self, link: LinkId, completion: Completion<'static, SimSocket>) {
+        let at = (self.now + self.lateness()).max(self.links[link].report_clock);
+        self.links[link].report_clock = at;
+        if at <= self.now {
+            self.done.push_back(completion);
+        } else {
+            self.schedule(at, Event::Late(completion));
+        }
+    }
+
+    /// Tries the send that is in flight on a link.
+    pub(crate) fn try_send(&mut self, token: Token, link: LinkId) {
+        let state = &self.links[link];
+        let Some(batch) = &state.sending else { return };
+        let (unsent, room, broken) = (batch.unsent().len(), state.room(), state.up_end);
+        if broken == End::Reset || state.shut {
+            let errno = if state.shut { Errno::EPIPE } else { Errno::ECONNRESET };
+            self.fail_send(token, link, errno);
+        } else if self.rng.chance(self.faults.reset) {
+            self.break_link(link);
+            self.fail_send(token, link, Errno::ECONNRESET);
+        } else if self.rng.chance(self.faults.send_exhausted) {
+            let errno = match self.rng.below(2) {
+                0 => Errno::ENOBUFS,
+                _ => Errno::ENOMEM,
+            };
+            self.note(link, What::SendFails(errno as i32));
+            self.fail_send(token, link, errno);
+        } else if room > 0 {
+            if self.rng.chance(self.faults.would_block) {
+                let after = Duration::from_micros(1 + self.rng.below(10_000));
+                self.schedule_in(after, Event::Look(link));
+                return;
+            }
+            let mut count = unsent.min(room);
+            if self.rng.chance(self.faults.short_write) {
+                count = self.rng.between(1, count);
+            }
+            let Some(batch) = self.links[link].sending.take() else { return };
+            self.send_down(link, batch.unsent()[..count].to_vec());
+            self.report(link, Completion::Sent { token, count, batch });
+        }
+    }
+
+    fn fail_send(&mut self, token: Token, link: LinkId, errno: Errno) {
+        if let Some(batch) = self.links[link].sending.take() {
+            let error = io::Error::from(errno);
+            self.report(link, Completion::SendFailed { token, error, batch });
+        }
+    }
+
+    /// The server lets go of a link that it had, or had accepted.
+    pub(crate) fn close(&mut self, link: LinkId, reset: bool) -> Option<Batch> {
+        self.note(link, What::ServerCloses { reset });
+        let state = &mut self.links[link];
+        // Unread input turns a close into a reset, as it does in every kernel.
+        let reset = reset || state.arrived() > 0;
+        state.side = Side::Closed;
+        state.receiving = false;
+        state.up = Vec::new();
+        state.up_start = 0;
+        let batch = state.sending.take();
+        if reset {
+            self.end_down(link, End::Reset);
+        } else if !self.links[link].shut {
+            self.end_down(link, End::Finished);
+        }
+        batch
+    }
+}

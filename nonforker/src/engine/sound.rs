@@ -1,0 +1,85 @@
+//! What holds between two turns, for every connection. A simulation checks it after each turn.
+//!
+//! Most of these say that nothing is forgotten: what could go on has been set going. A lost
+//! wake-up shows here in the turn in which it is lost, not an hour later as a silent client.
+
+use super::{Engine, core::Slot};
+use crate::{
+    conn::{deadlines::Kind, state::State},
+    driver::{Driver, Token},
+};
+
+impl<D: Driver> Engine<D> {
+    /// What is wrong with the engine's state between two turns, if anything is.
+    pub(crate) fn unsound(&self) -> Option<String> {
+        let core = &self.core;
+        if !core.dirty.is_empty() {
+            return Some("connections are dirty after the flush".to_owned());
+        }
+        let mut used = 0;
+        for (token, slot) in &core.slots {
+            used += slot.accounted;
+            if let Some(wrong) = self.unsound_slot(token, slot) {
+                return Some(format!("{wrong}: {:?}", slot.conn));
+            }
+        }
+        (used != core.memory.used()).then(|| {
+            format!("the memory account says {}, connections hold {used}", core.memory.used())
+        })
+    }
+
+    fn unsound_slot(&self, token: Token, slot: &Slot) -> Option<&'static str> {
+        let conn = &slot.conn;
+        let state = conn.state();
+        let queued = conn.outbound.queued() > 0;
+        let idle = conn.inbound.is_empty() && !queued && !conn.outbound.is_sending();
+        let waits = self.core.runnable.contains(&token);
+        let checks = [
+            (conn.is_illegal(), "an event came that cannot come"),
+            (slot.accounted != conn.capacity(), "the memory account is not settled"),
+            (idle && conn.capacity() > 0, "an idle connection holds a buffer"),
+            (
+                conn.inbound.held && conn.may_handle() && !waits,
+                "held frames could be handled, and are forgotten",
+            ),
+            (
+                conn.is_at_end() && (conn.cut || !slot.told_end) && !waits,
+                "the end of the stream is forgotten",
+            ),
+            (slot.relieved && !waits, "that pressure fell is forgotten"),
+            (
+                conn.wants_receive()
+                    && !slot.receiving
+                    && !self.core.stops_reading()
+                    && !conn.inbound.ended,
+                "a connection that wants to receive does not",
+            ),
+            (!conn.wants_receive() && slot.receiving, "a connection receives that must not"),
+            (
+                queued
+                    && state.sends()
+                    && !conn.outbound.is_sending()
+                    && conn.deadlines.get(Kind::Retry).is_none(),
+                "queued bytes are not being sent",
+            ),
+            (
+                queued && state.sends() && conn.deadlines.get(Kind::Write).is_none(),
+                "queued bytes have no deadline",
+            ),
+            (
+                conn.deadlines
+                    .earliest()
+                    .is_some_and(|at| slot.scheduled.is_none_or(|scheduled| scheduled > at)),
+                "a deadline is not in the timers",
+            ),
+            (
+                matches!(state, State::Draining | State::Finishing) && conn.outbound.is_empty(),
+                "everything is sent, and the close is forgotten",
+            ),
+            (state == State::Lingering && !slot.shut, "our side is not shut down"),
+            (state == State::Closing && !slot.closing, "the close is forgotten"),
+            (state == State::Closed, "a closed connection has a slot"),
+        ];
+        checks.into_iter().find_map(|(wrong, what)| wrong.then_some(what))
+    }
+}

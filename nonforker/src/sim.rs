@@ -1,0 +1,54 @@
+//! Test your own server before the network does: seeded, with faults, in virtual time.
+//!
+//! A test builds the server as the program does, with its own codec and handler, and plays its
+//! clients. There are no sockets and no threads. The engine is the one that serves in production;
+//! only the network and the clock are simulated, and both depend on nothing but a seed. So a
+//! thousand networks are tried in a second, an idle timeout of an hour takes a microsecond, and a
+//! failure is repeated with the number that is printed with it.
+//!
+//! ```
+//! use nonforker::{Server, codec::Lines, sim::Simulation};
+//!
+//! Simulation::new(|| {
+//!     Server::new().serve("127.0.0.1:1685", Lines::new(), |conn, line| conn.send(line))
+//! })
+//! .seeds(0..50)
+//! .run(|net| {
+//!     let client = net.connect();
+//!     client.send("hello\nwor");
+//!     client.expect("hello\n");
+//!     client.send("ld\n");
+//!     client.half_close();
+//!     client.expect("world\n");
+//!     client.expect_end();
+//! });
+//! ```
+//!
+//! # What goes wrong
+//!
+//! Each seed draws its own [`Faults`]. By default they lose nothing: bytes arrive in pieces and
+//! late, reads and writes are short or have to wait, descriptors run out, reports come late. What
+//! is expected has to come nevertheless. [`Faults::swarm`] also breaks connections.
+//!
+//! # What is checked besides
+//!
+//! After every turn: that the engine forgets nothing, and that idle connections hold no buffer. At
+//! the end of each seed: that with all faults off every connection is closed, and every byte of
+//! memory is back.
+//!
+//! # When a seed fails
+//!
+//! The panic of the test comes with the seed, the last events as a readable list, and how to
+//! replay it: `NONFORKER_SEED=17 cargo test name_of_the_test` runs that seed only.
+
+mod client;
+mod crowd;
+mod net;
+mod simulation;
+
+pub use client::{Client, Ending};
+pub use crowd::{Manner, Visit};
+pub use net::Net;
+pub use simulation::Simulation;
+
+pub use crate::driver::sim::{faults::Faults, rng::Rng};

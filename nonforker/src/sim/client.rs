@@ -1,0 +1,160 @@
+//! A scripted client.
+
+use std::time::Duration;
+
+use super::net::Net;
+use crate::driver::sim::{
+    link::{End, Reading},
+    world::LinkId,
+};
+
+/// How a connection ended, as its client saw it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_enums, reason = "TCP has no third way")]
+pub enum Ending {
+    /// The server finished sending, behind its last byte.
+    Finished,
+    /// The connection was reset. Bytes may have been lost.
+    Reset,
+}
+
+/// A client of the simulated server.
+///
+/// What it [expects](Self::expect) is waited for in virtual time; whatever else it does takes no
+/// time. It reads what arrives unless it is told to [stall](Self::stall).
+#[derive(Clone, Debug)]
+pub struct Client {
+    net: Net,
+    link: LinkId,
+}
+
+impl Client {
+    pub(super) const fn new(net: Net, link: LinkId) -> Self {
+        Self { net, link }
+    }
+
+    /// Sends bytes.
+    pub fn send(&self, bytes: impl AsRef<[u8]>) {
+        self.net.world().send_up(self.link, bytes.as_ref());
+    }
+
+    /// Sends an urgent byte, beside the stream.
+    pub fn send_urgent(&self, byte: u8) {
+        self.net.world().send_urgent(self.link, byte);
+    }
+
+    /// Finishes sending, and goes on reading.
+    pub fn half_close(&self) {
+        self.net.world().end_up(self.link, End::Finished);
+    }
+
+    /// Resets the connection.
+    pub fn reset(&self) {
+        self.net.world().end_up(self.link, End::Reset);
+    }
+
+    /// Reads nothing from now on.
+    pub fn stall(&self) {
+        self.net.world().set_reading(self.link, Reading::Stalled);
+    }
+
+    /// Reads at most `bytes` every so often from now on.
+    pub fn read_slowly(&self, bytes: usize, every: Duration) {
+        // Time must pass between two reads, or there would be no end of them.
+        let every = every.max(Duration::from_micros(1));
+        self.net.world().set_reading(self.link, Reading::Slow { bytes: bytes.max(1), every });
+    }
+
+    /// Reads whatever arrives from now on.
+    pub fn read_all(&self) {
+        self.net.world().set_reading(self.link, Reading::All);
+    }
+
+    /// Waits for these very bytes, and takes them.
+    ///
+    /// # Panics
+    ///
+    /// If other bytes come, or the end, or nothing more can come.
+    #[track_caller]
+    pub fn expect(&self, bytes: impl AsRef<[u8]>) {
+        let expected = bytes.as_ref();
+        self.net.until(|world| {
+            let link = &world.links[self.link];
+            link.inbox.len() >= expected.len() || link.is_ended()
+        });
+        let mut world = self.net.world();
+        let inbox = &mut world.links[self.link].inbox;
+        let got = inbox.drain(..expected.len().min(inbox.len())).collect::<Vec<u8>>();
+        drop(world);
+        assert!(
+            got == expected,
+            "client {} expected {}, and got {} ({})",
+            self.link,
+            show(expected),
+            show(&got),
+            self.situation(),
+        );
+    }
+
+    /// Waits until the server has finished sending, without a byte more.
+    ///
+    /// # Panics
+    ///
+    /// If more bytes come, or a reset, or the end never comes.
+    #[track_caller]
+    pub fn expect_end(&self) {
+        let (rest, ending) = self.receive_to_end();
+        assert!(
+            rest.is_empty() && ending == Some(Ending::Finished),
+            "client {} expected the end, and got {} ({})",
+            self.link,
+            show(&rest),
+            self.situation(),
+        );
+    }
+
+    /// Waits until the connection ends, and takes what came until then. Without an end, nothing
+    /// more can come.
+    #[must_use]
+    pub fn receive_to_end(&self) -> (Vec<u8>, Option<Ending>) {
+        self.net.until(|world| world.links[self.link].is_ended());
+        (self.received(), self.ending())
+    }
+
+    /// Takes what has arrived so far.
+    #[must_use]
+    pub fn received(&self) -> Vec<u8> {
+        std::mem::take(&mut self.net.world().links[self.link].inbox)
+    }
+
+    /// How the connection has ended, if it has.
+    #[must_use]
+    pub fn ending(&self) -> Option<Ending> {
+        let world = self.net.world();
+        let link = &world.links[self.link];
+        match link.down_end {
+            _ if !link.is_ended() => None,
+            End::Reset => Some(Ending::Reset),
+            End::Open | End::Finished => Some(Ending::Finished),
+        }
+    }
+
+    fn situation(&self) -> &'static str {
+        match self.ending() {
+            Some(Ending::Finished) => "the server has finished",
+            Some(Ending::Reset) => "the connection was reset",
+            None if self.net.world().asleep => {
+                "the server waits for somebody, nothing is under way"
+            }
+            None => "an hour has passed",
+        }
+    }
+}
+
+/// Bytes as a person can read them.
+fn show(bytes: &[u8]) -> String {
+    const SHOWN_MAX: usize = 200;
+    let shown = &bytes[..bytes.len().min(SHOWN_MAX)];
+    let more = if bytes.len() > SHOWN_MAX { ", cut here" } else { "" };
+    format!("\"{}\" ({} bytes{more})", shown.escape_ascii(), bytes.len())
+}

@@ -1,0 +1,227 @@
+//! One run of a simulation: a server, its clients, and the time between them.
+
+use std::{
+    cell::{RefCell, RefMut},
+    rc::Rc,
+    time::Duration,
+};
+
+use super::client::Client;
+use crate::{
+    Server, Stats,
+    address::Address,
+    driver::sim::{
+        SimDriver,
+        faults::Faults,
+        link::{End, Reading},
+        rng::Rng,
+        world::{Event, World},
+    },
+    engine::{Engine, drain::Request, stats::Counters},
+};
+
+/// How long a script waits for something, in virtual time, before it says that it never comes.
+pub(super) const PATIENCE: Duration = Duration::from_secs(3600);
+
+/// The most turns a script waits: a server that never rests would keep it for ever.
+const TURNS_MAX: u64 = 20_000_000;
+
+/// The simulated network of one seed. Connect clients to the server with it.
+///
+/// Time goes on only while something is waited for: a client [expects](Client::expect), or the
+/// script [waits](Self::wait). What clients do at one moment happens at one moment.
+#[derive(Clone)]
+pub struct Net(Rc<Inner>);
+
+struct Inner {
+    engine: RefCell<Engine<SimDriver>>,
+    world: Rc<RefCell<World>>,
+    addresses: Vec<Address>,
+    request: std::sync::Arc<Request>,
+    counters: std::sync::Arc<Counters>,
+    rng: RefCell<Rng>,
+}
+
+impl std::fmt::Debug for Net {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Net").field("now", &self.now()).finish_non_exhaustive()
+    }
+}
+
+impl Net {
+    pub(super) fn new(server: Server, world: Rc<RefCell<World>>, seed: u64) -> Self {
+        let (engine, addresses) = server
+            .simulate(Rc::clone(&world))
+            .unwrap_or_else(|error| std::panic::panic_any(error.to_string()));
+        let (request, _, counters) = engine.remote();
+        Self(Rc::new(Inner {
+            engine: RefCell::new(engine),
+            world,
+            addresses,
+            request,
+            counters,
+            // What the script draws must not depend on what the network draws meanwhile.
+            rng: RefCell::new(Rng::new(seed ^ 0x5ce9_a710_5ce9_a710)),
+        }))
+    }
+
+    pub(super) fn world(&self) -> RefMut<'_, World> {
+        self.0.world.borrow_mut()
+    }
+
+    /// Connects a client to the server's first address.
+    #[must_use]
+    pub fn connect(&self) -> Client {
+        self.connect_to(0)
+    }
+
+    /// Connects a client to the server's address number `index`, counted as they were given.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such address.
+    #[must_use]
+    pub fn connect_to(&self, index: usize) -> Client {
+        assert!(index < self.0.addresses.len(), "the server has no address number {index}");
+        let mut world = self.world();
+        // From a window of a few bytes to one that takes everything.
+        let exponent = world.rng.between(2, 20);
+        let window = (1 << exponent) + world.rng.between(0, 1 << exponent);
+        let link = world.connect(index, window);
+        drop(world);
+        Client::new(self.clone(), link)
+    }
+
+    /// Lets `duration` of virtual time pass.
+    pub fn wait(&self, duration: Duration) {
+        let until = self.now().saturating_add(duration);
+        self.world().schedule(until, Event::Alarm);
+        while self.now() < until {
+            self.turn();
+        }
+    }
+
+    /// Lets everything happen that is under way, until the server only sleeps: at most for an
+    /// hour, since timers may go on for ever.
+    pub fn settle(&self) {
+        let until = self.now().saturating_add(PATIENCE);
+        for _ in 0..TURNS_MAX {
+            if self.world().asleep || self.now() >= until || !self.turn() {
+                return;
+            }
+        }
+    }
+
+    /// Virtual time since the run began.
+    #[must_use]
+    pub fn now(&self) -> Duration {
+        self.0.world.borrow().now
+    }
+
+    /// Numbers for the script that depend on the seed only.
+    #[must_use]
+    pub fn rng(&self) -> RefMut<'_, Rng> {
+        self.0.rng.borrow_mut()
+    }
+
+    /// Changes what goes wrong from now on.
+    pub fn set_faults(&self, faults: Faults) {
+        self.world().faults = faults;
+    }
+
+    /// Asks the server to drain, as SIGTERM does.
+    pub fn drain(&self) {
+        self.0.request.drain();
+        self.wake();
+    }
+
+    /// Asks the server to stop at once.
+    pub fn stop(&self) {
+        self.0.request.stop();
+        self.wake();
+    }
+
+    fn wake(&self) {
+        let mut world = self.world();
+        world.woken = true;
+        let now = world.now;
+        world.schedule(now, Event::Alarm);
+    }
+
+    /// Whether the server has ended.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.0.engine.borrow().is_done()
+    }
+
+    /// What the server has counted.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.0.counters.snapshot()
+    }
+
+    /// Goes on until `reached`. Returns whether it was.
+    pub(super) fn until(&self, mut reached: impl FnMut(&World) -> bool) -> bool {
+        let patience = self.now().saturating_add(PATIENCE);
+        for _ in 0..TURNS_MAX {
+            if reached(&self.world()) {
+                return true;
+            }
+            if self.world().asleep || self.now() > patience || !self.turn() {
+                return reached(&self.world());
+            }
+        }
+        false
+    }
+
+    /// One turn of the server. Returns whether there will be another.
+    fn turn(&self) -> bool {
+        let mut engine = self.0.engine.borrow_mut();
+        if engine.is_done() {
+            // The network goes on without it.
+            let mut world = self.world();
+            let Some(at) = world.next_at() else { return false };
+            world.now = world.now.max(at);
+            world.settle();
+            return true;
+        }
+        let turned = engine.turn();
+        assert!(turned.is_ok(), "the simulated event queue does not fail");
+        if let Some(wrong) = engine.unsound() {
+            drop(engine);
+            let message = format!("the engine is not sound: {wrong}");
+            std::panic::panic_any(message);
+        }
+        true
+    }
+
+    /// The end of every run: with nothing going wrong any more, everybody is answered or closed,
+    /// and nothing is left.
+    pub(super) fn finish(&self) {
+        self.set_faults(Faults::none());
+        let links = self.world().links.len();
+        for link in 0..links {
+            let mut world = self.world();
+            world.set_reading(link, Reading::All);
+            if !world.links[link].half_closed {
+                world.end_up(link, End::Finished);
+            }
+        }
+        self.settle();
+        self.drain();
+        for _ in 0..TURNS_MAX {
+            if self.has_ended() {
+                break;
+            }
+            self.turn();
+        }
+        assert!(self.has_ended(), "the server does not drain");
+        self.settle();
+        let open = (0..links).find(|&link| !self.world().links[link].is_closed());
+        assert_eq!(open, None, "a client was not closed");
+        let stats = self.stats();
+        assert_eq!(stats.defects, 0, "events that cannot happen");
+        assert_eq!(stats.accepted, stats.closed, "connections accepted and closed");
+        assert_eq!(stats.buffered_bytes, 0, "bytes are left");
+    }
+}
