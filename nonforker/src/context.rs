@@ -239,6 +239,19 @@ impl<C: Codec, S> fmt::Debug for Conn<'_, C, S> {
     }
 }
 
+/// Takes half a reply back if the codec panics in the middle. The reply need not be for the
+/// connection whose callback this is, which is the one that ends.
+struct Undo<'a> {
+    out: &'a mut Vec<u8>,
+    mark: usize,
+}
+
+impl Drop for Undo<'_> {
+    fn drop(&mut self) {
+        self.out.truncate(self.mark);
+    }
+}
+
 impl Core {
     /// Queues what `fill` appends for a connection, and raises pressure or closes it if that is
     /// too much.
@@ -255,7 +268,10 @@ impl Core {
         }
         let outbound = &mut slot.conn.outbound;
         let (mark, queued) = (outbound.mark(), outbound.queued());
-        let filled = fill(outbound.pending(|least| self.pool.take(least)));
+        let mut undo = Undo { mark, out: outbound.pending(|least| self.pool.take_warm(least)) };
+        let filled = fill(undo.out);
+        undo.mark = usize::MAX;
+        drop(undo);
         outbound.pushed(&self.marks);
         let over = origin == Origin::Push && queued > 0 && outbound.queued() > self.marks.cap;
         if !slot.dirty {

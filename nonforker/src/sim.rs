@@ -49,6 +49,6 @@ mod simulation;
 pub use client::{Client, Ending};
 pub use crowd::{Manner, Visit};
 pub use net::Net;
-pub use simulation::Simulation;
+pub use simulation::{Failure, Run, Simulation};
 
 pub use crate::driver::sim::{faults::Faults, rng::Rng};

@@ -11,6 +11,11 @@ const CLASSES: [usize; 4] = [1 << 10, 5 << 10, 18 << 10, 72 << 10];
 /// What each class retains at most, in bytes.
 const RETAINED_MAX: usize = 2 << 20;
 
+/// The smallest class whose buffers hold `least` bytes.
+fn class_for(least: usize) -> Option<usize> {
+    CLASSES.iter().position(|&size| size >= least)
+}
+
 /// Buffers nobody uses now, by class.
 #[derive(Debug, Default)]
 pub(crate) struct Pool {
@@ -24,19 +29,27 @@ struct Class {
     retained: usize,
 }
 
+impl Class {
+    fn pop(&mut self) -> Option<Vec<u8>> {
+        let buffer = self.buffers.pop()?;
+        self.retained -= buffer.capacity();
+        Some(buffer)
+    }
+}
+
 impl Pool {
-    /// An empty buffer with a capacity of at least `least` bytes: of the smallest class that has
-    /// one, since a warm buffer that is too large is better than a new one.
+    /// An empty buffer with a capacity of at least `least` bytes, and not much more.
     pub(crate) fn take(&mut self, least: usize) -> Vec<u8> {
-        let Some(first) = CLASSES.iter().position(|&size| size >= least) else {
-            return Vec::with_capacity(least);
-        };
-        let warm = self.classes[first..].iter_mut().find_map(|class| {
-            let buffer = class.buffers.pop()?;
-            class.retained -= buffer.capacity();
-            Some(buffer)
-        });
-        warm.unwrap_or_else(|| Vec::with_capacity(CLASSES[first]))
+        let Some(class) = class_for(least) else { return Vec::with_capacity(least) };
+        self.classes[class].pop().unwrap_or_else(|| Vec::with_capacity(CLASSES[class]))
+    }
+
+    /// As [`take`](Self::take), but a warm buffer that is too large is better than a new one: for
+    /// what is given back at the end of the turn.
+    pub(crate) fn take_warm(&mut self, least: usize) -> Vec<u8> {
+        let Some(class) = class_for(least) else { return Vec::with_capacity(least) };
+        let warm = self.classes[class..].iter_mut().find_map(Class::pop);
+        warm.unwrap_or_else(|| Vec::with_capacity(CLASSES[class]))
     }
 
     /// Takes a buffer back. Its content is gone.

@@ -63,7 +63,10 @@ impl<D: Driver> Engine<D> {
                 "queued bytes are not being sent",
             ),
             (
-                queued && state.sends() && conn.deadlines.get(Kind::Write).is_none(),
+                queued
+                    && state.sends()
+                    && conn.deadlines.get(Kind::Write).is_none()
+                    && self.core.limits.write_timeout.is_some(),
                 "queued bytes have no deadline",
             ),
             (

@@ -70,6 +70,12 @@ impl Client {
         self.net.world().set_reading(self.link, Reading::All);
     }
 
+    /// Sets how many bytes may be under way from the server to this client or wait to be read by
+    /// it. Drawn from the seed before: between 4 bytes and 2 MiB.
+    pub fn set_window(&self, bytes: usize) {
+        self.net.world().links[self.link].window = bytes.max(1);
+    }
+
     /// Waits for these very bytes, and takes them.
     ///
     /// # Panics
@@ -146,7 +152,7 @@ impl Client {
             None if self.net.world().asleep => {
                 "the server waits for somebody, nothing is under way"
             }
-            None => "an hour has passed",
+            None => "a day has passed",
         }
     }
 }

@@ -1,7 +1,7 @@
 //! One run of a simulation: a server, its clients, and the time between them.
 
 use std::{
-    cell::{RefCell, RefMut},
+    cell::{Cell, RefCell, RefMut},
     rc::Rc,
     time::Duration,
 };
@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// How long a script waits for something, in virtual time, before it says that it never comes.
-pub(super) const PATIENCE: Duration = Duration::from_secs(3600);
+pub(super) const PATIENCE: Duration = Duration::from_secs(24 * 3600);
 
 /// The most turns a script waits: a server that never rests would keep it for ever.
 const TURNS_MAX: u64 = 20_000_000;
@@ -40,6 +40,7 @@ struct Inner {
     request: std::sync::Arc<Request>,
     counters: std::sync::Arc<Counters>,
     rng: RefCell<Rng>,
+    drain_at: Cell<Option<Duration>>,
 }
 
 impl std::fmt::Debug for Net {
@@ -50,9 +51,8 @@ impl std::fmt::Debug for Net {
 
 impl Net {
     pub(super) fn new(server: Server, world: Rc<RefCell<World>>, seed: u64) -> Self {
-        let (engine, addresses) = server
-            .simulate(Rc::clone(&world))
-            .unwrap_or_else(|error| std::panic::panic_any(error.to_string()));
+        let (engine, addresses) =
+            server.simulate(Rc::clone(&world)).expect("the simulated server can be started");
         let (request, _, counters) = engine.remote();
         Self(Rc::new(Inner {
             engine: RefCell::new(engine),
@@ -62,6 +62,7 @@ impl Net {
             counters,
             // What the script draws must not depend on what the network draws meanwhile.
             rng: RefCell::new(Rng::new(seed ^ 0x5ce9_a710_5ce9_a710)),
+            drain_at: Cell::new(None),
         }))
     }
 
@@ -101,8 +102,8 @@ impl Net {
         }
     }
 
-    /// Lets everything happen that is under way, until the server only sleeps: at most for an
-    /// hour, since timers may go on for ever.
+    /// Lets everything happen that is under way, until the server only sleeps: at most for a
+    /// day, since timers may go on for ever.
     pub fn settle(&self) {
         let until = self.now().saturating_add(PATIENCE);
         for _ in 0..TURNS_MAX {
@@ -133,6 +134,13 @@ impl Net {
     pub fn drain(&self) {
         self.0.request.drain();
         self.wake();
+    }
+
+    /// Has the server drained at some time from now on, whatever the script does then.
+    pub fn drain_in(&self, duration: Duration) {
+        let at = self.now().saturating_add(duration);
+        self.0.drain_at.set(Some(at));
+        self.world().schedule(at, Event::Alarm);
     }
 
     /// Asks the server to stop at once.
@@ -176,6 +184,10 @@ impl Net {
 
     /// One turn of the server. Returns whether there will be another.
     fn turn(&self) -> bool {
+        if self.0.drain_at.get().is_some_and(|at| at <= self.now()) {
+            self.0.drain_at.set(None);
+            self.drain();
+        }
         let mut engine = self.0.engine.borrow_mut();
         if engine.is_done() {
             // The network goes on without it.
@@ -187,11 +199,9 @@ impl Net {
         }
         let turned = engine.turn();
         assert!(turned.is_ok(), "the simulated event queue does not fail");
-        if let Some(wrong) = engine.unsound() {
-            drop(engine);
-            let message = format!("the engine is not sound: {wrong}");
-            std::panic::panic_any(message);
-        }
+        let unsound = engine.unsound();
+        drop(engine);
+        assert_eq!(unsound, None, "the engine is not sound");
         true
     }
 

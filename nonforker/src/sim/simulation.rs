@@ -3,40 +3,48 @@
 use std::{
     any::Any,
     cell::RefCell,
-    env,
-    io::Write,
+    env, fmt,
+    io::{self, Write},
     ops::Range,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     rc::Rc,
+    thread,
+    time::Duration,
 };
 
 use super::net::Net;
 use crate::{
-    Server,
+    Server, Stats,
     driver::sim::{faults::Faults, rng::Rng, world::World},
 };
 
 /// Runs a script against a server, once for each seed.
 ///
 /// See the [module](super) for an example.
-pub struct Simulation<S> {
-    server: S,
+pub struct Simulation {
+    server: Box<dyn Fn(&mut Rng) -> Server>,
     seeds: Range<u64>,
     faults: Box<dyn Fn(&mut Rng) -> Faults>,
 }
 
-impl<S> std::fmt::Debug for Simulation<S> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Simulation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Simulation").field("seeds", &self.seeds).finish_non_exhaustive()
     }
 }
 
-impl<S: Fn() -> Server> Simulation<S> {
+impl Simulation {
     /// A simulation of the server that `server` builds, anew for each seed: 100 seeds, with
     /// faults that lose nothing.
     #[must_use]
-    pub fn new(server: S) -> Self {
-        Self { server, seeds: 0..100, faults: Box::new(Faults::lossless) }
+    pub fn new(server: impl Fn() -> Server + 'static) -> Self {
+        Self::varied(move |_| server())
+    }
+
+    /// As [`new`](Self::new), with a server that differs from seed to seed: in its limits, say.
+    #[must_use]
+    pub fn varied(server: impl Fn(&mut Rng) -> Server + 'static) -> Self {
+        Self { server: Box::new(server), seeds: 0..100, faults: Box::new(Faults::lossless) }
     }
 
     /// Which seeds to run. Default: 0 to 99.
@@ -76,58 +84,136 @@ impl<S: Fn() -> Server> Simulation<S> {
     /// open or memory is not given back. The seed and the last events are printed first.
     pub fn run(self, script: impl Fn(&Net)) -> u64 {
         let chosen = env::var("NONFORKER_SEED").ok().and_then(|seed| seed.parse::<u64>().ok());
-        let seeds = chosen.map_or(self.seeds.clone(), |seed| seed..seed + 1);
-        seeds.fold(0, |hash: u64, seed| {
-            let ran = self.run_seed(seed, &script);
-            hash.rotate_left(7) ^ ran.unwrap_or_else(|failure| failure.raise())
+        let seeds = chosen.map_or_else(|| self.seeds.clone(), |seed| seed..seed + 1);
+        seeds.fold(0, |hash: u64, seed| match self.run_one(seed, &script) {
+            Ok(run) => hash.rotate_left(7) ^ run.hash,
+            Err(failure) => failure.raise(),
         })
     }
 
-    /// Runs the script with one seed. Returns the hash of everything that happened.
-    pub(crate) fn run_seed(&self, seed: u64, script: impl Fn(&Net)) -> Result<u64, Failure> {
+    /// Runs the script with one seed, and says what became of it. For tools: a test calls
+    /// [`run`](Self::run).
+    ///
+    /// # Errors
+    ///
+    /// [`Failure`] where `run` would panic. The panic hook has been called.
+    pub fn run_one(&self, seed: u64, script: impl Fn(&Net)) -> Result<Run, Failure> {
+        self.run_with(seed, self.faults_of(seed), script)
+    }
+
+    /// As [`run_one`](Self::run_one), with faults other than those the seed draws.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure`] where `run` would panic. The panic hook has been called.
+    pub fn run_with(
+        &self,
+        seed: u64,
+        faults: Faults,
+        script: impl Fn(&Net),
+    ) -> Result<Run, Failure> {
         let world = Rc::new(RefCell::new(World::new(seed)));
-        let faults = (self.faults)(&mut Rng::new(seed.wrapping_mul(0x9e37_79b9)));
         world.borrow_mut().faults = faults;
         let ran = catch_unwind(AssertUnwindSafe(|| {
-            let net = Net::new((self.server)(), Rc::clone(&world), seed);
+            let server = (self.server)(&mut Rng::new(seed ^ SERVER_SALT));
+            let net = Net::new(server, Rc::clone(&world), seed);
             script(&net);
             net.finish();
+            net.stats()
         }));
         let world = world.borrow();
         match ran {
-            Ok(()) => Ok(world.trace.hash()),
+            Ok(stats) => Ok(Run { hash: world.trace.hash(), stats, time: world.now }),
             Err(payload) => Err(Failure { seed, faults, trace: world.trace.to_string(), payload }),
         }
     }
+
+    /// The faults that a seed draws.
+    #[must_use]
+    pub fn faults_of(&self, seed: u64) -> Faults {
+        (self.faults)(&mut Rng::new(seed ^ FAULTS_SALT))
+    }
+
+    /// Finds the fewest faults with which the seed of `failure` still fails.
+    #[must_use]
+    pub fn minimise(&self, failure: Failure, script: impl Fn(&Net)) -> Failure {
+        let mut smallest = failure;
+        for fault in 0..Faults::COUNT {
+            let faults = smallest.faults.without(fault);
+            if faults != smallest.faults
+                && let Err(failure) = self.run_with(smallest.seed, faults, &script)
+            {
+                smallest = failure;
+            }
+        }
+        smallest
+    }
+}
+
+/// What the server draws must not depend on what the network draws, and so on.
+const SERVER_SALT: u64 = 0x5e7e_5e7e_5e7e_5e7e;
+const FAULTS_SALT: u64 = 0xfa17_fa17_fa17_fa17;
+
+/// A seed that ran to its end.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Run {
+    /// The hash of everything that happened.
+    pub hash: u64,
+    /// What the server counted.
+    pub stats: Stats,
+    /// How much virtual time passed.
+    pub time: Duration,
 }
 
 /// A seed that failed.
-pub(crate) struct Failure {
-    pub(crate) seed: u64,
-    pub(crate) faults: Faults,
-    pub(crate) trace: String,
+pub struct Failure {
+    seed: u64,
+    faults: Faults,
+    trace: String,
     payload: Box<dyn Any + Send>,
 }
 
 impl Failure {
+    /// The seed.
+    #[must_use]
+    pub const fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    /// What went wrong on the network.
+    #[must_use]
+    pub const fn faults(&self) -> Faults {
+        self.faults
+    }
+
     /// What the script, or a check, said.
-    pub(crate) fn message(&self) -> &str {
+    #[must_use]
+    pub fn message(&self) -> &str {
         let text = self.payload.downcast_ref::<String>().map(String::as_str);
         text.or_else(|| self.payload.downcast_ref::<&str>().copied()).unwrap_or("no message")
     }
 
     /// Tells how it came to that, and goes on panicking.
     fn raise(self) -> ! {
-        let test = std::thread::current().name().unwrap_or("the_test").to_owned();
-        let _ = writeln!(
-            std::io::stderr().lock(),
-            "\nthe last events of seed {}:\n{}\n{}\nfaults: {:?}\nreplay: NONFORKER_SEED={} cargo test {test}",
-            self.seed,
-            self.trace,
-            self.message(),
-            self.faults,
-            self.seed,
-        );
+        let test = thread::current().name().unwrap_or("the_test").to_owned();
+        let replay = format!("replay: NONFORKER_SEED={} cargo test {test}", self.seed);
+        // If nobody can read it, the panic below is all there is.
+        let _ = writeln!(io::stderr().lock(), "\n{self}\n{replay}");
         resume_unwind(self.payload)
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "the last events of seed {}:\n{}", self.seed, self.trace)?;
+        writeln!(f, "seed {}: {}", self.seed, self.message())?;
+        write!(f, "with {}", self.faults)
+    }
+}
+
+impl fmt::Debug for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }

@@ -1,5 +1,7 @@
 //! What goes wrong in a simulation, and how often.
 
+use std::fmt;
+
 use super::rng::Rng;
 
 /// How often each thing goes wrong, per thousand operations.
@@ -96,6 +98,61 @@ impl Faults {
             reset: draw(rng, 30),
             clock_jump: draw(rng, 20),
             ..lossless
+        }
+    }
+}
+
+impl Faults {
+    /// How many kinds of faults there are.
+    pub(crate) const COUNT: usize = 12;
+
+    const NAMES: [&str; Self::COUNT] = [
+        "short_read",
+        "short_write",
+        "would_block",
+        "fragment",
+        "delay",
+        "accept_aborted",
+        "accept_exhausted",
+        "accept_late",
+        "send_exhausted",
+        "reset",
+        "spurious",
+        "clock_jump",
+    ];
+
+    const fn each(&mut self) -> [&mut u16; Self::COUNT] {
+        [
+            &mut self.short_read,
+            &mut self.short_write,
+            &mut self.would_block,
+            &mut self.fragment,
+            &mut self.delay,
+            &mut self.accept_aborted,
+            &mut self.accept_exhausted,
+            &mut self.accept_late,
+            &mut self.send_exhausted,
+            &mut self.reset,
+            &mut self.spurious,
+            &mut self.clock_jump,
+        ]
+    }
+
+    /// The same without the fault number `index`.
+    pub(crate) const fn without(mut self, index: usize) -> Self {
+        *self.each()[index] = 0;
+        self
+    }
+}
+
+impl fmt::Display for Faults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut faults = *self;
+        let on = Self::NAMES.iter().zip(faults.each()).filter(|(_, often)| **often > 0);
+        let on: Vec<String> = on.map(|(name, often)| format!("{name} {often}")).collect();
+        match on.is_empty() {
+            true => f.write_str("no faults"),
+            false => write!(f, "faults per thousand operations: {}", on.join(", ")),
         }
     }
 }

@@ -34,6 +34,13 @@ impl Rng {
         least + self.below(most.saturating_sub(least) as u64 + 1) as usize
     }
 
+    /// A length of any magnitude up to `most`: small ones are as frequent as large ones.
+    pub const fn magnitude(&mut self, most: usize) -> usize {
+        let bits = (usize::BITS - most.leading_zeros()) as usize;
+        let bound = most >> self.between(0, bits.saturating_sub(1));
+        self.between(0, bound)
+    }
+
     /// Whether something happens that happens `per_mille` times in a thousand.
     pub const fn chance(&mut self, per_mille: u16) -> bool {
         // Nothing is drawn for what cannot happen, which keeps a simulation without faults fast.
@@ -64,5 +71,6 @@ mod tests {
             assert!(rng.chance(1000));
         }
         assert_eq!(rng.below(0), 0);
+        assert!((0..1000).all(|_| rng.magnitude(100) <= 100));
     }
 }

@@ -54,11 +54,20 @@ impl fmt::Display for What {
     }
 }
 
+/// Something that happened once, or several times in a row.
+#[derive(Debug)]
+struct Line {
+    at: Duration,
+    client: usize,
+    what: What,
+    times: usize,
+}
+
 /// See the [module](self).
 #[derive(Debug)]
 pub(crate) struct Trace {
     hash: u64,
-    last: VecDeque<(Duration, usize, What)>,
+    last: VecDeque<Line>,
 }
 
 impl Trace {
@@ -73,10 +82,16 @@ impl Trace {
         for word in [nanos, client as u64, kind, detail] {
             self.mix(word);
         }
+        if let Some(last) = self.last.back_mut()
+            && (last.client, last.what) == (client, what)
+        {
+            last.times += 1;
+            return;
+        }
         if self.last.len() == SHOWN_MAX {
             self.last.pop_front();
         }
-        self.last.push_back((now, client, what));
+        self.last.push_back(Line { at: now, client, what, times: 1 });
     }
 
     /// Mixes bytes in that went over the wire.
@@ -125,9 +140,13 @@ impl What {
 
 impl fmt::Display for Trace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (at, client, what) in &self.last {
+        for Line { at, client, what, times } in &self.last {
             let (secs, micros) = (at.as_secs(), at.subsec_micros());
-            writeln!(f, "{secs:>6}.{micros:06}  client {client:<3} {what}")?;
+            write!(f, "{secs:>6}.{micros:06}  client {client:<3} {what}")?;
+            if *times > 1 {
+                write!(f, ", {times} times")?;
+            }
+            writeln!(f)?;
         }
         Ok(())
     }
