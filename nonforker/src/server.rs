@@ -189,7 +189,8 @@ impl Server {
         };
         #[cfg(feature = "signals")]
         let drain_on_signals = self.drain_on_signals;
-        let (engine, addresses) = self.assemble(|options| driver(options).map_err(Error::Driver))?;
+        let (engine, addresses) =
+            self.assemble(|options| driver(options).map_err(Error::Driver))?;
         let (request, waker, counters) = engine.remote();
         let handle = Handle { request, waker, counters };
         #[cfg(feature = "signals")]

@@ -44,11 +44,13 @@
 mod client;
 mod crowd;
 mod net;
+mod scenarios;
 mod simulation;
 
 pub use client::{Client, Ending};
 pub use crowd::{Manner, Visit};
 pub use net::Net;
+pub use scenarios::Scenario;
 pub use simulation::{Failure, Run, Simulation};
 
 pub use crate::driver::sim::{faults::Faults, rng::Rng};

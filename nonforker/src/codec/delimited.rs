@@ -115,8 +115,11 @@ impl Codec for Delimited {
 
 impl<R: AsRef<[u8]>> Encode<R> for Delimited {
     fn encode(&mut self, reply: R, out: &mut Vec<u8>) -> Result<(), EncodeError> {
-        out.extend_from_slice(reply.as_ref());
-        out.extend_from_slice(self.delimiter.needle());
+        let (reply, delimiter) = (reply.as_ref(), self.delimiter.needle());
+        // Once for both: the delimiter must not double the memory of a large reply.
+        out.reserve(reply.len() + delimiter.len());
+        out.extend_from_slice(reply);
+        out.extend_from_slice(delimiter);
         Ok(())
     }
 }

@@ -147,8 +147,11 @@ impl Codec for Lines {
 
 impl<R: AsRef<[u8]>> Encode<R> for Lines {
     fn encode(&mut self, reply: R, out: &mut Vec<u8>) -> Result<(), EncodeError> {
-        out.extend_from_slice(reply.as_ref());
-        out.extend_from_slice(self.ending.bytes());
+        let (reply, ending) = (reply.as_ref(), self.ending.bytes());
+        // Once for both: the ending must not double the memory of a large reply.
+        out.reserve(reply.len() + ending.len());
+        out.extend_from_slice(reply);
+        out.extend_from_slice(ending);
         Ok(())
     }
 }

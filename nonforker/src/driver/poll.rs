@@ -152,8 +152,6 @@ impl PollDriver {
     fn accept(&mut self, listener: ListenerId, on: bool) {
         if let Some(accepting) = self.listeners.get_mut(listener).and_then(Option::as_mut) {
             accepting.on = on;
-            // Edges that came meanwhile were not looked at.
-            accepting.readable |= on;
         }
     }
 

@@ -39,7 +39,7 @@ impl Manner {
         Self::CutsOff,
     ];
 
-    fn draw(rng: &mut Rng) -> Self {
+    fn draw(rng: &Rng) -> Self {
         Self::ALL[rng.between(0, Self::ALL.len() - 1)]
     }
 
@@ -95,7 +95,7 @@ impl Net {
     /// });
     /// ```
     #[must_use]
-    pub fn crowd(&self, clients: usize, request: impl Fn(&mut Rng) -> Vec<u8>) -> Vec<Visit> {
+    pub fn crowd(&self, clients: usize, request: impl Fn(&Rng) -> Vec<u8>) -> Vec<Visit> {
         let mut visitors = Vec::new();
         let mut left = clients;
         while left > 0 || visitors.iter().any(|visitor: &Visitor| visitor.left > 0) {
@@ -121,11 +121,10 @@ impl Net {
 impl Visitor {
     fn new(net: &Net) -> Self {
         let client = net.connect();
-        let mut rng = net.rng();
-        let manner = Manner::draw(&mut rng);
+        let rng = net.rng();
+        let manner = Manner::draw(&rng);
         let left = 1 + rng.between(0, 10);
         let (bytes, micros) = (rng.between(1, 500), rng.below(100_000));
-        drop(rng);
         match manner {
             Manner::Slow => client.read_slowly(bytes, Duration::from_micros(micros)),
             Manner::Stalls => client.stall(),
@@ -136,11 +135,11 @@ impl Visitor {
     }
 
     /// Does the next thing.
-    fn act(&mut self, net: &Net, request: &impl Fn(&mut Rng) -> Vec<u8>) {
+    fn act(&mut self, net: &Net, request: &impl Fn(&Rng) -> Vec<u8>) {
         if self.left == 0 {
             return;
         }
-        let mut rng = net.rng();
+        let rng = net.rng();
         match self.visit.manner {
             Manner::Urgent if rng.chance(200) => return self.client.send_urgent(b'!'),
             Manner::Resets if rng.chance(100) => {
@@ -149,7 +148,7 @@ impl Visitor {
             }
             Manner::Floods => {
                 while self.left > 0 {
-                    self.send_request(&mut rng, request);
+                    self.send_request(&rng, request);
                 }
                 return self.client.half_close();
             }
@@ -160,16 +159,16 @@ impl Visitor {
             self.client.send(&rest);
             self.left -= 1;
         } else if rng.chance(300) {
-            self.send_start(&mut rng, request);
+            self.send_start(&rng, request);
         } else {
-            self.send_request(&mut rng, request);
+            self.send_request(&rng, request);
         }
         if self.left == 0 {
             self.client.half_close();
         }
     }
 
-    fn send_request(&mut self, rng: &mut Rng, request: &impl Fn(&mut Rng) -> Vec<u8>) {
+    fn send_request(&mut self, rng: &Rng, request: &impl Fn(&Rng) -> Vec<u8>) {
         let request = request(rng);
         self.client.send(&request);
         self.visit.requests.push(request);
@@ -177,7 +176,7 @@ impl Visitor {
     }
 
     /// Sends the start of a request. The rest follows, or not.
-    fn send_start(&mut self, rng: &mut Rng, request: &impl Fn(&mut Rng) -> Vec<u8>) {
+    fn send_start(&mut self, rng: &Rng, request: &impl Fn(&Rng) -> Vec<u8>) {
         let request = request(rng);
         let (start, rest) = request.split_at(rng.between(0, request.len().saturating_sub(1)));
         self.client.send(start);

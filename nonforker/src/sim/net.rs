@@ -39,7 +39,7 @@ struct Inner {
     addresses: Vec<Address>,
     request: std::sync::Arc<Request>,
     counters: std::sync::Arc<Counters>,
-    rng: RefCell<Rng>,
+    rng: Rng,
     drain_at: Cell<Option<Duration>>,
 }
 
@@ -61,7 +61,7 @@ impl Net {
             request,
             counters,
             // What the script draws must not depend on what the network draws meanwhile.
-            rng: RefCell::new(Rng::new(seed ^ 0x5ce9_a710_5ce9_a710)),
+            rng: Rng::new(seed ^ 0x5ce9_a710_5ce9_a710),
             drain_at: Cell::new(None),
         }))
     }
@@ -121,8 +121,8 @@ impl Net {
 
     /// Numbers for the script that depend on the seed only.
     #[must_use]
-    pub fn rng(&self) -> RefMut<'_, Rng> {
-        self.0.rng.borrow_mut()
+    pub fn rng(&self) -> Rng {
+        self.0.rng.clone()
     }
 
     /// Changes what goes wrong from now on.

@@ -22,9 +22,9 @@ use crate::{
 ///
 /// See the [module](super) for an example.
 pub struct Simulation {
-    server: Box<dyn Fn(&mut Rng) -> Server>,
+    server: Box<dyn Fn(&Rng) -> Server>,
     seeds: Range<u64>,
-    faults: Box<dyn Fn(&mut Rng) -> Faults>,
+    faults: Box<dyn Fn(&Rng) -> Faults>,
 }
 
 impl fmt::Debug for Simulation {
@@ -43,7 +43,7 @@ impl Simulation {
 
     /// As [`new`](Self::new), with a server that differs from seed to seed: in its limits, say.
     #[must_use]
-    pub fn varied(server: impl Fn(&mut Rng) -> Server + 'static) -> Self {
+    pub fn varied(server: impl Fn(&Rng) -> Server + 'static) -> Self {
         Self { server: Box::new(server), seeds: 0..100, faults: Box::new(Faults::lossless) }
     }
 
@@ -70,7 +70,7 @@ impl Simulation {
     /// });
     /// ```
     #[must_use]
-    pub fn faults(mut self, faults: impl Fn(&mut Rng) -> Faults + 'static) -> Self {
+    pub fn faults(mut self, faults: impl Fn(&Rng) -> Faults + 'static) -> Self {
         self.faults = Box::new(faults);
         self
     }
@@ -115,7 +115,7 @@ impl Simulation {
         let world = Rc::new(RefCell::new(World::new(seed)));
         world.borrow_mut().faults = faults;
         let ran = catch_unwind(AssertUnwindSafe(|| {
-            let server = (self.server)(&mut Rng::new(seed ^ SERVER_SALT));
+            let server = (self.server)(&Rng::new(seed ^ SERVER_SALT));
             let net = Net::new(server, Rc::clone(&world), seed);
             script(&net);
             net.finish();
@@ -131,7 +131,7 @@ impl Simulation {
     /// The faults that a seed draws.
     #[must_use]
     pub fn faults_of(&self, seed: u64) -> Faults {
-        (self.faults)(&mut Rng::new(seed ^ FAULTS_SALT))
+        (self.faults)(&Rng::new(seed ^ FAULTS_SALT))
     }
 
     /// Finds the fewest faults with which the seed of `failure` still fails.

@@ -147,7 +147,7 @@ fn a_drain_ends_at_its_deadline_even_if_somebody_never_reads() {
 #[test]
 fn the_clock_may_jump() {
     let limits = || Limits::new().idle_timeout(Some(Duration::from_secs(5)));
-    let faults = |_: &mut _| Faults { clock_jump: 500, ..Faults::none() };
+    let faults = |_: &_| Faults { clock_jump: 500, ..Faults::none() };
     Simulation::new(move || server(limits())).faults(faults).seeds(0..200).run(|net| {
         let client = net.connect();
         client.send("later\nx\n");

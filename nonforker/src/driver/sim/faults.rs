@@ -72,7 +72,7 @@ impl Faults {
     /// A set of its own for each seed, without those that lose a connection or time: whatever
     /// this draws, every reply has to arrive.
     #[must_use]
-    pub const fn lossless(rng: &mut Rng) -> Self {
+    pub fn lossless(rng: &Rng) -> Self {
         Self {
             short_read: draw(rng, 900),
             short_write: draw(rng, 900),
@@ -91,7 +91,7 @@ impl Faults {
 
     /// A set of its own for each seed: some faults off, some rare, some very frequent.
     #[must_use]
-    pub const fn swarm(rng: &mut Rng) -> Self {
+    pub fn swarm(rng: &Rng) -> Self {
         let lossless = Self::lossless(rng);
         Self {
             accept_aborted: draw(rng, 300),
@@ -158,7 +158,7 @@ impl fmt::Display for Faults {
 }
 
 /// Half of the time nothing, else up to `most` per thousand.
-const fn draw(rng: &mut Rng, most: u64) -> u16 {
+fn draw(rng: &Rng, most: u64) -> u16 {
     if rng.below(2) == 0 {
         return 0;
     }
