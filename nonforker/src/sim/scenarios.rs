@@ -119,7 +119,7 @@ fn narrow(rng: &Rng) -> Limits {
 
 /// Lines of all lengths, most of them short.
 fn line(rng: &Rng) -> Vec<u8> {
-    let length = rng.magnitude(1 << 14);
+    let length = rng.magnitude(if rng.chance(50) { 1 << 14 } else { 1 << 9 });
     (b'a'..=b'z').cycle().take(length).chain([b'\n']).collect()
 }
 
