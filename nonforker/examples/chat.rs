@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use nonforker::{CloseReason, Conn, ConnId, Handler, Outcome, Server, codec::Lines};
 
 /// Who is in which room. Nothing else runs while a callback does, so this needs no lock.
-#[derive(Default)]
-struct Chat(BTreeMap<String, Vec<ConnId>>);
+#[derive(Debug, Default)]
+pub struct Chat(BTreeMap<String, Vec<ConnId>>);
 
 type Session = Option<(String, String)>; // name and room
 type User<'c> = Conn<'c, Lines, Session>;

@@ -154,3 +154,9 @@ fn timers_tick_as_often_as_asked() {
         assert_eq!(line(&mut client), format!("tick {count}"));
     }
 }
+
+#[test]
+fn simulate_finds_nothing_wrong() {
+    let mut example = Example::start("simulate");
+    assert!(example.has_ended(), "it exits with success");
+}

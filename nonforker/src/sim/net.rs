@@ -12,10 +12,12 @@ use crate::{
     address::Address,
     driver::sim::{
         SimDriver,
+        events::Event,
         faults::Faults,
         link::{End, Reading},
         rng::Rng,
-        world::{Event, World},
+        torture::Torture,
+        world::World,
     },
     engine::{Engine, drain::Request, stats::Counters},
 };
@@ -209,6 +211,7 @@ impl Net {
     /// and nothing is left.
     pub(super) fn finish(&self) {
         self.set_faults(Faults::none());
+        self.world().torture = Torture::default();
         let links = self.world().links.len();
         for link in 0..links {
             let mut world = self.world();

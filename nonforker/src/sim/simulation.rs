@@ -15,7 +15,7 @@ use std::{
 use super::net::Net;
 use crate::{
     Server, Stats,
-    driver::sim::{faults::Faults, rng::Rng, world::World},
+    driver::sim::{faults::Faults, rng::Rng, torture::Torture, world::World},
 };
 
 /// Runs a script against a server, once for each seed.
@@ -112,18 +112,70 @@ impl Simulation {
         faults: Faults,
         script: impl Fn(&Net),
     ) -> Result<Run, Failure> {
+        self.run_world(seed, faults, Torture::default(), script).map(|(run, _)| run)
+    }
+
+    /// Fails one operation of the script's first seed after the other: each accept, read, write
+    /// and registration, once and then for ever from there on. curl calls this torture. Returns
+    /// how many operations there were.
+    ///
+    /// The script has to accept that connections break, and nothing else.
+    ///
+    /// # Panics
+    ///
+    /// As [`run`](Self::run).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use nonforker::{Server, codec::Lines, sim::Simulation};
+    /// # let server = || Server::new().serve("127.0.0.1:1", Lines::new(), |conn, line| conn.send(line));
+    /// let operations = Simulation::new(server).torture(|net| {
+    ///     let client = net.connect();
+    ///     client.send("one\ntwo\n");
+    ///     client.half_close();
+    ///     assert!(b"one\ntwo\n".starts_with(&client.receive_to_end().0));
+    /// });
+    /// assert!(operations >= 4, "to accept, to adopt, to read, to write");
+    /// ```
+    pub fn torture(self, script: impl Fn(&Net)) -> u64 {
+        let run = |victim, for_ever| {
+            let torture = Torture { count: 0, victim, for_ever };
+            match self.run_world(self.seeds.start, Faults::none(), torture, &script) {
+                Ok((_, torture)) => torture.count,
+                Err(failure) => failure.raise(),
+            }
+        };
+        let operations = run(None, false);
+        for victim in 1..=operations {
+            run(Some(victim), false);
+            run(Some(victim), true);
+        }
+        operations
+    }
+
+    fn run_world(
+        &self,
+        seed: u64,
+        faults: Faults,
+        torture: Torture,
+        script: impl Fn(&Net),
+    ) -> Result<(Run, Torture), Failure> {
         let world = Rc::new(RefCell::new(World::new(seed)));
         world.borrow_mut().faults = faults;
+        world.borrow_mut().torture = torture;
+        let mut tortured = torture;
         let ran = catch_unwind(AssertUnwindSafe(|| {
             let server = (self.server)(&Rng::new(seed ^ SERVER_SALT));
             let net = Net::new(server, Rc::clone(&world), seed);
             script(&net);
+            tortured = world.borrow().torture;
             net.finish();
             net.stats()
         }));
         let world = world.borrow();
         match ran {
-            Ok(stats) => Ok(Run { hash: world.trace.hash(), stats, time: world.now }),
+            Ok(stats) => Ok((Run { hash: world.trace.hash(), stats, time: world.now }, tortured)),
             Err(payload) => Err(Failure { seed, faults, trace: world.trace.to_string(), payload }),
         }
     }

@@ -9,9 +9,13 @@
 //! Time is a number. When the engine sleeps it jumps to the next event, or to the end of the
 //! sleep. The engine is the same as over a kernel, so what is found here is true there.
 
+mod accepting;
+pub(crate) mod events;
 pub(crate) mod faults;
 pub(crate) mod link;
 pub(crate) mod rng;
+mod sending;
+pub(crate) mod torture;
 pub(crate) mod trace;
 pub(crate) mod world;
 
@@ -25,18 +29,16 @@ use std::{
 use nix::errno::Errno;
 
 use self::{
+    events::Event,
     link::{End, Side},
     trace::What,
-    world::{Event, LinkId, Listener, World},
+    world::{LinkId, Listener, World},
 };
 use super::{Clock, Completion, Driver, ListenerId, Next, Op, Options, Sink, Token, Waker};
-use crate::address::{Address, Peer};
+use crate::address::Address;
 
 /// What one wait costs: without it a server that never sleeps would stop time.
 const TURN: Duration = Duration::from_micros(1);
-
-/// The most connections accepted in one wait.
-const ACCEPTS: usize = 16;
 
 /// A connection that was accepted and not yet adopted. To drop it is to close it.
 #[derive(Debug)]
@@ -101,53 +103,6 @@ impl SimDriver {
         }
     }
 
-    fn accept(&self, sink: &mut Sink<'_, SimSocket>) {
-        let listeners = self.world().listeners.len();
-        for listener in 0..listeners {
-            for _ in 0..ACCEPTS {
-                let Some(completion) = self.accept_one(listener) else { break };
-                sink(completion);
-            }
-        }
-    }
-
-    fn accept_one(&self, listener: ListenerId) -> Option<Completion<'static, SimSocket>> {
-        let mut world = self.world();
-        let state = &world.listeners[listener];
-        if !state.on || state.backlog.is_empty() {
-            return None;
-        }
-        let faults = world.faults;
-        if world.rng.chance(faults.accept_exhausted) {
-            let errnos = [Errno::EMFILE, Errno::ENFILE, Errno::ENOBUFS, Errno::ENOMEM];
-            let errno = errnos[world.rng.between(0, errnos.len() - 1)];
-            return Some(accept_fails(&mut world, listener, errno));
-        }
-        let link = world.listeners[listener].backlog.pop_front()?;
-        if world.links[link].up_end == End::Reset || world.rng.chance(faults.accept_aborted) {
-            world.links[link].side = Side::Closed;
-            world.end_down(link, End::Reset);
-            return Some(accept_fails(&mut world, listener, Errno::ECONNABORTED));
-        }
-        Some(self.accepted(&mut world, listener, link))
-    }
-
-    fn accepted(
-        &self,
-        world: &mut World,
-        listener: ListenerId,
-        link: LinkId,
-    ) -> Completion<'static, SimSocket> {
-        world.links[link].side = Side::Accepted;
-        world.note(link, What::Accepted);
-        let peer = match &world.listeners[listener].address {
-            Address::Tcp(address) => Peer::Tcp(([127, 0, 0, 1], address.port()).into()),
-            Address::Unix(_) => Peer::Unix,
-        };
-        let socket = SimSocket { link, world: Some(Rc::clone(&self.world)) };
-        Completion::Accepted { listener, socket, peer }
-    }
-
     /// Gives a link one turn: an urgent byte, a send, a read, an end.
     fn serve(&self, link: LinkId, sink: &mut Sink<'_, SimSocket>) {
         let mut world = self.world();
@@ -187,7 +142,7 @@ impl SimDriver {
                 world.schedule_in(after, Event::Look(link));
                 return;
             }
-            if world.rng.chance(faults.reset) {
+            if world.torture.strikes() || world.rng.chance(faults.reset) {
                 world.break_link(link);
                 world.look_at(link);
                 return;
@@ -229,32 +184,6 @@ impl SimDriver {
         drop(world);
         sink(completion);
     }
-
-    fn turn_accepting(&self, listener: ListenerId, on: bool) {
-        let mut world = self.world();
-        let late = world.faults.accept_late;
-        let Some(state) = world.listeners.get_mut(listener) else { return };
-        let was_on = std::mem::replace(&mut state.on, on);
-        // A ring reports what it had accepted before it was told to stop.
-        if was_on
-            && !on
-            && world.rng.chance(late)
-            && let Some(link) = world.listeners[listener].backlog.pop_front()
-        {
-            let completion = self.accepted(&mut world, listener, link);
-            world.report(link, completion);
-        }
-    }
-}
-
-fn accept_fails(
-    world: &mut World,
-    listener: ListenerId,
-    errno: Errno,
-) -> Completion<'static, SimSocket> {
-    world.note(0, What::AcceptFails(errno as i32));
-    world.listeners[listener].on = false;
-    Completion::AcceptFailed { listener, error: errno.into() }
 }
 
 impl Driver for SimDriver {
@@ -296,6 +225,10 @@ impl Driver for SimDriver {
                 let link = socket.link;
                 world.links[link].side = Side::Adopted(token);
                 world.by_token.insert(token, link);
+                if world.torture.strikes() {
+                    let error = Errno::ENOMEM.into();
+                    world.report(link, Completion::Failed { token, error });
+                }
                 world.look_at(link);
             }
             Op::Receive { token, on } => {
@@ -363,12 +296,6 @@ impl Driver for SimDriver {
     fn waker(&self) -> Waker {
         // Whoever uses it stands outside the simulation: see `Net::drain`.
         Waker::new(|| ())
-    }
-}
-
-impl SimDriver {
-    fn can_accept(&self) -> bool {
-        self.world().listeners.iter().any(|listener| listener.on && !listener.backlog.is_empty())
     }
 }
 

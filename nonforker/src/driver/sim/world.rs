@@ -5,21 +5,17 @@
 //! by the order in which it was put there. Nothing else makes anything happen, so a run depends on
 //! its seed and on nothing else.
 
-use std::{
-    cmp::Reverse,
-    collections::{BinaryHeap, VecDeque},
-    io,
-    time::Duration,
-};
+use std::{collections::VecDeque, time::Duration};
 
-use nix::errno::Errno;
 use slotmap::SecondaryMap;
 
 use super::{
     SimSocket,
+    events::{Event, Events},
     faults::Faults,
     link::{End, Link, Reading, Side},
     rng::Rng,
+    torture::Torture,
     trace::{Trace, What},
 };
 use crate::{
@@ -30,53 +26,6 @@ use crate::{
 
 /// A connection's number, in the order in which clients connected.
 pub(crate) type LinkId = usize;
-
-/// What happens at some time.
-#[derive(Debug)]
-pub(crate) enum Event {
-    /// A client's connection reaches the listener.
-    Arrives(LinkId, ListenerId),
-    Up(LinkId, Vec<u8>),
-    UpUrgent(LinkId, u8),
-    UpEnd(LinkId, End),
-    Down(LinkId, Vec<u8>),
-    DownEnd(LinkId, End),
-    /// Something that had to wait is tried again.
-    Look(LinkId),
-    /// A slow client reads.
-    Reads(LinkId),
-    /// A report that was late.
-    Late(Completion<'static, SimSocket>),
-    /// A script waits for this time.
-    Alarm,
-}
-
-#[derive(Debug)]
-struct Scheduled {
-    at: Duration,
-    order: u64,
-    event: Event,
-}
-
-impl PartialEq for Scheduled {
-    fn eq(&self, other: &Self) -> bool {
-        self.order == other.order
-    }
-}
-
-impl Eq for Scheduled {}
-
-impl PartialOrd for Scheduled {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Scheduled {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.at, self.order).cmp(&(other.at, other.order))
-    }
-}
 
 /// A simulated listener.
 #[derive(Debug)]
@@ -105,8 +54,8 @@ pub(crate) struct World {
     pub(crate) woken: bool,
     /// The server sleeps for ever, and nothing is under way.
     pub(crate) asleep: bool,
-    events: BinaryHeap<Reverse<Scheduled>>,
-    order: u64,
+    pub(crate) torture: Torture,
+    events: Events,
 }
 
 impl World {
@@ -124,8 +73,8 @@ impl World {
             backlog_max: usize::MAX,
             woken: false,
             asleep: false,
-            events: BinaryHeap::new(),
-            order: 0,
+            torture: Torture::default(),
+            events: Events::default(),
         }
     }
 
@@ -135,9 +84,8 @@ impl World {
 
     /// Has `event` happen at `at`, behind whatever happens then already.
     pub(crate) fn schedule(&mut self, at: Duration, event: Event) {
-        self.order += 1;
         self.asleep = false;
-        self.events.push(Reverse(Scheduled { at, order: self.order, event }));
+        self.events.push(at, event);
     }
 
     /// Has `event` happen after `after`.
@@ -147,15 +95,13 @@ impl World {
 
     /// When the next event happens.
     pub(crate) fn next_at(&self) -> Option<Duration> {
-        self.events.peek().map(|Reverse(scheduled)| scheduled.at)
+        self.events.next_at()
     }
 
     /// Lets everything happen that is due.
     pub(crate) fn settle(&mut self) {
-        while self.next_at().is_some_and(|at| at <= self.now)
-            && let Some(Reverse(scheduled)) = self.events.pop()
-        {
-            self.happen(scheduled.event);
+        while let Some(event) = self.events.pop(self.now) {
+            self.happen(event);
         }
     }
 
@@ -381,47 +327,6 @@ impl World {
             self.done.push_back(completion);
         } else {
             self.schedule(at, Event::Late(completion));
-        }
-    }
-
-    /// Tries the send that is in flight on a link.
-    pub(crate) fn try_send(&mut self, token: Token, link: LinkId) {
-        let state = &self.links[link];
-        let Some(batch) = &state.sending else { return };
-        let (unsent, room, broken) = (batch.unsent().len(), state.room(), state.up_end);
-        if broken == End::Reset || state.shut {
-            let errno = if state.shut { Errno::EPIPE } else { Errno::ECONNRESET };
-            self.fail_send(token, link, errno);
-        } else if self.rng.chance(self.faults.reset) {
-            self.break_link(link);
-            self.fail_send(token, link, Errno::ECONNRESET);
-        } else if self.rng.chance(self.faults.send_exhausted) {
-            let errno = match self.rng.below(2) {
-                0 => Errno::ENOBUFS,
-                _ => Errno::ENOMEM,
-            };
-            self.note(link, What::SendFails(errno as i32));
-            self.fail_send(token, link, errno);
-        } else if room > 0 {
-            if self.rng.chance(self.faults.would_block) {
-                let after = Duration::from_micros(1 + self.rng.below(10_000));
-                self.schedule_in(after, Event::Look(link));
-                return;
-            }
-            let mut count = unsent.min(room);
-            if self.rng.chance(self.faults.short_write) {
-                count = self.rng.between(1, count);
-            }
-            let Some(batch) = self.links[link].sending.take() else { return };
-            self.send_down(link, batch.unsent()[..count].to_vec());
-            self.report(link, Completion::Sent { token, count, batch });
-        }
-    }
-
-    fn fail_send(&mut self, token: Token, link: LinkId, errno: Errno) {
-        if let Some(batch) = self.links[link].sending.take() {
-            let error = io::Error::from(errno);
-            self.report(link, Completion::SendFailed { token, error, batch });
         }
     }
 

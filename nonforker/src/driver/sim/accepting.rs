@@ -1,0 +1,101 @@
+//! How simulated connections are accepted, or not.
+
+use std::rc::Rc;
+
+use nix::errno::Errno;
+
+use super::{
+    SimDriver, SimSocket,
+    link::{End, Side},
+    trace::What,
+    world::{LinkId, World},
+};
+use crate::{
+    address::{Address, Peer},
+    driver::{Completion, ListenerId, Sink},
+};
+
+/// The most connections accepted in one wait.
+const ACCEPTS: usize = 16;
+
+impl SimDriver {
+    /// Whether somebody waits to be accepted.
+    pub(super) fn can_accept(&self) -> bool {
+        self.world().listeners.iter().any(|listener| listener.on && !listener.backlog.is_empty())
+    }
+
+    /// Reports who has connected.
+    pub(super) fn accept(&self, sink: &mut Sink<'_, SimSocket>) {
+        let listeners = self.world().listeners.len();
+        for listener in 0..listeners {
+            for _ in 0..ACCEPTS {
+                let Some(completion) = self.accept_one(listener) else { break };
+                sink(completion);
+            }
+        }
+    }
+
+    fn accept_one(&self, listener: ListenerId) -> Option<Completion<'static, SimSocket>> {
+        let mut world = self.world();
+        let state = &world.listeners[listener];
+        if !state.on || state.backlog.is_empty() {
+            return None;
+        }
+        let faults = world.faults;
+        if world.torture.strikes() || world.rng.chance(faults.accept_exhausted) {
+            let errnos = [Errno::EMFILE, Errno::ENFILE, Errno::ENOBUFS, Errno::ENOMEM];
+            let errno = errnos[world.rng.between(0, errnos.len() - 1)];
+            return Some(accept_fails(&mut world, listener, errno));
+        }
+        let link = world.listeners[listener].backlog.pop_front()?;
+        if world.links[link].up_end == End::Reset || world.rng.chance(faults.accept_aborted) {
+            world.links[link].side = Side::Closed;
+            world.end_down(link, End::Reset);
+            return Some(accept_fails(&mut world, listener, Errno::ECONNABORTED));
+        }
+        Some(self.accepted(&mut world, listener, link))
+    }
+
+    fn accepted(
+        &self,
+        world: &mut World,
+        listener: ListenerId,
+        link: LinkId,
+    ) -> Completion<'static, SimSocket> {
+        world.links[link].side = Side::Accepted;
+        world.note(link, What::Accepted);
+        let peer = match &world.listeners[listener].address {
+            Address::Tcp(address) => Peer::Tcp(([127, 0, 0, 1], address.port()).into()),
+            Address::Unix(_) => Peer::Unix,
+        };
+        let socket = SimSocket { link, world: Some(Rc::clone(&self.world)) };
+        Completion::Accepted { listener, socket, peer }
+    }
+
+    /// Turns accepting on or off.
+    pub(super) fn turn_accepting(&self, listener: ListenerId, on: bool) {
+        let mut world = self.world();
+        let late = world.faults.accept_late;
+        let Some(state) = world.listeners.get_mut(listener) else { return };
+        let was_on = std::mem::replace(&mut state.on, on);
+        // A ring reports what it had accepted before it was told to stop.
+        if was_on
+            && !on
+            && world.rng.chance(late)
+            && let Some(link) = world.listeners[listener].backlog.pop_front()
+        {
+            let completion = self.accepted(&mut world, listener, link);
+            world.report(link, completion);
+        }
+    }
+}
+
+fn accept_fails(
+    world: &mut World,
+    listener: ListenerId,
+    errno: Errno,
+) -> Completion<'static, SimSocket> {
+    world.note(0, What::AcceptFails(errno as i32));
+    world.listeners[listener].on = false;
+    Completion::AcceptFailed { listener, error: errno.into() }
+}

@@ -1,0 +1,61 @@
+//! How a simulated send ends: with some of the bytes on their way, later, or not at all.
+
+use std::{io, time::Duration};
+
+use nix::errno::Errno;
+
+use super::{
+    events::Event,
+    link::End,
+    trace::What,
+    world::{LinkId, World},
+};
+use crate::driver::{Completion, Token};
+
+impl World {
+    /// Tries the send that is in flight on a link.
+    pub(crate) fn try_send(&mut self, token: Token, link: LinkId) {
+        let state = &self.links[link];
+        let Some(batch) = &state.sending else { return };
+        let (unsent, room, broken) = (batch.unsent().len(), state.room(), state.up_end);
+        if broken == End::Reset || state.shut {
+            let errno = if state.shut { Errno::EPIPE } else { Errno::ECONNRESET };
+            self.fail_send(token, link, errno);
+        } else if self.torture.strikes() {
+            let errno =
+                if self.torture.count.is_multiple_of(2) { Errno::ENOBUFS } else { Errno::EPIPE };
+            self.note(link, What::SendFails(errno as i32));
+            self.fail_send(token, link, errno);
+        } else if self.rng.chance(self.faults.reset) {
+            self.break_link(link);
+            self.fail_send(token, link, Errno::ECONNRESET);
+        } else if self.rng.chance(self.faults.send_exhausted) {
+            let errno = match self.rng.below(2) {
+                0 => Errno::ENOBUFS,
+                _ => Errno::ENOMEM,
+            };
+            self.note(link, What::SendFails(errno as i32));
+            self.fail_send(token, link, errno);
+        } else if room > 0 {
+            if self.rng.chance(self.faults.would_block) {
+                let after = Duration::from_micros(1 + self.rng.below(10_000));
+                self.schedule_in(after, Event::Look(link));
+                return;
+            }
+            let mut count = unsent.min(room);
+            if self.rng.chance(self.faults.short_write) {
+                count = self.rng.between(1, count);
+            }
+            let Some(batch) = self.links[link].sending.take() else { return };
+            self.send_down(link, batch.unsent()[..count].to_vec());
+            self.report(link, Completion::Sent { token, count, batch });
+        }
+    }
+
+    fn fail_send(&mut self, token: Token, link: LinkId, errno: Errno) {
+        if let Some(batch) = self.links[link].sending.take() {
+            let error = io::Error::from(errno);
+            self.report(link, Completion::SendFailed { token, error, batch });
+        }
+    }
+}
