@@ -33,12 +33,12 @@ impl Client {
         Self { net, link }
     }
 
-    /// Sends bytes.
+    /// Sends bytes; none once it has finished sending.
     pub fn send(&self, bytes: impl AsRef<[u8]>) {
         self.net.world().send_up(self.link, bytes.as_ref());
     }
 
-    /// Sends an urgent byte, beside the stream.
+    /// Sends an urgent byte, beside the stream; none once it has finished sending.
     pub fn send_urgent(&self, byte: u8) {
         self.net.world().send_urgent(self.link, byte);
     }

@@ -10,6 +10,7 @@
 //! sleep. The engine is the same as over a kernel, so what is found here is true there.
 
 mod accepting;
+mod acting;
 pub(crate) mod events;
 pub(crate) mod faults;
 pub(crate) mod link;

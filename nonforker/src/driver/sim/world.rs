@@ -121,57 +121,6 @@ impl World {
         }
     }
 
-    /// A new client connects to a listener.
-    pub(crate) fn connect(&mut self, listener: ListenerId, window: usize) -> LinkId {
-        let link = self.links.len();
-        self.links.push(Link { window, ..Link::default() });
-        self.note(link, What::Connects);
-        let late = self.lateness();
-        self.schedule_in(late, Event::Arrives(link, listener));
-        // What the client sends arrives behind its connection.
-        self.links[link].up_clock = self.now + late;
-        link
-    }
-
-    /// A client sends bytes.
-    pub(crate) fn send_up(&mut self, link: LinkId, mut bytes: &[u8]) {
-        self.note(link, What::Sends(bytes.len()));
-        self.trace.note_bytes(bytes);
-        while !bytes.is_empty() {
-            let mut count = bytes.len();
-            if self.rng.chance(self.faults.fragment) {
-                count = self.rng.between(1, count.min(64));
-            }
-            let (piece, rest) = bytes.split_at(count);
-            bytes = rest;
-            let at = self.up_time(link);
-            self.schedule(at, Event::Up(link, piece.to_vec()));
-        }
-    }
-
-    pub(crate) fn send_urgent(&mut self, link: LinkId, byte: u8) {
-        self.note(link, What::SendsUrgent(byte));
-        let at = self.up_time(link);
-        self.schedule(at, Event::UpUrgent(link, byte));
-    }
-
-    /// A client finishes sending, or resets.
-    pub(crate) fn end_up(&mut self, link: LinkId, end: End) {
-        let reset = end == End::Reset;
-        self.note(link, if reset { What::Resets } else { What::HalfCloses });
-        self.links[link].half_closed = true;
-        self.links[link].gone |= reset;
-        let at = self.up_time(link);
-        self.schedule(at, Event::UpEnd(link, end));
-    }
-
-    fn up_time(&mut self, link: LinkId) -> Duration {
-        let late = self.now + self.lateness();
-        let clock = &mut self.links[link].up_clock;
-        *clock = late.max(*clock);
-        *clock
-    }
-
     /// The server sends bytes that the link has room for.
     pub(crate) fn send_down(&mut self, link: LinkId, bytes: Vec<u8>) {
         self.note(link, What::ServerSends(bytes.len()));
@@ -191,32 +140,6 @@ impl World {
         let clock = &mut self.links[link].down_clock;
         *clock = late.max(*clock);
         *clock
-    }
-
-    /// The client reads in another way from now on.
-    pub(crate) fn set_reading(&mut self, link: LinkId, reading: Reading) {
-        let before = std::mem::replace(&mut self.links[link].reading, reading);
-        if before == reading {
-            return;
-        }
-        match reading {
-            Reading::Stalled => self.note(link, What::Stalls),
-            Reading::All => {
-                self.note(link, What::Reads);
-                self.read(link, usize::MAX);
-            }
-            Reading::Slow { every, .. } => {
-                self.note(link, What::Reads);
-                self.schedule_in(every, Event::Reads(link));
-            }
-        }
-    }
-
-    fn read(&mut self, link: LinkId, count: usize) {
-        if self.links[link].read(count) > 0 {
-            // There is room for the server to send again.
-            self.look_at(link);
-        }
     }
 
     /// The connection breaks, for both sides.

@@ -1,0 +1,122 @@
+//! Any list of what clients may do, against an echo server with any limits: who reads gets a start
+//! of what they sent, and the engine forgets nothing.
+#![no_main]
+
+use std::time::Duration;
+
+use arbitrary::Arbitrary;
+use libfuzzer_sys::fuzz_target;
+use nonforker::{
+    Limits, Server,
+    codec::Lines,
+    sim::{Client, Faults, Net, Simulation},
+};
+
+#[derive(Arbitrary, Debug, Clone)]
+enum Step {
+    Connect { window: u16 },
+    Send(u8, Vec<u8>),
+    Flood(u8, u16),
+    Urgent(u8, u8),
+    HalfClose(u8),
+    Reset(u8),
+    Stall(u8),
+    Slow(u8, u8, u16),
+    Read(u8),
+    Wait(u32),
+    Drain,
+    Stop,
+}
+
+#[derive(Arbitrary, Debug, Clone)]
+struct Input {
+    seed: u64,
+    faulty: bool,
+    high: u16,
+    low: u16,
+    cap: u16,
+    read: u16,
+    frames: u8,
+    connections: Option<u8>,
+    per_ip: Option<u8>,
+    budget: Option<u32>,
+    idle: Option<u16>,
+    max_frame: u8,
+    steps: Vec<Step>,
+}
+
+fn server(input: &Input) -> Server {
+    let limits = Limits::new()
+        .high_watermark(input.high.into())
+        .low_watermark(input.low.min(input.high).into())
+        .output_cap(input.cap.into())
+        .read_per_turn(usize::from(input.read).max(1))
+        .frames_per_turn(usize::from(input.frames).max(1))
+        .max_connections(input.connections.map(|max| usize::from(max).max(1)))
+        .max_connections_per_ip(input.per_ip.map(|max| usize::from(max).max(1)))
+        .memory_budget(input.budget.map(|budget| budget as usize))
+        .idle_timeout(input.idle.map(|millis| Duration::from_millis(millis.into())));
+    let codec = Lines::with_max(input.max_frame.into());
+    Server::new().limits(limits).serve("127.0.0.1:1685", codec, |conn, line| conn.send(line))
+}
+
+fuzz_target!(|input: Input| {
+    let input = Input { steps: input.steps.iter().take(100).cloned().collect(), ..input };
+    let (build, steps) = (input.clone(), input.steps.clone());
+    let simulation = Simulation::new(move || server(&build)).seeds(input.seed..input.seed.saturating_add(1));
+    let faulty = input.faulty;
+    simulation
+        .faults(move |rng| if faulty { Faults::swarm(rng) } else { Faults::none() })
+        .run(|net| play(net, &steps));
+});
+
+fn play(net: &Net, steps: &[Step]) {
+    let mut clients: Vec<(Client, Vec<u8>)> = Vec::new();
+    for step in steps {
+        take(net, &mut clients, step);
+    }
+    net.wait(Duration::from_secs(1));
+    for (client, sent) in &clients {
+        let received = client.received();
+        assert!(sent.starts_with(&received), "{received:?} of {sent:?}");
+    }
+}
+
+fn take(net: &Net, clients: &mut Vec<(Client, Vec<u8>)>, step: &Step) {
+    let count = clients.len();
+    let mut client = |index: u8| clients.get_mut(usize::from(index) % count.max(1));
+    match step {
+        Step::Connect { window } => {
+            if count < 20 {
+                let new = net.connect();
+                new.set_window((*window).into());
+                clients.push((new, Vec::new()));
+            }
+        }
+        Step::Send(index, bytes) => {
+            if let Some((client, sent)) = client(*index) {
+                client.send(bytes);
+                sent.extend_from_slice(bytes);
+            }
+        }
+        Step::Flood(index, times) => {
+            if let Some((client, sent)) = client(*index) {
+                let bytes = b"flood\n".repeat(usize::from(*times) % 5000);
+                client.send(&bytes);
+                sent.extend(bytes);
+            }
+        }
+        Step::Urgent(index, byte) => client(*index).into_iter().for_each(|it| it.0.send_urgent(*byte)),
+        Step::HalfClose(index) => client(*index).into_iter().for_each(|it| it.0.half_close()),
+        Step::Reset(index) => client(*index).into_iter().for_each(|it| it.0.reset()),
+        Step::Stall(index) => client(*index).into_iter().for_each(|it| it.0.stall()),
+        Step::Slow(index, bytes, millis) => {
+            let every = Duration::from_millis((*millis).max(1).into());
+            client(*index).into_iter().for_each(|it| it.0.read_slowly((*bytes).into(), every));
+        }
+        Step::Read(index) => client(*index).into_iter().for_each(|it| it.0.read_all()),
+        Step::Wait(micros) => net.wait(Duration::from_micros((*micros).into())),
+        Step::Drain => net.drain(),
+        Step::Stop => net.stop(),
+    }
+}
