@@ -80,8 +80,11 @@ pub trait Handler<C: Codec>: 'static {
         Ok(())
     }
 
-    /// The peer sent an urgent (out-of-band) byte, beside its stream of frames. Of several that
-    /// arrive together the kernel keeps the last.
+    /// The peer sent an urgent (out-of-band) byte, beside its stream of frames.
+    ///
+    /// TCP keeps one urgent byte at a time. Of several that arrive together the last is reported
+    /// here; the kernel drops those before it, or leaves them in the stream. A protocol that must
+    /// not lose one waits for an answer before it sends the next, as telnet does.
     ///
     /// # Errors
     ///

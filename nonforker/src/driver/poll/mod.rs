@@ -10,30 +10,23 @@
 //! A socket is registered once, edge-triggered, for everything. What an edge said is remembered
 //! in its [`Entry`], so to turn receiving off and on costs no system call, and neither does
 //! backpressure.
-//!
-//! Three habits of kernels are dealt with here:
-//!
-//! - A short read means that the kernel has no more, so a second read that only finds this out
-//!   is left out. This is not so at the end of the stream, which the edge announces; not at an
-//!   urgent mark; and not, on a Unix socket, behind a descriptor that the peer passed. Connections
-//!   that may meet one of these are read until they would block: see `Entry::probe`.
-//! - A short write means that the next writable edge will come, and no sooner.
-//! - The urgent byte has to be taken out, or it is announced with every edge.
+
+mod entry;
 
 use std::{
     collections::VecDeque,
-    io::{self, ErrorKind, Read},
+    io::{self, ErrorKind},
     mem,
-    os::fd::{AsRawFd, RawFd},
+    os::fd::AsRawFd,
     sync::Arc,
     time::Duration,
 };
 
 use mio::{Events, Interest, Poll, unix::SourceFd};
-use nix::sys::socket::{MsgFlags, recv};
 use slotmap::{Key, KeyData, SecondaryMap};
 use socket2::{SockRef, Socket};
 
+use self::entry::Entry;
 use super::{
     Clock, Completion, Driver, ListenerId, Next, Op, Options, Sink, Token, Waker, socket::Listener,
 };
@@ -54,35 +47,6 @@ const WAKE: mio::Token = mio::Token(usize::MAX);
 const EVERYTHING: Interest = Interest::READABLE.add(Interest::WRITABLE).add(Interest::PRIORITY);
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 const EVERYTHING: Interest = Interest::READABLE.add(Interest::WRITABLE);
-
-/// Whether an urgent byte shows before a read stops short at it.
-const URGENT_SHOWS: bool = cfg!(any(target_os = "linux", target_os = "android"));
-
-/// Where the signal cannot be kept off per call, socket2 does it per socket.
-#[cfg(not(target_vendor = "apple"))]
-const NO_SIGNAL: i32 = MsgFlags::MSG_NOSIGNAL.bits();
-#[cfg(target_vendor = "apple")]
-const NO_SIGNAL: i32 = 0;
-
-/// One socket, and what its edges said.
-#[derive(Debug)]
-struct Entry {
-    socket: Socket,
-    sending: Option<Batch>,
-    receiving: bool,
-    readable: bool,
-    writable: bool,
-    /// The kernel has an urgent byte.
-    urgent: bool,
-    /// A short read does not mean that there is no more.
-    probe: bool,
-    /// The peer has finished, or the connection broke: the next reads tell which.
-    ending: bool,
-    /// It broke: reported even while nothing is received or sent.
-    broken: bool,
-    /// It is in `ready`.
-    queued: bool,
-}
 
 /// One listener. `None` once it is closed.
 #[derive(Debug)]
@@ -128,20 +92,7 @@ impl PollDriver {
 
     fn adopt(&mut self, token: Token, socket: Socket) {
         let fd = socket.as_raw_fd();
-        let is_inet = socket.local_addr().is_ok_and(|address| !address.is_unix());
-        let entry = Entry {
-            socket,
-            sending: None,
-            receiving: false,
-            readable: false,
-            writable: true,
-            urgent: false,
-            probe: !(is_inet && URGENT_SHOWS),
-            ending: false,
-            broken: false,
-            queued: false,
-        };
-        self.entries.insert(token, entry);
+        self.entries.insert(token, Entry::new(socket));
         let registered =
             self.poll.registry().register(&mut SourceFd(&fd), mio_token(token), EVERYTHING);
         if let Err(error) = registered {
@@ -206,14 +157,7 @@ impl PollDriver {
             }
             let token = token_of(event.token());
             let Some(entry) = self.entries.get_mut(token) else { continue };
-            entry.readable |= event.is_readable() || event.is_read_closed() || event.is_error();
-            entry.writable |= event.is_writable() || event.is_write_closed() || event.is_error();
-            entry.ending |= event.is_read_closed() || event.is_error();
-            entry.broken |= event.is_error();
-            if event.is_priority() {
-                entry.urgent = true;
-                entry.probe = true;
-            }
+            entry.note(event);
             if !mem::replace(&mut entry.queued, true) {
                 self.ready.push_back(token);
             }
@@ -227,7 +171,7 @@ impl PollDriver {
             let Some(entry) = self.entries.get_mut(token) else { continue };
             entry.queued = false;
             if mem::take(&mut entry.urgent)
-                && let Some(byte) = urgent_byte(entry.socket.as_raw_fd())
+                && let Some(byte) = entry.urgent_byte()
             {
                 sink(Completion::Urgent { token, byte });
             }
@@ -286,64 +230,6 @@ impl PollDriver {
     fn has_ready(&self) -> bool {
         !self.ready.is_empty()
             || self.listeners.iter().flatten().any(|listener| listener.on && listener.readable)
-    }
-}
-
-impl Entry {
-    /// Sends what is in flight, if the kernel takes some of it now.
-    fn send(&mut self, token: Token) -> Option<Completion<'static, Socket>> {
-        if !self.writable {
-            return None;
-        }
-        let batch = self.sending.take()?;
-        loop {
-            match self.socket.send_with_flags(batch.unsent(), NO_SIGNAL) {
-                Ok(count) => {
-                    self.writable = count == batch.unsent().len();
-                    return Some(Completion::Sent { token, count, batch });
-                }
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    self.writable = false;
-                    self.sending = Some(batch);
-                    return None;
-                }
-                Err(error) => {
-                    return Some(Completion::SendFailed { token, error, batch });
-                }
-            }
-        }
-    }
-
-    /// Reads once. Returns what came of it and whether there may be more.
-    fn receive<'a>(
-        &mut self,
-        token: Token,
-        scratch: &'a mut [u8],
-    ) -> (Option<Completion<'a, Socket>>, bool) {
-        let count = loop {
-            match (&self.socket).read(scratch) {
-                Ok(count) => break count,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    self.readable = false;
-                    return (None, false);
-                }
-                Err(error) => {
-                    self.receiving = false;
-                    self.readable = false;
-                    self.broken = false;
-                    return (Some(Completion::Failed { token, error }), false);
-                }
-            }
-        };
-        if count == 0 {
-            self.receiving = false;
-            self.readable = false;
-            return (Some(Completion::EndOfStream { token }), false);
-        }
-        self.readable = count == scratch.len() || self.probe || self.ending;
-        (Some(Completion::Received { token, bytes: &scratch[..count] }), self.readable)
     }
 }
 
@@ -425,11 +311,4 @@ fn token_of(token: mio::Token) -> Token {
 /// Listeners are the tokens without a generation: those of connections are never 0.
 fn listener_of(token: mio::Token) -> Option<ListenerId> {
     (token.0 as u64 >> 32 == 0).then_some(token.0)
-}
-
-fn urgent_byte(fd: RawFd) -> Option<u8> {
-    let mut byte = [0];
-    // EINVAL is normal: the byte has been overtaken by a newer one, or taken already.
-    let count = recv(fd, &mut byte, MsgFlags::MSG_OOB | MsgFlags::MSG_DONTWAIT).ok()?;
-    (count == 1).then_some(byte[0])
 }

@@ -1,0 +1,186 @@
+//! The rig for drivers of this system's sockets: peers are sockets of the same process.
+
+use std::{
+    fs,
+    io::{self, ErrorKind, Read},
+    net::Shutdown,
+    os::fd::AsRawFd,
+    path::{Path, PathBuf},
+    process,
+    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+    time::Duration,
+};
+
+use nix::sys::{
+    resource::{Resource, getrlimit, setrlimit},
+    socket::MsgFlags,
+};
+use socket2::{Domain, MsgHdr, SockAddr, Socket, Type};
+
+use super::{Client, Heard, Rig, Transport, skip};
+use crate::{
+    address::{Address, Peer},
+    driver::{Driver, Options, poll::PollDriver},
+};
+
+/// A driver of sockets, as it is made.
+pub(super) trait SocketDriver: Driver + Sized {
+    const NAME: &'static str;
+    /// `None` if this system does not have it.
+    fn make(options: Options) -> Option<Self>;
+}
+
+impl SocketDriver for PollDriver {
+    const NAME: &'static str = "poll";
+
+    fn make(options: Options) -> Option<Self> {
+        Some(Self::new(options).expect("every Unix has it"))
+    }
+}
+
+/// Listeners and peers on the loopback interface, or in a folder of their own.
+pub(super) struct Sockets<D> {
+    transport: Transport,
+    pub(super) folder: PathBuf,
+    listeners: usize,
+    driver: std::marker::PhantomData<D>,
+}
+
+impl<D: SocketDriver> Rig for Sockets<D> {
+    type Driver = D;
+    type Client = SocketClient;
+
+    const NAME: &'static str = D::NAME;
+    const TRANSPORTS: &'static [Transport] = &[Transport::Tcp, Transport::Unix];
+
+    fn new(transport: Transport, options: Options) -> Option<(Self, D)> {
+        static FOLDERS: AtomicUsize = AtomicUsize::new(0);
+        let driver = D::make(options)?;
+        let number = FOLDERS.fetch_add(1, Relaxed);
+        let name = format!("nonforker-{}-{number}", process::id());
+        let folder = std::env::temp_dir().join(name);
+        fs::create_dir(&folder).expect("a temporary folder can be made");
+        Some((Self { transport, folder, listeners: 0, driver: std::marker::PhantomData }, driver))
+    }
+
+    fn address(&mut self) -> Address {
+        self.listeners += 1;
+        match self.transport {
+            Transport::Tcp => Address::Tcp(([127, 0, 0, 1], 0).into()),
+            Transport::Unix => Address::Unix(self.folder.join(self.listeners.to_string())),
+        }
+    }
+
+    fn connect(&mut self, address: &Address) -> io::Result<SocketClient> {
+        let (domain, address) = match address {
+            Address::Tcp(address) => (Domain::for_address(*address), SockAddr::from(*address)),
+            Address::Unix(path) => (Domain::UNIX, SockAddr::unix(path)?),
+        };
+        let socket = Socket::new(domain, Type::STREAM, None)?;
+        socket.connect(&address)?;
+        if self.transport == Transport::Tcp {
+            // Each piece leaves as it is sent.
+            socket.set_tcp_nodelay(true)?;
+        }
+        socket.set_nonblocking(true)?;
+        Ok(SocketClient { socket })
+    }
+
+    fn has_urgent(&self) -> bool {
+        let has = self.transport == Transport::Tcp
+            || Socket::pair(Domain::UNIX, Type::STREAM, None)
+                .is_ok_and(|(socket, _other)| socket.send_out_of_band(b"!").is_ok());
+        if !has {
+            skip(format_args!("no urgent bytes over {:?} on this system", self.transport));
+        }
+        has
+    }
+}
+
+impl<D> Drop for Sockets<D> {
+    fn drop(&mut self) {
+        // What cannot be removed is in the folder for such things.
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// A peer that is a socket.
+pub(super) struct SocketClient {
+    pub(super) socket: Socket,
+}
+
+impl SocketClient {
+    /// Sends `bytes`, and a descriptor with them.
+    #[cfg(target_os = "linux")]
+    pub(super) fn send_descriptor(&mut self, bytes: &[u8]) {
+        // As it is in <sys/socket.h>: the length, SOL_SOCKET, SCM_RIGHTS, the descriptor.
+        let mut control = (size_of::<usize>() + 3 * size_of::<i32>()).to_ne_bytes().to_vec();
+        for number in [1, 1, self.socket.as_raw_fd()] {
+            control.extend_from_slice(&number.to_ne_bytes());
+        }
+        control.resize(control.len().next_multiple_of(size_of::<usize>()), 0);
+        let parts = [io::IoSlice::new(bytes)];
+        let message = MsgHdr::new().with_buffers(&parts).with_control(&control);
+        let sent = self.socket.sendmsg(&message, 0).expect("a descriptor can be passed");
+        assert_eq!(sent, bytes.len());
+    }
+}
+
+impl Client for SocketClient {
+    fn send(&mut self, bytes: &[u8]) -> usize {
+        #[cfg(not(target_vendor = "apple"))]
+        const NO_SIGNAL: i32 = MsgFlags::MSG_NOSIGNAL.bits();
+        #[cfg(target_vendor = "apple")]
+        const NO_SIGNAL: i32 = 0;
+        self.socket.send_with_flags(bytes, NO_SIGNAL).unwrap_or(0)
+    }
+
+    fn send_urgent(&mut self, byte: u8) -> bool {
+        self.socket.send_out_of_band(&[byte]).is_ok()
+    }
+
+    fn receive(&mut self) -> Heard {
+        let mut bytes = vec![0; 1 << 16];
+        match (&self.socket).read(&mut bytes) {
+            Ok(0) => Heard::End,
+            Ok(count) => {
+                bytes.truncate(count);
+                Heard::Bytes(bytes)
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Heard::Nothing,
+            Err(_) => Heard::Reset,
+        }
+    }
+
+    fn shutdown_write(&mut self) {
+        self.socket.shutdown(Shutdown::Write).expect("the connection is open");
+    }
+
+    fn reset(self) {
+        self.socket.set_linger(Some(Duration::ZERO)).expect("a socket can linger");
+    }
+
+    fn close(self) {}
+
+    fn peer(&self) -> Peer {
+        let address = self.socket.local_addr().expect("it is connected");
+        address.as_socket().map_or(Peer::Unix, Peer::Tcp)
+    }
+}
+
+/// Runs `body` while this process can open no descriptor.
+pub(super) fn without_descriptors(body: impl FnOnce()) {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("the limit can be read");
+    let lowest = fs::File::open("/dev/null").expect("there are descriptors");
+    let limit = u64::try_from(lowest.as_raw_fd()).expect("not negative");
+    drop(lowest);
+    setrlimit(Resource::RLIMIT_NOFILE, limit, hard).expect("a limit can be lowered");
+    body();
+    setrlimit(Resource::RLIMIT_NOFILE, soft, hard).expect("it can be raised again");
+}
+
+/// A Unix socket's file that nobody answers at any more.
+pub(super) fn leave_stale(path: &Path) {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None).expect("a socket can be made");
+    socket.bind(&SockAddr::unix(path).expect("a short path")).expect("the path is free");
+}

@@ -1,0 +1,167 @@
+//! Cases that need this system: threads, files and descriptors.
+
+use std::{
+    fs, io,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use super::{
+    Client, OPTIONS, Rig, Transport,
+    bench::Bench,
+    kernel::{self, SocketDriver, Sockets},
+};
+use crate::{address::Address, driver::Op};
+
+/// Set in the process that runs out of descriptors.
+const CHILD: &str = "NONFORKER_CONTRACT_CHILD";
+
+type On<D> = Bench<Sockets<D>>;
+
+pub(super) fn another_thread_ends_a_wait<D: SocketDriver>(bench: &mut On<D>) {
+    for _ in 0..10 {
+        let waker = bench.driver.waker();
+        let thread = std::thread::spawn(move || {
+            #[expect(clippy::disallowed_methods, reason = "so that the other thread is asleep")]
+            std::thread::sleep(Duration::from_millis(3));
+            waker.wake();
+        });
+        let before = bench.log.wakes;
+        bench.promptly("the other thread", |bench| bench.log.wakes > before);
+        thread.join().expect("it only wakes");
+    }
+}
+
+pub(super) fn running_out_of_descriptors_turns_accepting_off<D: SocketDriver>(bench: &mut On<D>) {
+    if std::env::var_os(CHILD).is_none() {
+        // The limit is the process's, so that it takes one of its own.
+        let test = std::thread::current().name().expect("tests have names").to_owned();
+        let program = std::env::current_exe().expect("this program is a file");
+        let child = Command::new(program).args([&test, "--exact"]).env(CHILD, "").output();
+        let child = child.expect("a test can be run by itself");
+        let said = String::from_utf8_lossy(&child.stdout);
+        assert!(child.status.success() && said.contains("1 passed"), "{test}: {said}");
+        return;
+    }
+    let (mut served, token) = bench.open();
+    let (listener, address) = bench.listen();
+    let clients = [(); 3].map(|()| bench.rig.connect(&address).expect("somebody listens"));
+    bench.accept(listener, true);
+    kernel::without_descriptors(|| {
+        bench.until("the failure", |bench| bench.log.accept_failures == 1);
+        // Accepting is off now, or the bench would object; nothing is retried, nothing spins.
+        bench.settle();
+        bench.receive(token, true);
+        assert_eq!(served.send(b"others go on"), 12);
+        bench.until("the others", |bench| bench.of(token).received == b"others go on");
+        bench.accept(listener, true);
+        bench.until("the second failure", |bench| bench.log.accept_failures == 2);
+    });
+    bench.settle();
+    assert!(bench.log.arrivals.is_empty(), "nobody asked again");
+    bench.accept(listener, true);
+    bench.promptly("those who waited", |bench| bench.log.arrivals.len() == clients.len());
+}
+
+/// Runs `case` where there are Unix sockets, with a path that is free.
+fn over_unix<D: SocketDriver>(bench: &mut On<D>, case: impl FnOnce(&mut On<D>, PathBuf)) {
+    if bench.transport == Transport::Unix {
+        let path = bench.rig.folder.join("socket");
+        case(bench, path);
+    }
+}
+
+fn listen<D: SocketDriver>(driver: &mut D, path: &Path) -> io::Result<Address> {
+    driver.listen(0, &Address::Unix(path.to_owned()))
+}
+
+pub(super) fn a_unix_socket_has_the_mode_it_is_given<D: SocketDriver>(bench: &mut On<D>) {
+    over_unix(bench, |bench, path| {
+        listen(&mut bench.driver, &path).expect("the path is free");
+        let mode = fs::symlink_metadata(&path).expect("it is there").permissions().mode();
+        assert_eq!(mode & 0o777, OPTIONS.unix_mode, "{mode:o}");
+    });
+}
+
+pub(super) fn a_stale_unix_socket_is_replaced<D: SocketDriver>(bench: &mut On<D>) {
+    over_unix(bench, |bench, path| {
+        kernel::leave_stale(&path);
+        let address = listen(&mut bench.driver, &path).expect("nobody answers there");
+        bench.rig.connect(&address).expect("now somebody does");
+    });
+}
+
+pub(super) fn a_unix_socket_in_use_is_left_alone<D: SocketDriver>(bench: &mut On<D>) {
+    over_unix(bench, |bench, path| {
+        let address = listen(&mut bench.driver, &path).expect("the path is free");
+        let mut second = D::make(OPTIONS).expect("there is one already");
+        let error = listen(&mut second, &path).expect_err("somebody answers there");
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+        drop(second);
+        bench.rig.connect(&address).expect("somebody still does");
+    });
+}
+
+pub(super) fn a_file_that_is_no_socket_is_left_alone<D: SocketDriver>(bench: &mut On<D>) {
+    over_unix(bench, |bench, path| {
+        fs::write(&path, "precious").expect("the path is free");
+        let link = path.with_extension("link");
+        std::os::unix::fs::symlink(&path, &link).expect("the path is free");
+        let missing = path.with_extension("missing");
+        std::os::unix::fs::symlink("nowhere", &missing).expect("the path is free");
+        for path in [&path, &link, &missing] {
+            listen(&mut bench.driver, path).expect_err("there is a file");
+        }
+        assert_eq!(fs::read(&path).expect("it is there"), b"precious");
+        assert!(fs::read_link(&link).is_ok() && fs::read_link(&missing).is_ok());
+    });
+}
+
+pub(super) fn a_unix_socket_goes_with_its_listener<D: SocketDriver>(bench: &mut On<D>) {
+    over_unix(bench, |bench, path| {
+        listen(&mut bench.driver, &path).expect("the path is free");
+        bench.driver.submit(Op::Unlisten { listener: 0 });
+        // A driver may take a moment to let go.
+        bench.settle();
+        assert!(!path.exists(), "it was closed");
+
+        let mut second = D::make(OPTIONS).expect("there is one already");
+        listen(&mut second, &path).expect("the path is free again");
+        drop(second);
+        assert!(!path.exists(), "its driver is gone");
+    });
+}
+
+pub(super) fn a_unix_socket_that_is_not_ours_any_more_stays<D: SocketDriver>(bench: &mut On<D>) {
+    over_unix(bench, |bench, path| {
+        listen(&mut bench.driver, &path).expect("the path is free");
+        fs::remove_file(&path).expect("anybody may do this");
+        let mut successor = D::make(OPTIONS).expect("there is one already");
+        let address = listen(&mut successor, &path).expect("the path is free again");
+        bench.driver.submit(Op::Unlisten { listener: 0 });
+        bench.settle();
+        bench.rig.connect(&address).expect("the successor's file is there");
+
+        fs::remove_file(&path).expect("anybody may do this");
+        fs::write(&path, "precious").expect("the path is free again");
+        drop(successor);
+        assert_eq!(fs::read(&path).expect("it is there"), b"precious");
+    });
+}
+
+/// A read stops short behind a descriptor that was passed, although more has arrived.
+pub(super) fn a_passed_descriptor_does_not_cut_the_stream<D: SocketDriver>(bench: &mut On<D>) {
+    if !cfg!(target_os = "linux") || bench.transport != Transport::Unix {
+        return;
+    }
+    let (mut client, token) = bench.open();
+    bench.settle();
+    assert_eq!(client.send(b"before "), 7);
+    client.send_descriptor(b"with ");
+    assert_eq!(client.send(b"behind"), 6);
+    bench.receive(token, true);
+    bench.promptly("the rest", |bench| bench.of(token).received == b"before with behind");
+    bench.settle();
+}

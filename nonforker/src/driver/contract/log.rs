@@ -1,0 +1,191 @@
+//! What a driver reports, held against the contract: each report by itself, in every case.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    fmt,
+};
+
+use super::READ_MAX;
+use crate::{
+    address::Peer,
+    conn::outbound::Batch,
+    driver::{Completion, ListenerId, Token},
+};
+
+/// What was asked for a token, and what has been reported about it.
+#[derive(Default)]
+pub(super) struct Track {
+    pub(super) received: Vec<u8>,
+    pub(super) urgent: Vec<u8>,
+    pub(super) ended: bool,
+    pub(super) failed: bool,
+    pub(super) send_failed: bool,
+    /// Bytes that the kernel took.
+    pub(super) sent: usize,
+    /// What is left of a batch that came back.
+    pub(super) rest: Option<Batch>,
+    pub(super) closed: bool,
+    /// Bytes that came back with `Closed`.
+    pub(super) unsent: Option<usize>,
+    pub(super) receiving: bool,
+    pub(super) closing: bool,
+    /// Where the bytes in flight are, and how many.
+    in_flight: Option<(*const u8, usize)>,
+    /// The wait that brought the last `Received`.
+    served: usize,
+}
+
+impl Track {
+    pub(super) const fn is_sending(&self) -> bool {
+        self.in_flight.is_some()
+    }
+
+    pub(super) fn send(&mut self, batch: &Batch) {
+        assert!(!self.is_sending(), "a case has one send in flight");
+        self.in_flight = Some((batch.unsent().as_ptr(), batch.unsent().len()));
+    }
+
+    /// A batch comes back: the one that is in flight, and itself, not a copy.
+    fn take_back(&mut self, batch: &Batch) {
+        let back = Some((batch.unsent().as_ptr(), batch.unsent().len()));
+        assert_eq!(self.in_flight.take(), back, "what comes back is what was in flight");
+    }
+
+    fn note_received(&mut self, bytes: &[u8], wait: usize) {
+        assert!(self.receiving, "bytes come only while receiving is on");
+        assert!((1..=READ_MAX).contains(&bytes.len()), "{} bytes", bytes.len());
+        assert!(self.served < wait, "one turn in a wait");
+        self.served = wait;
+        self.received.extend_from_slice(bytes);
+    }
+
+    fn note_end(&mut self) {
+        assert!(self.receiving, "the end comes only while receiving is on");
+        assert!(!self.ended && !self.failed, "there is one end");
+        self.ended = true;
+        self.receiving = false;
+    }
+
+    fn note_sent(&mut self, count: usize, mut batch: Batch) {
+        self.take_back(&batch);
+        assert!((1..=batch.unsent().len()).contains(&count), "{count} bytes sent");
+        batch.advance(count);
+        self.sent += count;
+        self.rest = (!batch.unsent().is_empty()).then_some(batch);
+    }
+
+    fn note_closed(&mut self, unsent: Option<Batch>) {
+        assert!(self.closing, "nobody asked for it to be closed");
+        assert_eq!(self.is_sending(), unsent.is_some(), "the batch comes back once");
+        if let Some(batch) = unsent {
+            self.take_back(&batch);
+            self.unsent = Some(batch.unsent().len());
+        }
+        self.closed = true;
+    }
+}
+
+impl fmt::Display for Track {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { receiving, ended, failed, send_failed, closing, closed, .. } = self;
+        write!(f, "received {}, urgent {}, ", self.received.len(), self.urgent.len())?;
+        write!(f, "sent {}, in flight {:?}; ", self.sent, self.in_flight)?;
+        write!(f, "receiving {receiving}, ended {ended}, failed {failed}, ")?;
+        write!(f, "send failed {send_failed}, closing {closing}, closed {closed}")
+    }
+}
+
+/// Somebody accepted and not yet adopted.
+pub(super) struct Arrival<S> {
+    pub(super) listener: ListenerId,
+    pub(super) socket: S,
+    pub(super) peer: Peer,
+}
+
+/// Everything that was reported.
+pub(super) struct Log<S> {
+    pub(super) tracks: BTreeMap<Token, Track>,
+    pub(super) accepting: Vec<bool>,
+    pub(super) arrivals: VecDeque<Arrival<S>>,
+    pub(super) accept_failures: usize,
+    pub(super) wakes: usize,
+    /// How much was reported, in how many waits.
+    pub(super) reports: usize,
+    pub(super) waits: usize,
+    /// Whether the present wait has had its sleep.
+    pub(super) awake: bool,
+}
+
+impl<S> Log<S> {
+    pub(super) const fn new() -> Self {
+        Self {
+            tracks: BTreeMap::new(),
+            accepting: Vec::new(),
+            arrivals: VecDeque::new(),
+            accept_failures: 0,
+            wakes: 0,
+            reports: 0,
+            waits: 0,
+            awake: false,
+        }
+    }
+
+    /// A wait begins.
+    pub(super) const fn begin(&mut self) {
+        self.waits += 1;
+        self.awake = false;
+    }
+
+    /// Notes a report, unless the contract does not allow it.
+    pub(super) fn note(&mut self, completion: Completion<'_, S>) {
+        let (wait, awake) = (self.waits, self.awake);
+        match completion {
+            Completion::Awake => {
+                assert!(!awake, "a wait sleeps once");
+                self.awake = true;
+                return;
+            }
+            Completion::Accepted { listener, socket, peer } => {
+                assert!(awake, "this was slept for");
+                assert!(self.accepting[listener], "nobody is reported while accepting is off");
+                self.arrivals.push_back(Arrival { listener, socket, peer });
+            }
+            Completion::AcceptFailed { listener, .. } => {
+                assert!(self.accepting[listener], "accepting cannot fail while it is off");
+                self.accepting[listener] = false;
+                self.accept_failures += 1;
+            }
+            Completion::Woken => {
+                assert!(awake, "this was slept for");
+                self.wakes += 1;
+            }
+            Completion::Received { token, bytes } => {
+                assert!(awake, "this was slept for");
+                self.live(token).note_received(bytes, wait);
+            }
+            Completion::EndOfStream { token } => self.live(token).note_end(),
+            Completion::Urgent { token, byte } => self.live(token).urgent.push(byte),
+            Completion::Sent { token, count, batch } => self.live(token).note_sent(count, batch),
+            Completion::SendFailed { token, batch, .. } => {
+                let track = self.live(token);
+                track.take_back(&batch);
+                track.send_failed = true;
+                track.rest = Some(batch);
+            }
+            Completion::Failed { token, error } => {
+                let track = self.live(token);
+                assert!(!track.failed, "a connection breaks once: {error}");
+                track.failed = true;
+                track.receiving = false;
+            }
+            Completion::Closed { token, unsent } => self.live(token).note_closed(unsent),
+        }
+        self.reports += 1;
+    }
+
+    fn live(&mut self, token: Token) -> &mut Track {
+        let track = self.tracks.get_mut(&token).expect("the token was adopted");
+        assert!(!track.closed, "`Closed` is the last word about a token");
+        track
+    }
+}

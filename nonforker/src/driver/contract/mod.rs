@@ -1,0 +1,205 @@
+//! The seam's contract, as cases that every driver has to pass.
+//!
+//! ```text
+//!  Client ──▶ kernel, or simulated network ──▶ Driver ──▶ Bench ──▶ case
+//!  (Rig)                                             (log holds every report against the rules)
+//! ```
+//!
+//! A case is a function over a [`Bench`]: what peers do, what is asked of the driver, and what it
+//! must report. What holds in every case, such as "nothing after `Closed`", is asserted in
+//! [`log`] for every single report. Nothing here knows the engine.
+//!
+//! A new driver is a [`Rig`] and a line at the end of this file. A case is a function in the file
+//! of its subject and its name in the list below.
+
+mod accepting;
+mod bench;
+mod closing;
+mod kernel;
+mod kernel_cases;
+mod log;
+mod receiving;
+mod sending;
+mod waiting;
+
+use std::{
+    fmt,
+    io::{self, Write},
+};
+
+use self::bench::Bench;
+use super::{Driver, Options};
+use crate::address::{Address, Peer};
+
+/// What carries the bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Transport {
+    Tcp,
+    Unix,
+}
+
+/// A driver under test, with a network in which peers can be played.
+trait Rig: Sized {
+    type Driver: Driver;
+    type Client: Client;
+
+    /// The driver's name.
+    const NAME: &'static str;
+    /// Every case is run over each of them.
+    const TRANSPORTS: &'static [Transport];
+
+    /// A network, or `None` if the driver does not exist on this system.
+    fn new(transport: Transport, options: Options) -> Option<(Self, Self::Driver)>;
+
+    /// An address where nobody listens yet.
+    fn address(&mut self) -> Address;
+
+    /// Connects, without waiting to be accepted.
+    fn connect(&mut self, address: &Address) -> io::Result<Self::Client>;
+
+    /// Whether urgent bytes are known on this transport.
+    fn has_urgent(&self) -> bool;
+}
+
+/// A peer. It never waits: time passes only while the driver does.
+trait Client {
+    /// Sends as much of `bytes` as is taken now, and returns how much that was.
+    fn send(&mut self, bytes: &[u8]) -> usize;
+    /// Sends a byte beside the stream. Returns whether it was taken.
+    fn send_urgent(&mut self, byte: u8) -> bool;
+    /// Receives what has arrived.
+    fn receive(&mut self) -> Heard;
+    /// Finishes sending.
+    fn shutdown_write(&mut self);
+    /// Breaks the connection.
+    fn reset(self);
+    /// Closes in order.
+    fn close(self);
+    /// What the other side is to see.
+    fn peer(&self) -> Peer;
+}
+
+/// What a peer received.
+#[derive(Debug, PartialEq, Eq)]
+enum Heard {
+    Nothing,
+    Bytes(Vec<u8>),
+    End,
+    Reset,
+}
+
+/// The most bytes of one `Received` in every case.
+const READ_MAX: usize = 1024;
+
+const OPTIONS: Options = Options { read_max: READ_MAX, backlog: 1024, unix_mode: 0o640 };
+
+/// Runs `case` over every transport of a driver.
+fn run<R: Rig>(case: fn(&mut Bench<R>)) {
+    for &transport in R::TRANSPORTS {
+        match R::new(transport, OPTIONS) {
+            Some((rig, driver)) => case(&mut Bench::new(rig, driver, transport)),
+            None => skip(format_args!("no {} on this system", R::NAME)),
+        }
+    }
+}
+
+/// Says, past the test harness, that something could not be tested here.
+fn skip(why: fmt::Arguments<'_>) {
+    // Where nobody can be told, nobody is told.
+    let _ = writeln!(io::stderr(), "skipped: {why}");
+}
+
+/// `name: rig, cases` makes a module of tests.
+macro_rules! tests {
+    ($name:ident: $rig:ty, $($subject:ident { $($case:ident,)* })*) => {
+        mod $name {
+            $($(
+                #[test]
+                fn $case() {
+                    super::run::<$rig>(super::$subject::$case);
+                }
+            )*)*
+        }
+    };
+}
+
+/// What every driver has to do.
+macro_rules! driver {
+    ($name:ident: $rig:ty) => {
+        tests! {
+            $name: $rig,
+            accepting {
+                an_accepted_connection_has_its_peer_and_can_be_adopted,
+                a_listener_tells_where_it_is,
+                an_address_has_one_listener,
+                each_listener_reports_under_its_own_number,
+                a_dropped_connection_is_refused,
+                while_accepting_is_off_nobody_is_reported,
+                a_crowd_is_accepted_without_sleeping_on_it,
+                a_closed_listener_refuses_and_leaves_connections_alone,
+            }
+            receiving {
+                bytes_arrive_in_order_however_they_are_cut,
+                whoever_has_more_comes_again_without_an_edge,
+                two_floods_take_turns,
+                what_was_sent_before_adoption_arrives,
+                nothing_is_delivered_while_receiving_is_off,
+                receiving_stops_in_the_middle_of_a_flood,
+                the_end_comes_once_and_behind_all_data,
+                an_end_while_receiving_is_off_is_told_when_it_is_on,
+                an_urgent_byte_comes_beside_the_stream,
+                an_urgent_byte_arrives_while_receiving_is_off,
+                a_storm_of_urgent_bytes_passes,
+            }
+            sending {
+                a_buffer_comes_back_when_it_is_sent,
+                a_peer_that_reads_late_gets_everything_exactly,
+                connections_send_and_receive_at_the_same_time,
+                sending_to_a_peer_that_has_gone_fails,
+                a_reset_gives_back_what_was_in_flight,
+                after_shutting_down_we_still_receive,
+            }
+            closing {
+                what_was_sent_before_a_close_arrives,
+                a_close_gives_back_what_was_in_flight,
+                a_close_with_a_reset_is_seen_as_one,
+                a_close_discards_what_was_ready,
+                a_reset_while_receiving_is_told_once,
+                a_reset_is_told_though_nothing_is_asked_for,
+                a_reset_behind_the_end_is_told,
+                a_slot_in_use_again_hears_nothing_of_its_former_owner,
+                five_hundred_peers_leave_at_once,
+                five_hundred_connections_close_at_once,
+            }
+            waiting {
+                a_wait_lasts_as_long_as_it_is_told,
+                who_has_nothing_to_say_lets_it_sleep,
+                a_wake_up_before_the_wait_is_not_lost,
+                a_sink_that_has_work_is_returned_to,
+            }
+        }
+    };
+}
+
+/// What a driver of this system's sockets has to do besides.
+macro_rules! kernel_driver {
+    ($name:ident: $driver:ty, $kernel:ident) => {
+        driver!($name: crate::driver::contract::kernel::Sockets<$driver>);
+        tests! {
+            $kernel: crate::driver::contract::kernel::Sockets<$driver>,
+            kernel_cases {
+                another_thread_ends_a_wait,
+                running_out_of_descriptors_turns_accepting_off,
+                a_unix_socket_has_the_mode_it_is_given,
+                a_stale_unix_socket_is_replaced,
+                a_unix_socket_in_use_is_left_alone,
+                a_file_that_is_no_socket_is_left_alone,
+                a_unix_socket_goes_with_its_listener,
+                a_unix_socket_that_is_not_ours_any_more_stays,
+                a_passed_descriptor_does_not_cut_the_stream,
+            }
+        }
+    };
+}
+
+kernel_driver!(poll: crate::driver::poll::PollDriver, poll_in_the_kernel);

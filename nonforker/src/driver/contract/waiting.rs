@@ -1,0 +1,62 @@
+//! Cases: when a wait sleeps, and what ends it.
+
+use std::time::Duration;
+
+use super::{
+    Rig,
+    bench::{Bench, PATIENCE, QUIET},
+};
+use crate::driver::{Driver, Next};
+
+pub(super) fn a_wait_lasts_as_long_as_it_is_told<R: Rig>(bench: &mut Bench<R>) {
+    let (_client, token) = bench.open();
+    bench.receive(token, true);
+    bench.settle();
+    let told = Duration::from_millis(60);
+    let slept = bench.time_wait(told);
+    assert!((told..told * 10).contains(&slept), "{slept:?} instead of {told:?}");
+    for _ in 0..10 {
+        let slept = bench.time_wait(Duration::ZERO);
+        assert!(slept < told, "{slept:?} instead of no time");
+    }
+}
+
+pub(super) fn who_has_nothing_to_say_lets_it_sleep<R: Rig>(bench: &mut Bench<R>) {
+    let pairs = bench.open_many(20);
+    for &(_, token) in &pairs[..10] {
+        bench.receive(token, true);
+    }
+    bench.settle();
+    for &(_, token) in &pairs[..10] {
+        bench.receive(token, false);
+        bench.receive(token, true);
+    }
+    bench.settle();
+}
+
+pub(super) fn a_wake_up_before_the_wait_is_not_lost<R: Rig>(bench: &mut Bench<R>) {
+    let waker = bench.driver.waker();
+    for times in [1, 1, 5] {
+        let before = bench.log.wakes;
+        for _ in 0..times {
+            waker.clone().wake();
+        }
+        bench.promptly("the wake-up", |bench| bench.log.wakes > before);
+        bench.settle();
+        assert!(bench.log.wakes - before <= times, "one at most for each");
+    }
+}
+
+pub(super) fn a_sink_that_has_work_is_returned_to<R: Rig>(bench: &mut Bench<R>) {
+    let (_client, token) = bench.open();
+    bench.settle();
+    bench.send(token, b"reply");
+    let clock = bench.driver.clock();
+    let before = clock.now();
+    while bench.of(token).is_sending() {
+        bench.wait_wanting(PATIENCE, Next::Return);
+    }
+    let slept = clock.now() - before;
+    assert!(slept < PATIENCE / 2, "slept for {slept:?} though there was work");
+    bench.wait(QUIET);
+}
