@@ -1,10 +1,39 @@
-//! The `nonforker` program.
+//! The `nonforker` program: serves many clients from one process, without writing any code.
+//!
+//! ```text
+//!  flags ──▶ args ◀── config (a file whose keys are the flags)
+//!             │
+//!             ▼
+//!           serve ──▶ handlers ──▶ nonforker::Server
+//!             │  ╲
+//!         signals  log ──▶ sink ──▶ standard error
+//! ```
+//!
+//! And `sim`, which needs none of this: see `sim.rs`.
+//!
+//! Exit status: 0 after a drain, 1 if it could not serve or was ended by a second signal, 2 if it
+//! was asked for something that cannot be.
 
-use nonforker::{Server, codec::Lines};
+mod args;
+mod config;
+mod console;
+mod ending;
+mod handlers;
+mod log;
+mod serve;
+mod signals;
+mod sim;
+mod sink;
+mod values;
 
-fn main() -> nonforker::Result<()> {
-    Server::new()
-        .serve("127.0.0.1:1685", Lines::new(), |conn, line| conn.send(line))
-        .drain_on_signals()
-        .run()
+use std::process::ExitCode;
+
+use args::Task;
+
+fn main() -> ExitCode {
+    let ended = args::from(std::env::args_os()).and_then(|task| match task {
+        Task::Serve(args) => serve::run(&args),
+        Task::Sim(args) => sim::run(&args),
+    });
+    ended.unwrap_or_else(ending::Ending::tell)
 }

@@ -1,0 +1,353 @@
+//! The flags: their names, defaults and help. A configuration file has the same, see `config.rs`.
+
+use std::{
+    error::Error, ffi::OsString, num::NonZeroUsize, ops::Range, path::PathBuf, time::Duration,
+};
+
+use clap::{
+    Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum,
+    error::{ContextKind, ContextValue, ErrorKind},
+};
+use nonforker::Address;
+
+use crate::{
+    config,
+    ending::Ending,
+    handlers::Handler,
+    log::{Format, Level},
+    sim,
+    values::{self, Codec, Timeout},
+};
+
+const EXAMPLES: &str = "\
+Examples:
+  nonforker                                       Echo lines on 127.0.0.1:1685
+  nonforker --listen '[::]:7000' --handler upper  Answer in upper case, to anybody, over IPv6
+  nonforker --listen 127.0.0.1:0                  Let the kernel choose the port, and print it
+  nonforker --listen unix:/tmp/x.sock --unix-mode 0660
+                                                  Serve a Unix socket, to its group as well
+  nonforker --codec 'delimited:\\x1e' --max-frame 1MiB
+                                                  Requests end with a record separator
+  nonforker --idle-timeout 5min --max-connections-per-ip 20
+                                                  Do not let clients stay for nothing
+  nonforker --config nonforker.toml --log debug   Flags win over the file
+
+Try it:     nc 127.0.0.1 1685
+End it:     SIGTERM or Ctrl-C answers what has arrived; a second one ends it at once
+
+A configuration file is TOML. Its keys are the long flags without the dashes:
+  listen = [\"127.0.0.1:1685\", \"unix:/run/nonforker.sock\"]
+  handler = \"upper\"
+  max-frame = \"1MiB\"
+  idle-timeout = \"5min\"
+
+Exit status: 0 after a drain, 1 if it could not serve or was cut short, 2 if a flag or a setting
+is wrong.";
+
+/// Serve many clients from one process: no fork, and no thread per client.
+///
+/// Three things are chosen: the address, the codec (where one request ends and the next begins), and
+/// the handler (what the reply is). Everything else has a default.
+#[derive(Debug, Parser)]
+#[command(
+    name = "nonforker",
+    version,
+    args_conflicts_with_subcommands = true,
+    max_term_width = 100
+)]
+#[command(after_help = "More, with examples: --help", after_long_help = EXAMPLES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    serve: ServeArgs,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve; this is what happens without a command, too
+    #[command(after_help = "More, with examples: --help", after_long_help = EXAMPLES)]
+    Serve(Box<ServeArgs>),
+    /// Run the server's own tests on a simulated network, for as many seeds as you like
+    ///
+    /// Each seed is a network of its own, with faults of its own. After every turn of the server
+    /// it is checked that nothing is forgotten, and in the end that everybody got what was due to
+    /// them. A seed that fails is printed with the last events and the line that replays it.
+    #[command(after_long_help = SIM_EXAMPLES)]
+    Sim(SimArgs),
+}
+
+const SIM_EXAMPLES: &str = "\
+Examples:
+  nonforker sim                                    A quick check
+  nonforker sim --seeds 0..1000000                 A long one
+  nonforker sim --scenario drain --seeds 17        One seed of one scenario, as a failure says
+  nonforker sim --list                             What there is";
+
+/// What to simulate.
+#[derive(Debug, Args)]
+pub(crate) struct SimArgs {
+    /// Seeds to run: A..B, B not included, or one
+    #[arg(long, value_name = "A..B", default_value = "0..10000", value_parser = sim::seeds)]
+    pub(crate) seeds: Range<u64>,
+
+    /// Threads that run them [default: one for each processor]
+    #[arg(long, value_name = "N", value_parser = values::count)]
+    pub(crate) jobs: Option<NonZeroUsize>,
+
+    /// A scenario to run; give it several times for several [default: all]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) scenario: Vec<String>,
+
+    /// Print the scenarios and what they test
+    #[arg(long)]
+    pub(crate) list: bool,
+}
+
+/// What the program is to do.
+pub(crate) enum Task {
+    Serve(Box<ServeArgs>),
+    Sim(SimArgs),
+}
+
+/// What to serve, and within which limits.
+#[derive(Debug, Args)]
+pub(crate) struct ServeArgs {
+    #[command(flatten, next_help_heading = "What to serve")]
+    pub(crate) service: ServiceArgs,
+    #[command(flatten, next_help_heading = "Limits")]
+    pub(crate) limits: LimitArgs,
+    #[command(flatten, next_help_heading = "Timeouts")]
+    pub(crate) timeouts: TimeoutArgs,
+    #[command(flatten, next_help_heading = "The program")]
+    pub(crate) program: ProgramArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ServiceArgs {
+    /// Where to listen: IP:PORT or unix:PATH
+    ///
+    /// Give it several times to listen at several addresses. Names are not resolved. With port 0
+    /// the kernel chooses a free one, which is printed. An IPv6 address is in brackets, and does
+    /// not include IPv4.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:1685")]
+    pub(crate) listen: Vec<Address>,
+
+    /// Permissions of a Unix socket's file, in octal
+    ///
+    /// 0600 lets in its owner only, 0660 its group as well, 0666 everybody.
+    #[arg(long, value_name = "OCTAL", default_value = "0600", value_parser = values::mode)]
+    pub(crate) unix_mode: u32,
+
+    /// What the reply to a request is
+    #[arg(long, value_enum, default_value_t = Handler::Echo)]
+    pub(crate) handler: Handler,
+
+    /// Where a request ends: lines, crlf, strict-crlf, delimited:STRING or raw
+    ///
+    /// lines:       at a line feed; a carriage return before it is data.
+    /// crlf:        at a line feed, with or without a carriage return; replies end with both.
+    /// strict-crlf: at both; a line feed alone ends the connection.
+    /// delimited:STRING: at these bytes; \r, \n, \t, \0, \\ and \xHH are one byte each.
+    /// raw:         nowhere; whatever has arrived is a request.
+    /// A reply ends like a request.
+    #[arg(long, value_name = "CODEC", default_value = "lines", verbatim_doc_comment)]
+    pub(crate) codec: Codec,
+
+    /// Bytes a request may have, its end not counted; who sends more is disconnected
+    #[arg(long, value_name = "SIZE", default_value = "64KiB", value_parser = values::some_size)]
+    pub(crate) max_frame: usize,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LimitArgs {
+    /// Connections at a time; more wait in the kernel [default: the descriptor limit less 32]
+    ///
+    /// The soft limit of descriptors is raised to the hard one at the start.
+    #[arg(long, value_name = "N", value_parser = values::count)]
+    pub(crate) max_connections: Option<NonZeroUsize>,
+
+    /// Connections at a time from one IP address; more are refused [default: no such limit]
+    #[arg(long, value_name = "N", value_parser = values::count)]
+    pub(crate) max_connections_per_ip: Option<NonZeroUsize>,
+
+    /// Bytes queued for a client above which its requests wait and it is not read any more
+    #[arg(long, value_name = "SIZE", default_value = "64KiB", value_parser = values::size)]
+    pub(crate) high_watermark: usize,
+
+    /// Bytes queued for a client at which it goes on; at most the high watermark
+    #[arg(long, value_name = "SIZE", default_value = "16KiB", value_parser = values::size)]
+    pub(crate) low_watermark: usize,
+
+    /// Bytes above the high watermark that others may push at a client before it is closed
+    #[arg(long, value_name = "SIZE", default_value = "1MiB", value_parser = values::size)]
+    pub(crate) output_cap: usize,
+
+    /// Bytes that the buffers of all clients may take [default: a quarter of the memory]
+    ///
+    /// From 80 % on nothing more is read, from 90 % on nobody is accepted, and beyond it the
+    /// client that holds the most is disconnected. The memory is the machine's, or its cgroup's.
+    #[arg(long, value_name = "SIZE", value_parser = values::some_size)]
+    pub(crate) memory_budget: Option<usize>,
+
+    /// Bytes read from one client before all the others had their turn
+    #[arg(long, value_name = "SIZE", default_value = "64KiB", value_parser = values::some_size)]
+    pub(crate) read_per_turn: usize,
+
+    /// Requests of one client that are handled before all the others had their turn
+    #[arg(long, value_name = "N", default_value = "1024", value_parser = values::count)]
+    pub(crate) frames_per_turn: NonZeroUsize,
+
+    /// Connections that may wait in the kernel to be accepted
+    ///
+    /// The kernel has a limit of its own: net.core.somaxconn on Linux.
+    #[arg(long, value_name = "N", default_value = "1024", value_parser = values::backlog)]
+    pub(crate) backlog: u16,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TimeoutArgs {
+    /// How long a client may be silent, as in 5min, or off
+    #[arg(long, value_name = "DURATION", default_value = "off", value_parser = values::timeout)]
+    pub(crate) idle_timeout: Timeout,
+
+    /// How long a request may take from its first byte to its last, or off
+    ///
+    /// Against clients that send a byte a minute to hold a connection.
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = values::timeout)]
+    pub(crate) frame_timeout: Timeout,
+
+    /// How long a client may take nothing of what is queued for it, or off
+    ///
+    /// A slow but steady download is not cut off.
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = values::timeout)]
+    pub(crate) write_timeout: Timeout,
+
+    /// How long the end may take before what is left is cut off, or off
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = values::patience)]
+    pub(crate) drain_timeout: Timeout,
+
+    /// How long the handler may take before a warning names its client, or off
+    #[arg(long, value_name = "DURATION", default_value = "100ms", value_parser = values::timeout)]
+    pub(crate) slow_handler: Timeout,
+
+    /// How long a closed connection waits for its client to close, too
+    ///
+    /// So the last reply is not destroyed by a reset. For a client that sends nothing meanwhile it
+    /// is a fifth of this.
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = values::duration)]
+    pub(crate) linger_timeout: Duration,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ProgramArgs {
+    /// What is logged to standard error, besides what is more severe [default: info]
+    #[arg(long, value_name = "LEVEL", value_enum)]
+    log: Option<Level>,
+
+    /// How it is logged: text for people, json for machines (one object a line)
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = Format::Text)]
+    pub(crate) log_format: Format,
+
+    /// Print nothing to standard output and log errors only, unless --log says otherwise
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+
+    /// A TOML file with settings; its keys are the long flags without the dashes
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    /// How the kernel is asked: poll is epoll or kqueue, uring is io_uring, auto the best there is
+    #[arg(long, value_enum, default_value_t = Driver::Auto)]
+    pub(crate) driver: Driver,
+}
+
+impl ProgramArgs {
+    /// What to log.
+    pub(crate) fn level(&self) -> Level {
+        self.log.unwrap_or(if self.quiet { Level::Error } else { Level::Info })
+    }
+}
+
+/// Which driver does the I/O.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Driver {
+    /// The best there is on this system
+    Auto,
+    /// Readiness: epoll on Linux, kqueue on the BSDs and macOS
+    Poll,
+    /// Completions: io_uring, on Linux 6.1 or newer
+    Uring,
+}
+
+/// The settings from the command line and, where one is named there, from a configuration file.
+pub(crate) fn from(line: impl IntoIterator<Item = OsString>) -> Result<Task, Ending> {
+    let line: Vec<OsString> = line.into_iter().collect();
+    let task = parse(Cli::command(), &line)?;
+    match &task {
+        // What the file says takes the place of the defaults, so that flags win over it.
+        Task::Serve(args) => match &args.program.config {
+            Some(path) => parse(config::apply(path, Cli::command())?, &line),
+            None => Ok(task),
+        },
+        Task::Sim(_) => Ok(task),
+    }
+}
+
+fn parse(command: clap::Command, line: &[OsString]) -> Result<Task, Ending> {
+    let parsed = command.try_get_matches_from(line);
+    match parsed.and_then(|matches| Cli::from_arg_matches(&matches)) {
+        Ok(Cli { command: None, serve }) => Ok(Task::Serve(Box::new(serve))),
+        Ok(Cli { command: Some(Command::Serve(args)), .. }) => Ok(Task::Serve(args)),
+        Ok(Cli { command: Some(Command::Sim(args)), .. }) => Ok(Task::Sim(args)),
+        Err(error)
+            if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) =>
+        {
+            // If this fails, whoever asked has gone.
+            let _ = error.print();
+            Err(Ending::Answered)
+        }
+        Err(error) => Err(Ending::Usage(complaint(&error))),
+    }
+}
+
+/// What is wrong, in one line: with the flag, and the value if that is what is wrong.
+pub(crate) fn complaint(error: &clap::Error) -> String {
+    if let (Some(ContextValue::String(flag)), Some(cause)) =
+        (error.get(ContextKind::InvalidArg), error.source())
+    {
+        return format!("{}: {cause}", flag.split(' ').next().unwrap_or(flag));
+    }
+    let text = error.render().to_string();
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    let lines = lines.take_while(|line| !line.starts_with("Usage:"));
+    let mut complaint = String::new();
+    for line in lines.filter(|line| !line.starts_with("For more information")) {
+        match (line.strip_prefix("error: "), line.strip_prefix("tip: ")) {
+            (Some(what), _) => complaint.push_str(what),
+            (_, Some(tip)) => complaint.push_str(&format!("; {tip}")),
+            _ => complaint.push_str(&format!(" {line}")),
+        }
+    }
+    complaint + "; see nonforker --help"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_flags_do_not_contradict_each_other() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn without_a_flag_the_limits_are_those_of_the_library() {
+        let Ok(Task::Serve(args)) = from(["nonforker".into()]) else {
+            panic!("without a flag it serves");
+        };
+        let limits = crate::serve::limits(&args);
+        assert_eq!(format!("{limits:?}"), format!("{:?}", nonforker::Limits::new()));
+        assert_eq!(args.service.max_frame, nonforker::codec::DEFAULT_FRAME_MAX);
+    }
+}

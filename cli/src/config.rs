@@ -1,0 +1,90 @@
+//! The configuration file: TOML whose keys are the long flags without their dashes.
+//!
+//! What it says takes the place of the flags' defaults. So every flag is a key, flags win over the
+//! file, and a value means the same in both.
+
+use std::{fs::File, io::Read, path::Path};
+
+use clap::{Command, builder::OsStr, error::ContextKind};
+use toml::{Table, Value};
+
+use crate::{args::complaint, ending::Ending};
+
+/// The most bytes of a configuration file.
+const FILE_MAX: u64 = 1024 * 1024;
+
+/// Keys that are flags and make no sense in a file.
+const NOT_KEYS: [&str; 3] = ["config", "help", "version"];
+
+/// Returns `command` with the settings of the file at `path` for its defaults.
+pub(crate) fn apply(path: &Path, mut command: Command) -> Result<Command, Ending> {
+    let usage = |what: String| Ending::Usage(format!("{}: {what}", path.display()));
+    for (key, value) in read(path).map_err(usage)? {
+        let texts = texts(&value).map_err(|what| usage(format!("{key}: {what}")))?;
+        check(&command, &key, &texts).map_err(usage)?;
+        let set = |command: Command| {
+            let defaults = texts.iter().map(OsStr::from);
+            command.mut_arg(key.replace('-', "_"), |arg| arg.default_values(defaults))
+        };
+        command = set(command).mut_subcommand("serve", set);
+    }
+    Ok(command)
+}
+
+fn read(path: &Path) -> Result<Table, String> {
+    let mut text = String::new();
+    let read = File::open(path).and_then(|file| file.take(FILE_MAX + 1).read_to_string(&mut text));
+    let bytes = read.map_err(|error| format!("cannot read it: {error}"))?;
+    if bytes as u64 > FILE_MAX {
+        return Err(format!("too long for a configuration file: more than {FILE_MAX} bytes"));
+    }
+    text.parse().map_err(|error: toml::de::Error| {
+        let at = error.span().map_or(0, |span| span.start).min(text.len());
+        let line = 1 + text.bytes().take(at).filter(|&byte| byte == b'\n').count();
+        format!("line {line}: {}", error.message().replace('\n', ", "))
+    })
+}
+
+/// A value as a flag would have it; several for a flag that can be given several times.
+fn texts(value: &Value) -> Result<Vec<String>, &'static str> {
+    match value {
+        Value::String(text) => Ok(vec![text.clone()]),
+        Value::Integer(number) => Ok(vec![number.to_string()]),
+        Value::Boolean(is_on) => Ok(vec![is_on.to_string()]),
+        Value::Array(values) if values.is_empty() => Err("the list is empty"),
+        Value::Array(values) if !values.iter().any(Value::is_array) => {
+            Ok(values.iter().map(texts).collect::<Result<Vec<_>, _>>()?.concat())
+        }
+        Value::Array(_) | Value::Table(_) | Value::Float(_) | Value::Datetime(_) => {
+            Err("write a text in quotes, such as \"64KiB\" or \"30s\", a whole number, or a list")
+        }
+    }
+}
+
+/// Says what is wrong with a setting, by what would be wrong with the flag.
+fn check(command: &Command, key: &str, texts: &[String]) -> Result<(), String> {
+    let flag =
+        command.get_arguments().find(|arg| arg.get_long() == Some(key) && !NOT_KEYS.contains(&key));
+    let is_switch = flag.is_some_and(|flag| !flag.get_action().takes_values());
+    let mut line = vec!["nonforker".to_owned()];
+    match texts {
+        _ if flag.is_none() && NOT_KEYS.contains(&key) => {
+            return Err(format!("{key}: this goes on the command line"));
+        }
+        [text] if is_switch && ["true", "false"].contains(&text.as_str()) => {}
+        _ if is_switch => return Err(format!("{key}: write true or false")),
+        _ => line.extend(texts.iter().map(|text| format!("--{key}={text}"))),
+    }
+    let Err(error) = command.clone().try_get_matches_from(line) else { return Ok(()) };
+    if flag.is_some() {
+        return Err(format!(
+            "{key}: {}",
+            complaint(&error).trim_start_matches(&format!("--{key}: "))
+        ));
+    }
+    let similar = error
+        .get(ContextKind::SuggestedArg)
+        .map(|similar| format!("there is {}", similar.to_string().trim_start_matches('-')));
+    let hint = similar.unwrap_or_else(|| "the keys are the long flags in nonforker --help".into());
+    Err(format!("unknown key {key:?}; {hint}"))
+}

@@ -1,0 +1,122 @@
+//! `nonforker serve`: puts the server together from the settings, says where it listens, runs it.
+
+use std::{
+    io::{self, IsTerminal},
+    num::NonZeroUsize,
+    process::ExitCode,
+    time::Duration,
+};
+
+use nonforker::{
+    Address, DriverKind, Limits, Server,
+    codec::{Delimited, Lines, Raw},
+};
+
+use crate::{
+    args::{Driver, ServeArgs, ServiceArgs},
+    console,
+    ending::Ending,
+    log::Log,
+    signals::Signals,
+    values::Codec,
+};
+
+/// Serves until a signal ends it.
+pub(crate) fn run(args: &ServeArgs) -> Result<ExitCode, Ending> {
+    let _log = Log::start(args.program.level(), args.program.log_format)?;
+    if let Err(error) = nonforker::raise_descriptor_limit() {
+        tracing::warn!("cannot raise the limit of descriptors: {error}");
+    }
+    // From here on no signal leaves the file of a Unix socket behind.
+    let signals = Signals::take_over()?;
+    let server = server(args)?.bind()?;
+    let handle = server.handle();
+    let cut_short = signals.obey(server.handle())?;
+    if !args.program.quiet {
+        announce(server.addresses(), &args.service.codec);
+    }
+    server.run()?;
+    let stats = handle.stats();
+    tracing::info!(connections = stats.accepted, requests = stats.frames, "ended");
+    Ok(ExitCode::from(u8::from(cut_short.get())))
+}
+
+fn server(args: &ServeArgs) -> Result<Server, Ending> {
+    let service = &args.service;
+    let driver = match args.program.driver {
+        Driver::Auto => DriverKind::Auto,
+        Driver::Poll => DriverKind::Poll,
+        Driver::Uring => DriverKind::Uring,
+    };
+    let server = Server::new().limits(limits(args)).unix_mode(service.unix_mode).driver(driver);
+    let Some((first, more)) = service.listen.split_first() else {
+        return Err(nonforker::Error::NothingToServe.into());
+    };
+    let server = with_codec(server, service, first.clone())?;
+    Ok(more.iter().cloned().fold(server, Server::also_on))
+}
+
+fn with_codec(server: Server, service: &ServiceArgs, at: Address) -> Result<Server, Ending> {
+    let max = service.max_frame;
+    let handler = service.handler;
+    let lines = Lines::with_max(max);
+    Ok(match &service.codec {
+        Codec::Lines => handler.serve(server, at, lines),
+        Codec::Crlf => handler.serve(server, at, lines.crlf()),
+        Codec::StrictCrlf => handler.serve(server, at, lines.strict_crlf()),
+        Codec::Raw => handler.serve(server, at, Raw::with_max(max)),
+        Codec::Delimited(delimiter) => {
+            let codec = Delimited::with_max(delimiter, max);
+            handler.serve(server, at, codec.map_err(|error| Ending::Usage(error.to_string()))?)
+        }
+    })
+}
+
+/// The limits that the settings ask for.
+pub(crate) fn limits(args: &ServeArgs) -> Limits {
+    let (limits, timeouts) = (&args.limits, &args.timeouts);
+    Limits::new()
+        .max_connections(limits.max_connections.map(NonZeroUsize::get))
+        .max_connections_per_ip(limits.max_connections_per_ip.map(NonZeroUsize::get))
+        .high_watermark(limits.high_watermark)
+        .low_watermark(limits.low_watermark)
+        .output_cap(limits.output_cap)
+        .memory_budget(limits.memory_budget)
+        .read_per_turn(limits.read_per_turn)
+        .frames_per_turn(limits.frames_per_turn.get())
+        .backlog(limits.backlog)
+        .idle_timeout(timeouts.idle_timeout.0)
+        .frame_timeout(timeouts.frame_timeout.0)
+        .write_timeout(timeouts.write_timeout.0)
+        .drain_timeout(timeouts.drain_timeout.0.unwrap_or(Duration::MAX))
+        .linger_timeout(timeouts.linger_timeout)
+        .slow_handler(timeouts.slow_handler.0)
+}
+
+/// Says where it listens: one line for each address, and to a person how to try it.
+fn announce(addresses: &[Address], codec: &Codec) {
+    let mut text = String::new();
+    for address in addresses {
+        let address = console::one_line(&address.to_string());
+        text.push_str(&format!("listening on {address}\n"));
+    }
+    if let Some(first) = addresses.first()
+        && io::stdout().is_terminal()
+    {
+        let client = match first {
+            Address::Tcp(address) => {
+                let ip = match (address.ip().is_unspecified(), address.is_ipv6()) {
+                    (true, false) => "127.0.0.1".into(),
+                    (true, true) => "::1".into(),
+                    _ => address.ip().to_string(),
+                };
+                format!("{ip} {}", address.port())
+            }
+            other => format!("-U {}", other.to_string().trim_start_matches("unix:")),
+        };
+        let options = if *codec == Codec::StrictCrlf { "-C " } else { "" };
+        let client = console::one_line(&client);
+        text.push_str(&format!("try it: nc {options}{client}      end it: Ctrl-C\n"));
+    }
+    console::print(io::stdout(), &text);
+}

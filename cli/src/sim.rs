@@ -1,0 +1,206 @@
+//! `nonforker sim`: runs the engine's own scenarios on the simulated network, for as many seeds as
+//! asked for, on every core, until one fails.
+
+use std::{
+    io::{self, IsTerminal},
+    num::NonZeroUsize,
+    ops::Range,
+    panic,
+    process::ExitCode,
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use nonforker::sim::{Failure, Scenario};
+
+use crate::{args::SimArgs, console, ending::Ending};
+
+/// How many seeds a thread takes at a time.
+const BATCH: u64 = 50;
+
+/// What all threads share.
+struct Sweep {
+    seeds: Range<u64>,
+    scenarios: Vec<Scenario>,
+    next: AtomicU64,
+    stop: AtomicBool,
+    frames: AtomicU64,
+    virtual_millis: AtomicU64,
+    failure: Mutex<Option<(Scenario, Failure)>>,
+    progress: ProgressBar,
+}
+
+/// Sweeps the seeds.
+pub(crate) fn run(args: &SimArgs) -> Result<ExitCode, Ending> {
+    if args.list {
+        return Ok(list());
+    }
+    let sweep = Sweep {
+        seeds: args.seeds.clone(),
+        scenarios: chosen(&args.scenario)?,
+        next: AtomicU64::new(args.seeds.start),
+        stop: AtomicBool::new(false),
+        frames: AtomicU64::new(0),
+        virtual_millis: AtomicU64::new(0),
+        failure: Mutex::new(None),
+        progress: progress(&args.seeds),
+    };
+    // A failing seed is told by us, once, with how to replay it.
+    panic::set_hook(Box::new(|_| ()));
+    let jobs = args.jobs.map_or_else(
+        || thread::available_parallelism().map_or(1, NonZeroUsize::get),
+        NonZeroUsize::get,
+    );
+    let began = now();
+    thread::scope(|scope| {
+        for _ in 0..jobs {
+            scope.spawn(|| sweep.work());
+        }
+    });
+    sweep.progress.finish_and_clear();
+    Ok(sweep.tell(now().duration_since(began)))
+}
+
+fn list() -> ExitCode {
+    let lines =
+        Scenario::ALL.map(|scenario| format!("{:<10} {}\n", scenario.name(), scenario.about()));
+    console::print(io::stdout(), &lines.concat());
+    ExitCode::SUCCESS
+}
+
+/// The scenarios of these names, or all.
+fn chosen(names: &[String]) -> Result<Vec<Scenario>, Ending> {
+    if names.is_empty() {
+        return Ok(Scenario::ALL.to_vec());
+    }
+    let find = |name: &String| {
+        let found = Scenario::ALL.into_iter().find(|scenario| scenario.name() == name);
+        found.ok_or_else(|| {
+            let all = Scenario::ALL.map(|scenario| scenario.name()).join(", ");
+            Ending::Usage(format!("there is no scenario {name:?}; there are {all}"))
+        })
+    };
+    names.iter().map(find).collect()
+}
+
+fn progress(seeds: &Range<u64>) -> ProgressBar {
+    let bar = ProgressBar::new(seeds.end - seeds.start);
+    let template = "{bar:30} {pos}/{len} seeds, {per_sec}, {eta} left{msg}";
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style);
+    }
+    bar
+}
+
+impl Sweep {
+    fn work(&self) {
+        while !self.stop.load(Relaxed) {
+            let first = self.next.fetch_add(BATCH, Relaxed);
+            if first >= self.seeds.end {
+                return;
+            }
+            let batch = first..self.seeds.end.min(first + BATCH);
+            for seed in batch {
+                self.run_seed(seed);
+            }
+        }
+    }
+
+    fn run_seed(&self, seed: u64) {
+        for scenario in &self.scenarios {
+            match scenario.run_one(seed) {
+                Ok(run) => {
+                    let millis = u64::try_from(run.time.as_millis()).unwrap_or(u64::MAX);
+                    self.frames.fetch_add(run.stats.frames, Relaxed);
+                    self.virtual_millis.fetch_add(millis, Relaxed);
+                }
+                Err(failure) => self.fail(*scenario, failure),
+            }
+        }
+        self.progress.inc(1);
+    }
+
+    /// The first seed that fails ends the sweep.
+    fn fail(&self, scenario: Scenario, failure: Failure) {
+        if self.stop.swap(true, Relaxed) {
+            return;
+        }
+        self.progress.set_message(", one failed: looking for the fewest faults");
+        let smallest = scenario.minimise(failure);
+        if let Ok(mut place) = self.failure.lock() {
+            *place = Some((scenario, smallest));
+        }
+    }
+
+    /// Says what came of it.
+    fn tell(&self, took: Duration) -> ExitCode {
+        let failure = self.failure.lock().map(|mut failure| failure.take()).unwrap_or_default();
+        let seeds = self.next.load(Relaxed).min(self.seeds.end) - self.seeds.start;
+        let rate = seeds as f64 / took.as_secs_f64().max(1e-9);
+        let simulated = Duration::from_millis(self.virtual_millis.load(Relaxed));
+        let summary = format!(
+            "{seeds} seeds of {} scenarios in {}: {rate:.0} seeds/s, {} requests, {} of virtual time\n",
+            self.scenarios.len(),
+            humantime::format_duration(Duration::from_millis(
+                u64::try_from(took.as_millis()).unwrap_or(u64::MAX)
+            )),
+            self.frames.load(Relaxed),
+            humantime::format_duration(Duration::from_secs(simulated.as_secs())),
+        );
+        let Some((scenario, failure)) = failure else {
+            console::print(io::stdout(), &format!("{summary}all as it has to be\n"));
+            return ExitCode::SUCCESS;
+        };
+        let red = if io::stdout().is_terminal() { ("\x1b[31m", "\x1b[0m") } else { ("", "") };
+        let text = format!(
+            "{failure}\n{}failed: {}{}: {}\nreplay: nonforker sim --scenario {} --seeds {}\n{summary}",
+            red.0,
+            scenario.name(),
+            red.1,
+            scenario.about(),
+            scenario.name(),
+            failure.seed(),
+        );
+        console::print(io::stdout(), &text);
+        ExitCode::FAILURE
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "how long a sweep takes is real time")]
+fn now() -> Instant {
+    Instant::now()
+}
+
+/// Seeds as text: `A..B`, the last not included, or one seed.
+pub(crate) fn seeds(text: &str) -> Result<Range<u64>, String> {
+    let number = |part: &str| part.trim().replace('_', "").parse::<u64>();
+    let range = match text.split_once("..") {
+        Some((first, last)) => number(first).and_then(|first| Ok(first..number(last)?)),
+        None => number(text).map(|seed| seed..seed.saturating_add(1)),
+    };
+    match range {
+        Ok(range) if range.is_empty() => Err("the range is empty: write 0..1000".to_owned()),
+        Ok(range) => Ok(range),
+        Err(_) => Err("write a range such as 0..1000000, or one seed".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::seeds;
+
+    #[test]
+    fn seeds_are_a_range_or_one() {
+        assert_eq!(seeds("5..8"), Ok(5..8));
+        assert_eq!(seeds("0..1_000_000"), Ok(0..1_000_000));
+        assert_eq!(seeds("7"), Ok(7..8));
+        for wrong in ["", "8..5", "5..5", "a..b", "..", "-1"] {
+            assert!(seeds(wrong).is_err(), "{wrong}");
+        }
+    }
+}

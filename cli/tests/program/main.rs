@@ -1,0 +1,20 @@
+//! The program as its users meet it: a process with flags, sockets, signals and broken terminals.
+//!
+//! Every test starts processes of its own, on ports that the kernel chooses, and ends them by
+//! their ids. What is waited for is bounded by [`support::PATIENCE`], far above what it takes.
+
+#![expect(clippy::disallowed_methods, reason = "tests wait for other processes, in real time")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "that is how a test fails")]
+#![expect(clippy::print_stderr, reason = "a test that is skipped says so")]
+
+mod clients;
+mod config;
+mod conversations;
+mod environment;
+mod errors;
+mod help;
+mod signals;
+mod sim;
+mod stderr;
+mod support;
+mod unix;
