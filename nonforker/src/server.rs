@@ -1,25 +1,22 @@
 //! Putting a server together, running it, ending it.
 
-use std::{cell::RefCell, fmt, io, io::ErrorKind, rc::Rc, sync::Arc};
+use std::{cell::RefCell, fmt, io, io::ErrorKind, rc::Rc};
 
+#[cfg(target_os = "linux")]
+use crate::driver::uring::UringDriver;
 use crate::{
     address::{Address, AddressError},
     codec::Codec,
     config::Limits,
     context::Conn,
     driver::{
-        Driver, Options, Waker,
+        Driver, Options,
         poll::PollDriver,
         sim::{SimDriver, world::World},
     },
-    engine::{
-        Engine, Services,
-        core::ServiceId,
-        drain::Request,
-        service::Typed,
-        stats::{Counters, Stats},
-    },
+    engine::{Engine, Services, core::ServiceId, service::Typed},
     error::{Error, Result},
+    handle::Handle,
     handler::{FrameFn, Handler, IntoOutcome},
 };
 
@@ -70,11 +67,16 @@ pub struct Server {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DriverKind {
-    /// The best there is on this system.
+    /// The best there is on this system: [`Poll`](Self::Poll), for now.
     #[default]
     Auto,
     /// Readiness: epoll on Linux, kqueue on the BSDs and macOS.
     Poll,
+    /// Completions: io_uring, on Linux 6.1 or newer, where it is not forbidden.
+    ///
+    /// Urgent bytes do not reach [`Handler::urgent`](crate::Handler::urgent) reliably here: the
+    /// kernel's own receiving skips them. They never get into the stream.
+    Uring,
 }
 
 impl Default for Server {
@@ -182,22 +184,36 @@ impl Server {
     ///
     /// [`Error::Address`] and [`Error::Listen`] for the first address that cannot be served,
     /// [`Error::Limits`] if limits contradict each other, [`Error::NothingToServe`] if there is
-    /// no address, [`Error::Driver`] if the kernel gives no event queue.
+    /// no address, [`Error::Driver`] if the kernel gives no event queue, [`Error::NoUring`] if
+    /// io_uring was asked for and cannot be used.
     pub fn bind(self) -> Result<Bound> {
-        let driver = match self.driver {
-            DriverKind::Auto | DriverKind::Poll => PollDriver::new,
-        };
+        match self.driver {
+            DriverKind::Auto | DriverKind::Poll => {
+                self.bind_with(|options| PollDriver::new(options).map_err(Error::Driver))
+            }
+            #[cfg(target_os = "linux")]
+            DriverKind::Uring => {
+                self.bind_with(|options| UringDriver::new(options).map_err(Error::NoUring))
+            }
+            #[cfg(not(target_os = "linux"))]
+            DriverKind::Uring => Err(Error::NoUring(ErrorKind::Unsupported.into())),
+        }
+    }
+
+    fn bind_with<D: Driver + 'static>(
+        self,
+        driver: impl FnOnce(Options) -> Result<D>,
+    ) -> Result<Bound> {
         #[cfg(feature = "signals")]
         let drain_on_signals = self.drain_on_signals;
-        let (engine, addresses) =
-            self.assemble(|options| driver(options).map_err(Error::Driver))?;
+        let (engine, addresses) = self.assemble(driver)?;
         let (request, waker, counters) = engine.remote();
-        let handle = Handle { request, waker, counters };
+        let handle = Handle::new(request, waker, counters);
         #[cfg(feature = "signals")]
         if drain_on_signals {
-            signals::watch(handle.clone()).map_err(Error::Signals)?;
+            crate::handle::signals::watch(handle.clone()).map_err(Error::Signals)?;
         }
-        Ok(Bound { engine, addresses, handle })
+        Ok(Bound { engine: Box::new(engine), addresses, handle })
     }
 
     /// Puts the engine together over any driver.
@@ -245,9 +261,17 @@ impl Server {
     }
 }
 
+/// Whether a Unix socket's place is taken by something else.
+fn is_other_file(address: &Address) -> bool {
+    use std::os::unix::fs::FileTypeExt;
+    let Address::Unix(path) = address else { return false };
+    std::fs::symlink_metadata(path).is_ok_and(|file| !file.file_type().is_socket())
+}
+
 /// Says what to do about an address at which we cannot listen.
 fn listen_error(address: Address, source: io::Error) -> Error {
     let hint = match source.kind() {
+        ErrorKind::AddrInUse if is_other_file(&address) => "there is a file that is not a socket",
         ErrorKind::AddrInUse => "it is in use; stop the other server or choose another address",
         ErrorKind::PermissionDenied => match address {
             Address::Unix(_) => "no permission; choose a directory you may write to",
@@ -260,9 +284,20 @@ fn listen_error(address: Address, source: io::Error) -> Error {
     Error::Listen { address, hint: hint.to_owned(), source }
 }
 
+/// An engine over some driver.
+trait Run {
+    fn run(&mut self) -> io::Result<()>;
+}
+
+impl<D: Driver> Run for Engine<D> {
+    fn run(&mut self) -> io::Result<()> {
+        Self::run(self)
+    }
+}
+
 /// A server whose listeners are open.
 pub struct Bound {
-    engine: Engine<PollDriver>,
+    engine: Box<dyn Run>,
     addresses: Vec<Address>,
     handle: Handle,
 }
@@ -317,67 +352,5 @@ impl Bound {
     /// ```
     pub fn run(mut self) -> Result<()> {
         self.engine.run().map_err(Error::Driver)
-    }
-}
-
-/// Ends a server, and tells its counters, from any thread.
-#[derive(Clone)]
-pub struct Handle {
-    request: Arc<Request>,
-    waker: Waker,
-    counters: Arc<Counters>,
-}
-
-impl fmt::Debug for Handle {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Handle").field("stats", &self.stats()).finish_non_exhaustive()
-    }
-}
-
-impl Handle {
-    /// Takes nothing new, answers what has arrived, closes everybody and ends the server.
-    ///
-    /// Returns at once. What is not done within
-    /// [`Limits::drain_timeout`](crate::Limits::drain_timeout) is cut off.
-    pub fn drain(&self) {
-        self.request.drain();
-        self.waker.wake();
-    }
-
-    /// Cuts every connection off and ends the server.
-    pub fn stop(&self) {
-        self.request.stop();
-        self.waker.wake();
-    }
-
-    /// What the server has counted so far.
-    #[must_use]
-    pub fn stats(&self) -> Stats {
-        self.counters.snapshot()
-    }
-}
-
-#[cfg(feature = "signals")]
-mod signals {
-    //! A thread that waits for signals. It holds nothing but a handle.
-
-    use std::{io, thread};
-
-    use signal_hook::{
-        consts::{SIGINT, SIGTERM},
-        iterator::Signals,
-    };
-
-    use super::Handle;
-
-    pub(super) fn watch(handle: Handle) -> io::Result<()> {
-        let mut signals = Signals::new([SIGTERM, SIGINT])?;
-        let watcher = move || {
-            for (count, _signal) in signals.forever().enumerate() {
-                if count == 0 { handle.drain() } else { handle.stop() }
-            }
-        };
-        thread::Builder::new().name("signals".into()).spawn(watcher)?;
-        Ok(())
     }
 }

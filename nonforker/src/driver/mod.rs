@@ -4,6 +4,7 @@
 //!            submit(Op)                      wait(sink)
 //!  engine ───────────────▶ driver ───────────────────────▶ engine
 //!                          poll    tries at once, waits where it would block
+//!                          uring   the kernel does, where it can (Linux)
 //!                          sim     seeded, without a kernel, time that jumps
 //! ```
 //!
@@ -13,9 +14,9 @@
 //! 1. A send's buffer travels with the operation and comes back with
 //!    [`Sent`](Completion::Sent), [`SendFailed`](Completion::SendFailed) or
 //!    [`Closed`](Completion::Closed). At most one send per token is in flight.
-//! 2. Received bytes are lent until the sink returns. A token is given at most one
-//!    [`Received`](Completion::Received), of at most `read_max` bytes, per wait: whoever has
-//!    more comes again after everybody else.
+//! 2. Received bytes are lent until the sink returns. A token is given at most `read_max` bytes
+//!    per wait, in one [`Received`](Completion::Received) or several: whoever has more comes again
+//!    after everybody else.
 //! 3. [`Op::Close`] stops whatever is in flight, and [`Closed`](Completion::Closed) is the last
 //!    word about a token. Tokens carry a generation: a late report cannot reach another
 //!    connection.
@@ -27,6 +28,8 @@ mod contract;
 pub(crate) mod poll;
 pub(crate) mod sim;
 pub(crate) mod socket;
+#[cfg(target_os = "linux")]
+pub(crate) mod uring;
 
 use std::{
     fmt, io,

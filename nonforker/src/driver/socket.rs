@@ -70,17 +70,20 @@ impl Listener {
     /// Takes one connection and sets it up. `None` is one that broke while it waited.
     pub(crate) fn accept(&self) -> io::Result<Option<(Socket, Peer)>> {
         let (socket, address) = self.socket.accept()?;
-        let peer = match address.as_socket() {
-            Some(address) => Peer::Tcp(address),
-            None => Peer::Unix,
-        };
+        let peer = peer_of(&address);
         socket.set_nonblocking(true)?;
         // A reset that arrived before us shows here as EINVAL or ENOTCONN.
         Ok(set_up(&socket, peer).ok().map(|()| (socket, peer)))
     }
 }
 
-fn set_up(socket: &Socket, peer: Peer) -> io::Result<()> {
+/// Who is at the other end of a connection from `address`.
+pub(crate) fn peer_of(address: &SockAddr) -> Peer {
+    address.as_socket().map_or(Peer::Unix, Peer::Tcp)
+}
+
+/// Sets a connection up as the head of this file says.
+pub(crate) fn set_up(socket: &Socket, peer: Peer) -> io::Result<()> {
     if let Peer::Tcp(_) = peer {
         socket.set_tcp_nodelay(true)?;
         socket.set_keepalive(true)?;

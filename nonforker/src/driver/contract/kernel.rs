@@ -18,6 +18,8 @@ use nix::sys::{
 use socket2::{Domain, MsgHdr, SockAddr, Socket, Type};
 
 use super::{Client, Heard, Rig, Transport, skip};
+#[cfg(target_os = "linux")]
+use crate::driver::uring::UringDriver;
 use crate::{
     address::{Address, Peer},
     driver::{Driver, Options, poll::PollDriver},
@@ -26,15 +28,29 @@ use crate::{
 /// A driver of sockets, as it is made.
 pub(super) trait SocketDriver: Driver + Sized {
     const NAME: &'static str;
+    /// Whether it reports urgent bytes while it receives.
+    const URGENT: bool;
     /// `None` if this system does not have it.
     fn make(options: Options) -> Option<Self>;
 }
 
 impl SocketDriver for PollDriver {
     const NAME: &'static str = "poll";
+    const URGENT: bool = true;
 
     fn make(options: Options) -> Option<Self> {
         Some(Self::new(options).expect("every Unix has it"))
+    }
+}
+
+#[cfg(target_os = "linux")]
+impl SocketDriver for UringDriver {
+    const NAME: &'static str = "uring";
+    // The kernel's own receiving skips the byte before anybody can ask for it.
+    const URGENT: bool = false;
+
+    fn make(options: Options) -> Option<Self> {
+        Self::new(options).ok()
     }
 }
 
@@ -87,6 +103,10 @@ impl<D: SocketDriver> Rig for Sockets<D> {
     }
 
     fn has_urgent(&self) -> bool {
+        if !D::URGENT {
+            skip(format_args!("urgent bytes do not reach the {} driver reliably", D::NAME));
+            return false;
+        }
         let has = self.transport == Transport::Tcp
             || Socket::pair(Domain::UNIX, Type::STREAM, None)
                 .is_ok_and(|(socket, _other)| socket.send_out_of_band(b"!").is_ok());

@@ -203,3 +203,5 @@ macro_rules! kernel_driver {
 }
 
 kernel_driver!(poll: crate::driver::poll::PollDriver, poll_in_the_kernel);
+#[cfg(target_os = "linux")]
+kernel_driver!(uring: crate::driver::uring::UringDriver, uring_in_the_kernel);
