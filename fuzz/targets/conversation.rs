@@ -63,7 +63,8 @@ fn server(input: &Input) -> Server {
 fuzz_target!(|input: Input| {
     let input = Input { steps: input.steps.iter().take(100).cloned().collect(), ..input };
     let (build, steps) = (input.clone(), input.steps.clone());
-    let simulation = Simulation::new(move || server(&build)).seeds(input.seed..input.seed.saturating_add(1));
+    let simulation =
+        Simulation::new(move || server(&build)).seeds(input.seed..input.seed.saturating_add(1));
     let faulty = input.faulty;
     simulation
         .faults(move |rng| if faulty { Faults::swarm(rng) } else { Faults::none() })
@@ -82,41 +83,49 @@ fn play(net: &Net, steps: &[Step]) {
     }
 }
 
-fn take(net: &Net, clients: &mut Vec<(Client, Vec<u8>)>, step: &Step) {
-    let count = clients.len();
-    let mut client = |index: u8| clients.get_mut(usize::from(index) % count.max(1));
+type Known = (Client, Vec<u8>);
+
+fn pick(clients: &mut [Known], index: u8) -> Option<&mut Known> {
+    let count = clients.len().max(1);
+    clients.get_mut(usize::from(index) % count)
+}
+
+fn take(net: &Net, clients: &mut Vec<Known>, step: &Step) {
+    let with = |clients: &mut Vec<Known>, index, act: &dyn Fn(&Client)| {
+        if let Some((client, _)) = pick(clients, index) {
+            act(client);
+        }
+    };
     match step {
         Step::Connect { window } => {
-            if count < 20 {
+            if clients.len() < 20 {
                 let new = net.connect();
                 new.set_window((*window).into());
                 clients.push((new, Vec::new()));
             }
         }
-        Step::Send(index, bytes) => {
-            if let Some((client, sent)) = client(*index) {
-                client.send(bytes);
-                sent.extend_from_slice(bytes);
-            }
-        }
+        Step::Send(index, bytes) => send(clients, *index, bytes),
         Step::Flood(index, times) => {
-            if let Some((client, sent)) = client(*index) {
-                let bytes = b"flood\n".repeat(usize::from(*times) % 5000);
-                client.send(&bytes);
-                sent.extend(bytes);
-            }
+            send(clients, *index, &b"flood\n".repeat(usize::from(*times) % 5000));
         }
-        Step::Urgent(index, byte) => client(*index).into_iter().for_each(|it| it.0.send_urgent(*byte)),
-        Step::HalfClose(index) => client(*index).into_iter().for_each(|it| it.0.half_close()),
-        Step::Reset(index) => client(*index).into_iter().for_each(|it| it.0.reset()),
-        Step::Stall(index) => client(*index).into_iter().for_each(|it| it.0.stall()),
+        Step::Urgent(index, byte) => with(clients, *index, &|client| client.send_urgent(*byte)),
+        Step::HalfClose(index) => with(clients, *index, &Client::half_close),
+        Step::Reset(index) => with(clients, *index, &Client::reset),
+        Step::Stall(index) => with(clients, *index, &Client::stall),
         Step::Slow(index, bytes, millis) => {
             let every = Duration::from_millis((*millis).max(1).into());
-            client(*index).into_iter().for_each(|it| it.0.read_slowly((*bytes).into(), every));
+            with(clients, *index, &|client| client.read_slowly((*bytes).into(), every));
         }
-        Step::Read(index) => client(*index).into_iter().for_each(|it| it.0.read_all()),
+        Step::Read(index) => with(clients, *index, &Client::read_all),
         Step::Wait(micros) => net.wait(Duration::from_micros((*micros).into())),
         Step::Drain => net.drain(),
         Step::Stop => net.stop(),
+    }
+}
+
+fn send(clients: &mut [Known], index: u8, bytes: &[u8]) {
+    if let Some((client, sent)) = pick(clients, index) {
+        client.send(bytes);
+        sent.extend_from_slice(bytes);
     }
 }

@@ -42,7 +42,7 @@ impl FromStr for Address {
     type Err = AddressError;
 
     fn from_str(text: &str) -> Result<Self, AddressError> {
-        if let Some(path) = text.strip_prefix("unix://").or_else(|| text.strip_prefix("unix:")) {
+        if let Some(path) = text.strip_prefix("unix:") {
             return match path.len() {
                 0 => Err(AddressError::new(text, "the path is empty; write unix:/run/name.sock")),
                 1..=UNIX_PATH_MAX if !path.contains('\0') => Ok(Self::Unix(path.into())),
@@ -183,7 +183,7 @@ mod tests {
 
     #[test]
     fn an_address_prints_as_it_is_written() {
-        for text in ["127.0.0.1:1685", "[::1]:80", "unix:/run/x.sock"] {
+        for text in ["127.0.0.1:1685", "[::1]:80", "unix:/run/x.sock", "unix:////"] {
             assert_eq!(text.parse::<Address>().expect(text).to_string(), text);
         }
     }
