@@ -239,8 +239,8 @@ impl<C: Codec, S> fmt::Debug for Conn<'_, C, S> {
     }
 }
 
-/// Takes half a reply back if the codec panics in the middle. The reply need not be for the
-/// connection whose callback this is, which is the one that ends.
+/// Takes half a reply back if the codec panics in the middle, and the buffer if the reply is empty.
+/// It need not be for the connection whose callback this is, which is the one that ends.
 struct Undo<'a> {
     out: &'a mut Vec<u8>,
     mark: usize,
@@ -249,6 +249,9 @@ struct Undo<'a> {
 impl Drop for Undo<'_> {
     fn drop(&mut self) {
         self.out.truncate(self.mark);
+        if self.out.is_empty() {
+            *self.out = Vec::new();
+        }
     }
 }
 

@@ -46,6 +46,7 @@ mod crowd;
 mod net;
 mod scenarios;
 mod simulation;
+mod witness;
 
 pub use client::{Client, Ending};
 pub use crowd::{Manner, Visit};

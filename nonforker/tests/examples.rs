@@ -1,6 +1,7 @@
 //! Every example runs and does what it says, over a Unix socket.
 
 #![expect(clippy::disallowed_methods, reason = "a client in a test may wait")]
+#![expect(clippy::panic, reason = "that is how a test fails")]
 
 use std::{
     env, fs,

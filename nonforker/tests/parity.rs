@@ -194,8 +194,9 @@ fn over_sockets(case: &Case, driver: DriverKind) -> Vec<String> {
     let handler = log.clone();
     let serving = thread::spawn(move || {
         let bound = server(&handler).driver(driver).bind().expect("a free port");
-        let Address::Tcp(address) = bound.addresses()[0] else { panic!("it is TCP") };
-        started.send((address, bound.handle())).expect("the test waits");
+        if let Address::Tcp(address) = bound.addresses()[0] {
+            started.send((address, bound.handle())).expect("the test waits");
+        }
         bound.run().expect("the server ends in order");
     });
     let (address, handle) = address.recv().expect("the server starts");

@@ -128,9 +128,12 @@ impl Outbound {
         self.pending.len()
     }
 
-    /// Takes back what was appended since `mark`.
+    /// Takes back what was appended since `mark`, and the buffer if nothing is left in it.
     pub(crate) fn truncate(&mut self, mark: usize) {
         self.pending.truncate(mark);
+        if self.pending.is_empty() {
+            self.pending = Vec::new();
+        }
     }
 
     /// Raises pressure if what was appended crossed the high watermark.

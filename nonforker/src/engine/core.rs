@@ -67,6 +67,8 @@ pub(crate) struct Slot {
     pub(crate) told_end: bool,
     /// The driver was asked to receive.
     pub(crate) receiving: bool,
+    /// It has sent something since that was last asked.
+    pub(crate) heard: bool,
     /// It does not receive because memory is scarce.
     pub(crate) starved: bool,
     /// Our side was shut down.
@@ -92,6 +94,7 @@ impl Slot {
             relieved: false,
             told_end: false,
             receiving: false,
+            heard: false,
             starved: false,
             shut: false,
             told_closed: false,

@@ -27,6 +27,7 @@ impl Core {
         let scarce = self.stops_reading();
         let Some(slot) = self.slots.get_mut(token) else { return };
         slot.active = now;
+        slot.heard = true;
         if slot.conn.state().discards() {
             self.discarded(token, bytes.len());
         } else if slot.conn.state().handles() {
@@ -206,7 +207,7 @@ impl Core {
                     });
                 }
             }
-            Kind::Frame => self.close(token, CloseReason::FrameTimeout),
+            Kind::Frame => self.late(token),
             Kind::Write => self.fail(token, CloseReason::WriteTimeout, true),
             Kind::Idle => self.idle(token, now),
             Kind::Linger | Kind::Quiet => {
@@ -215,6 +216,17 @@ impl Core {
                     self.mark_dirty(token);
                 }
             }
+        }
+    }
+
+    /// A frame is not complete in time. Its rest may be waiting for us in the kernel: then the peer
+    /// is given time again. Where memory is scarce it is not, since nobody could complete a frame.
+    fn late(&mut self, token: Token) {
+        match self.limits.frame_timeout {
+            Some(timeout) if !self.slots[token].conn.wants_receive() => {
+                self.arm(token, Kind::Frame, timeout.max(Duration::from_millis(1)));
+            }
+            _ => self.close(token, CloseReason::FrameTimeout),
         }
     }
 

@@ -10,6 +10,10 @@
 //! buffers. It ends with the first turn that brings nothing, or after a moment if clients never
 //! stop sending. Then the listeners are closed and each connection is *cut*: its complete requests
 //! are answered, what is incomplete is not waited for, its queue is sent, it closes.
+//!
+//! A connection that does not receive just then, because its replies are not taken or its handler
+//! pauses it, may have requests in the kernel that nobody could see. It is cut when it receives
+//! again and a turn brings nothing from it; at half of the deadline all are.
 
 use std::{
     sync::atomic::{AtomicU8, Ordering::Relaxed},
@@ -17,7 +21,11 @@ use std::{
 };
 
 use super::Engine;
-use crate::{conn::deadlines::Tick, conn::state::State, driver::Driver, error::CloseReason};
+use crate::{
+    conn::{deadlines::Tick, state::State},
+    driver::{Driver, Token},
+    error::CloseReason,
+};
 
 /// How long a drain takes in what arrives, at most.
 const SETTLE_MAX: Duration = Duration::from_millis(100);
@@ -44,7 +52,7 @@ impl Request {
 pub(super) enum Phase {
     Serving,
     Settling { until: Tick, deadline: Tick },
-    Draining { deadline: Tick },
+    Draining { patience: Tick, deadline: Tick },
     Stopping,
 }
 
@@ -54,7 +62,7 @@ impl Phase {
         match self {
             Self::Serving | Self::Stopping => None,
             Self::Settling { until, .. } => Some(until),
-            Self::Draining { deadline } => Some(deadline),
+            Self::Draining { patience, .. } => Some(patience),
         }
     }
 }
@@ -75,16 +83,38 @@ impl<D: Driver> Engine<D> {
                 self.phase = Phase::Settling { until, deadline };
             }
             Phase::Settling { until, deadline } if quiet || until <= now => {
-                self.phase = Phase::Draining { deadline };
-                self.cut_all();
+                let half = self.core.limits.drain_timeout / 2;
+                let patience = self.core.tick_after(half).min(deadline);
+                self.phase = Phase::Draining { patience, deadline };
+                self.shut_doors();
+                for token in self.core.slots.keys().collect::<Vec<_>>() {
+                    if self.core.slots[token].receiving {
+                        self.cut(token);
+                    } else {
+                        self.uncut.push(token);
+                    }
+                }
             }
-            Phase::Draining { deadline } if deadline <= now => {
+            Phase::Draining { deadline, .. } if deadline <= now => {
                 let connections = self.core.slots.len();
                 tracing::warn!(connections, "the drain took too long: cutting off what is left");
                 self.stop();
             }
+            Phase::Draining { patience, deadline } => {
+                let out_of_patience = patience <= now;
+                if out_of_patience {
+                    self.phase = Phase::Draining { patience: deadline, deadline };
+                }
+                self.cut_quiet(out_of_patience);
+            }
             _ => {}
         }
+    }
+
+    /// Whether the next wait shows that a connection can be cut.
+    pub(super) fn is_about_to_cut(&self) -> bool {
+        let slots = &self.core.slots;
+        self.uncut.iter().any(|&token| slots.get(token).is_some_and(|slot| slot.receiving))
     }
 
     /// Whether nothing is left to be done.
@@ -92,11 +122,23 @@ impl<D: Driver> Engine<D> {
         matches!(self.phase, Phase::Draining { .. } | Phase::Stopping) && self.core.slots.is_empty()
     }
 
-    fn cut_all(&mut self) {
-        self.shut_doors();
-        let tokens: Vec<_> = self.core.slots.keys().collect();
-        for token in tokens {
-            let slot = &mut self.core.slots[token];
+    /// Cuts those of the uncut that were received from in this turn and had nothing to say, or all.
+    fn cut_quiet(&mut self, all: bool) {
+        for token in std::mem::take(&mut self.uncut) {
+            let Some(slot) = self.core.slots.get_mut(token) else { continue };
+            let heard = std::mem::take(&mut slot.heard);
+            let may_have_more = !slot.receiving || heard;
+            if may_have_more && slot.conn.state() == State::Open && !all {
+                self.uncut.push(token);
+            } else {
+                self.cut(token);
+            }
+        }
+    }
+
+    /// From now on nothing is waited for on a connection.
+    fn cut(&mut self, token: Token) {
+        if let Some(slot) = self.core.slots.get_mut(token) {
             slot.conn.cut = true;
             slot.conn.inbound.ended = true;
             self.core.mark_dirty(token);

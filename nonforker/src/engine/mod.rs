@@ -38,7 +38,7 @@ use self::{
 use crate::{
     address::{Address, Peer},
     config::Limits,
-    driver::{Completion, Driver, ListenerId, Next, Waker},
+    driver::{Completion, Driver, ListenerId, Next, Token, Waker},
     error::CloseReason,
 };
 
@@ -56,6 +56,8 @@ pub(crate) struct Engine<D: Driver> {
     listeners: usize,
     /// Accepting failed within the present wait.
     accept_failures: Vec<(ListenerId, io::Error)>,
+    /// Connections that a drain has not cut yet.
+    uncut: Vec<Token>,
 }
 
 impl<D: Driver> Engine<D> {
@@ -71,6 +73,7 @@ impl<D: Driver> Engine<D> {
             request: Arc::default(),
             listeners: 0,
             accept_failures: Vec::new(),
+            uncut: Vec::new(),
         }
     }
 
@@ -137,7 +140,7 @@ impl<D: Driver> Engine<D> {
 
     /// How long the driver may sleep.
     fn timeout(&self) -> Option<Duration> {
-        if matches!(self.phase, Phase::Settling { .. }) {
+        if matches!(self.phase, Phase::Settling { .. }) || self.is_about_to_cut() {
             return Some(Duration::ZERO);
         }
         let earliest =
@@ -196,11 +199,7 @@ impl<S> Turn<'_, S> {
         self.core.next()
     }
 
-    fn closed(
-        &mut self,
-        token: crate::driver::Token,
-        unsent: Option<crate::conn::outbound::Batch>,
-    ) {
+    fn closed(&mut self, token: Token, unsent: Option<crate::conn::outbound::Batch>) {
         if let Some(slot) = self.core.slots.get(token) {
             let peer: Peer = slot.peer;
             self.acceptor.released(peer, self.core.limits.max_connections_per_ip.is_some());

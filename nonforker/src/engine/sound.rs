@@ -23,6 +23,9 @@ impl<D: Driver> Engine<D> {
                 return Some(format!("{wrong}: {:?}", slot.conn));
             }
         }
+        if core.slots.is_empty() && core.timers.earliest().is_some() {
+            return Some("a deadline waits for a connection that is gone".to_owned());
+        }
         (used != core.memory.used()).then(|| {
             format!("the memory account says {}, connections hold {used}", core.memory.used())
         })

@@ -11,7 +11,7 @@ use crate::{
     Server, Stats,
     address::Address,
     driver::sim::{
-        SimDriver,
+        SimDriver, TURN,
         events::Event,
         faults::Faults,
         link::{End, Reading},
@@ -35,6 +35,9 @@ const TURNS_MAX: u64 = 20_000_000;
 #[derive(Clone)]
 pub struct Net(Rc<Inner>);
 
+/// The most turns in a row in which nothing happens and no time is slept away.
+const SPINS_MAX: u32 = 10_000;
+
 struct Inner {
     engine: RefCell<Engine<SimDriver>>,
     world: Rc<RefCell<World>>,
@@ -43,6 +46,7 @@ struct Inner {
     counters: std::sync::Arc<Counters>,
     rng: Rng,
     drain_at: Cell<Option<Duration>>,
+    spins: Cell<u32>,
 }
 
 impl std::fmt::Debug for Net {
@@ -65,6 +69,7 @@ impl Net {
             // What the script draws must not depend on what the network draws meanwhile.
             rng: Rng::new(seed ^ 0x5ce9_a710_5ce9_a710),
             drain_at: Cell::new(None),
+            spins: Cell::new(0),
         }))
     }
 
@@ -199,12 +204,24 @@ impl Net {
             world.settle();
             return true;
         }
+        let (began, before) = (self.now(), self.progress());
         let turned = engine.turn();
         assert!(turned.is_ok(), "the simulated event queue does not fail");
+        let idle = self.now() <= began + TURN && self.progress() == before;
+        self.0.spins.set(if idle { self.0.spins.get() + 1 } else { 0 });
+        assert!(
+            self.0.spins.get() < SPINS_MAX,
+            "the server spins: nothing happens, and it is awake"
+        );
         let unsound = engine.unsound();
         drop(engine);
         assert_eq!(unsound, None, "the engine is not sound");
         true
+    }
+
+    /// What changes when anything happens.
+    fn progress(&self) -> (u64, u64) {
+        (self.0.world.borrow().trace.hash(), self.stats().frames)
     }
 
     /// The end of every run: with nothing going wrong any more, everybody is answered or closed,

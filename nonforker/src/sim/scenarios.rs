@@ -11,6 +11,7 @@ use super::{
     crowd::Visit,
     net::Net,
     simulation::{Failure, Run, Simulation},
+    witness::Witness,
 };
 use crate::{
     Conn, ConnId, Handler, Limits, Outcome, Server,
@@ -37,7 +38,7 @@ impl std::fmt::Debug for Scenario {
 
 impl Scenario {
     /// Every scenario.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self {
             name: "echo",
             about: "everybody who reads is answered, whatever does not break the connection",
@@ -73,6 +74,12 @@ impl Scenario {
             about: "what one says to all reaches all, in one order; who is deaf harms nobody",
             simulation: || Simulation::new(relay),
             script: talk,
+        },
+        Self {
+            name: "callbacks",
+            about: "a handler hears of each connection from open to closed, in order and once",
+            simulation: || Simulation::varied(witness).faults(Faults::swarm),
+            script: visits,
         },
     ];
 
@@ -288,4 +295,17 @@ fn talk(net: &Net) {
         lines.iter().all(|line| said.binary_search_by(|text| text[..].cmp(line)).is_ok()),
         "something was heard that nobody had said"
     );
+}
+
+fn witness(rng: &Rng) -> Server {
+    Server::new().limits(narrow(rng)).serve_with(ADDRESS, Lines::new(), Witness::default())
+}
+
+fn visits(net: &Net) {
+    let micros = net.rng().below(1 << 22);
+    net.drain_in(Duration::from_micros(micros));
+    let clients = net.rng().between(1, 12);
+    for Visit { requests, received, .. } in net.crowd(clients, line) {
+        assert!(received.len() <= requests.concat().len(), "more came back than was sent");
+    }
 }

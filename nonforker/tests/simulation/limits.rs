@@ -23,7 +23,10 @@ impl Handler<Lines> for Relay {
     }
 
     fn frame(&mut self, conn: &mut Conn<'_, Lines>, line: &[u8]) -> Outcome {
-        if let Some(count) = line.strip_prefix(b"give ") {
+        if line == b"two" {
+            conn.send([b'x'; 5000]);
+            conn.send([b'y'; 5000]);
+        } else if let Some(count) = line.strip_prefix(b"give ") {
             conn.send(vec![b'x'; std::str::from_utf8(count)?.parse()?]);
         } else if line.starts_with(b"all") {
             self.0.retain(|&id| conn.send_to(id, line).is_ok());
@@ -67,20 +70,64 @@ fn a_client_that_never_reads_holds_no_more_than_its_bound() {
 }
 
 #[test]
+fn a_flood_of_tiny_requests_is_read_no_faster_than_it_is_handled() {
+    let limits = || Limits::new().frames_per_turn(1).read_per_turn(2000);
+    let simulation = Simulation::new(move || server(limits())).faults(|_| Faults::none());
+    simulation.seeds(0..5).run(|net| {
+        let client = net.connect();
+        client.send("\n".repeat(150_000));
+        for _ in 0..20 {
+            net.wait(Duration::from_micros(50));
+            let held = net.stats().buffered_bytes;
+            assert!(held <= 80_000, "{held} bytes are held");
+        }
+    });
+}
+
+#[test]
+fn an_address_has_so_many_connections_and_no_more_and_they_come_back() {
+    let limits = || Limits::new().max_connections_per_ip(Some(2));
+    Simulation::new(move || server(limits())).seeds(0..300).run(|net| {
+        for round in 1..=4 {
+            let (one, two) = (net.connect(), net.connect());
+            for client in [&one, &two] {
+                client.send("hello\n");
+                client.expect("hello\n");
+            }
+            let three = net.connect();
+            assert_eq!(three.receive_to_end().0, b"");
+            assert_eq!(net.stats().refused, round);
+            for client in [&one, &two] {
+                client.half_close();
+                client.expect_end();
+            }
+            // Until the last word about them has come.
+            net.wait(Duration::from_secs(10));
+        }
+    });
+}
+
+#[test]
 fn one_reply_may_be_larger_than_every_watermark_and_the_next_request_waits() {
     let limits = || Limits::new().high_watermark(100).low_watermark(10).output_cap(100);
     Simulation::new(move || server(limits())).seeds(0..300).run(|net| {
         let client = net.connect();
-        client.send("give 100000\ngive 50000\nlast\n");
+        client.send("give 100000\ntwo\ngive 50000\nlast\n");
         client.half_close();
         let (received, ending) = client.receive_to_end();
-        assert_eq!((received.len(), ending), (100_001 + 50_001 + 5, Some(Ending::Finished)));
+        assert_eq!(
+            (received.len(), ending),
+            (100_001 + 10_002 + 50_001 + 5, Some(Ending::Finished))
+        );
     });
 }
 
 #[test]
 fn whoever_does_not_take_what_others_push_is_cut_off_and_nobody_else() {
-    let limits = || Limits::new().high_watermark(1000).low_watermark(100).output_cap(3000);
+    let limits = || {
+        let narrow = Limits::new().high_watermark(1000).low_watermark(100).output_cap(3000);
+        narrow.write_timeout(None)
+    };
     Simulation::new(move || server(limits())).seeds(0..300).run(|net| {
         let (deaf, ears, mouth) = (net.connect(), net.connect(), net.connect());
         for client in [&deaf, &ears, &mouth] {

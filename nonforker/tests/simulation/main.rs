@@ -3,16 +3,22 @@
 //! The scenarios are in `nonforker::sim::Scenario`; the program sweeps millions of seeds of them.
 //! What holds for the engine after every turn is checked by the simulation itself.
 
+mod callbacks;
+mod drain;
 mod limits;
+mod scarcity;
 mod time;
+mod turns;
 
 use nonforker::sim::Scenario;
 
-/// A fixed set. `nonforker sim --seeds A..B` runs others.
+/// A fixed set. `NONFORKER_SEEDS` sets another number, `nonforker sim --seeds A..B` runs others.
 const SEEDS: u64 = 2000;
 
+#[expect(clippy::panic, reason = "this is how a test fails")]
 fn sweep(scenario: Scenario) {
-    for seed in 0..SEEDS {
+    let seeds = std::env::var("NONFORKER_SEEDS").ok().and_then(|seeds| seeds.parse().ok());
+    for seed in 0..seeds.unwrap_or(SEEDS) {
         if let Err(failure) = scenario.run_one(seed) {
             let name = scenario.name();
             let failure = scenario.minimise(failure);

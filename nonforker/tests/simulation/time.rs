@@ -22,6 +22,13 @@ impl Handler<Lines> for Clock {
             b"flood" => conn.send(vec![b'x'; 4 << 20]),
             b"later" => conn.set_timer(Duration::from_secs(3600)),
             b"never" => conn.clear_timer(),
+            b"soon" => conn.set_timer(Duration::from_millis(3)),
+            b"bye" => conn.close(),
+            b"silent" => {}
+            b"wait" => {
+                conn.pause();
+                conn.set_timer(Duration::from_secs(100));
+            }
             line => conn.send(line),
         }
         Ok(())
@@ -29,6 +36,7 @@ impl Handler<Lines> for Clock {
 
     fn timer(&mut self, conn: &mut Conn<'_, Lines, u32>) -> Outcome {
         self.ticks += 1;
+        conn.resume();
         conn.send("now");
         Ok(())
     }
@@ -58,6 +66,27 @@ fn an_idle_connection_is_closed_after_its_timeout_and_not_before() {
         }
         client.expect_end();
         assert_eq!(seconds(net), 5 * 3000 + 3600);
+    });
+}
+
+#[test]
+fn bytes_in_one_direction_are_enough_not_to_be_idle() {
+    let limits = || Limits::new().idle_timeout(Some(Duration::from_secs(5)));
+    Simulation::new(move || server(limits())).faults(|_| Faults::none()).run(|net| {
+        let (talks, listens) = (net.connect(), net.connect());
+        listens.set_window(1);
+        listens.read_slowly(1, Duration::from_secs(4));
+        listens.send("ten bytes\n");
+        for _ in 0..9 {
+            talks.send("silent\n");
+            net.wait(Duration::from_secs(4));
+            assert_eq!((talks.ending(), listens.ending()), (None, None));
+        }
+        listens.send("hello\n");
+        talks.expect_end();
+        assert_eq!(seconds(net), 8 * 4 + 5);
+        listens.read_all();
+        listens.expect("ten bytes\nhello\n");
     });
 }
 
@@ -112,6 +141,86 @@ fn a_client_that_never_reads_is_cut_off_and_a_slow_one_is_not() {
         let (received, ending) = slow.receive_to_end();
         assert_eq!((received.len(), ending), ((4 << 20) + 1, Some(Ending::Finished)));
         assert!(seconds(net) > 60, "it took its time: {} s", seconds(net));
+    });
+}
+
+#[test]
+fn whoever_goes_on_asking_and_never_reads_is_cut_off_all_the_same() {
+    Simulation::new(|| server(Limits::new())).faults(|_| Faults::none()).run(|net| {
+        let client = net.connect();
+        client.set_window(1);
+        client.stall();
+        while client.ending().is_none() && seconds(net) < 200 {
+            client.send("something\n");
+            net.wait(Duration::from_secs(7));
+        }
+        assert_eq!(client.ending(), Some(Ending::Reset));
+        assert!(seconds(net) <= 42, "30 s, seen at the next line: {} s", seconds(net));
+    });
+}
+
+#[test]
+fn a_request_that_waits_for_the_handler_is_not_late() {
+    Simulation::new(|| server(Limits::new())).faults(|_| Faults::none()).run(|net| {
+        let client = net.connect();
+        for piece in ["wa", "it\nhel", "lo\n"] {
+            client.send(piece);
+            net.wait(Duration::from_secs(1));
+        }
+        client.expect("now\nhello\n");
+        assert!(seconds(net) >= 100);
+    });
+}
+
+#[test]
+fn a_timer_is_never_early_and_a_millisecond_late_at_most() {
+    Simulation::new(|| server(Limits::new())).faults(|_| Faults::none()).run(|net| {
+        let client = net.connect();
+        for _ in 0..20 {
+            net.wait(Duration::from_nanos(net.rng().below(5_000_000)));
+            let began = net.now();
+            client.send("soon\n");
+            client.expect("now\n");
+            let took = net.now() - began;
+            assert!((3000..4010).contains(&took.as_micros()), "3 ms took {took:?}");
+        }
+    });
+}
+
+#[test]
+fn a_connection_we_closed_is_let_go_though_its_client_never_closes() {
+    for (sends, millis) in [(false, 1000), (true, 5000)] {
+        Simulation::new(|| server(Limits::new())).faults(|_| Faults::none()).run(|net| {
+            let client = net.connect();
+            client.send("bye\n");
+            net.wait(Duration::from_millis(100));
+            let began = net.now();
+            while net.stats().closed == 0 && net.now() < Duration::from_secs(60) {
+                if sends {
+                    client.send("x".repeat(10_000));
+                }
+                net.wait(Duration::from_millis(50));
+            }
+            let took = (net.now() - began).as_millis();
+            assert!((millis - 110..=millis + 110).contains(&took), "{took} ms, sends: {sends}");
+        });
+    }
+}
+
+#[test]
+fn a_closed_client_that_sends_without_end_is_cut_off() {
+    Simulation::new(|| server(Limits::new())).faults(|_| Faults::none()).seeds(0..5).run(|net| {
+        let client = net.connect();
+        client.set_window(1);
+        client.stall();
+        client.send("reply\nbye\n");
+        let began = net.stats().received_bytes;
+        for _ in 0..24 {
+            client.send(vec![b'x'; 1 << 20]);
+            net.wait(Duration::from_millis(100));
+        }
+        let discarded = net.stats().received_bytes - began;
+        assert!(discarded <= 17 << 20, "{discarded} bytes were read for nothing");
     });
 }
 

@@ -39,7 +39,7 @@ use super::{Clock, Completion, Driver, ListenerId, Next, Op, Options, Sink, Toke
 use crate::address::Address;
 
 /// What one wait costs: without it a server that never sleeps would stop time.
-const TURN: Duration = Duration::from_micros(1);
+pub(crate) const TURN: Duration = Duration::from_micros(1);
 
 /// A connection that was accepted and not yet adopted. To drop it is to close it.
 #[derive(Debug)]

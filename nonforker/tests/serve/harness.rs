@@ -1,0 +1,278 @@
+//! Starts a server for a test, and asserts at its end what every test asserts.
+
+use std::{
+    any::{Any, type_name},
+    fs::{self, File},
+    os::unix::fs::FileExt,
+    panic::{AssertUnwindSafe, catch_unwind},
+    process::{Command, Stdio},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+        mpsc,
+    },
+    thread::{self, JoinHandle, sleep},
+    time::{Duration, Instant},
+};
+
+use nonforker::{Address, DriverKind, Handle, Server, Stats};
+
+use crate::{client::Client, log::Log};
+
+/// Every driver there is. Each case runs on each of them.
+pub(crate) const DRIVERS: &[(&str, DriverKind)] = &[("poll", DriverKind::Poll)];
+
+/// How long anything may take before a test gives it up.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Any free port.
+pub(crate) const ANY: &str = "127.0.0.1:0";
+
+/// How long the server is watched for work it should not do, and how much it may do meanwhile.
+const IDLE: Duration = Duration::from_millis(60);
+const IDLE_WORK_MAX: Duration = Duration::from_millis(15);
+
+/// One test on one driver.
+pub(crate) struct Case {
+    driver: DriverKind,
+}
+
+/// Runs `test` on every driver, alone in this process. A failure names the test and the driver.
+pub(crate) fn on_every_driver<F: Fn(&Case)>(test: F) {
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let name = type_name::<F>().trim_end_matches("::{{closure}}");
+    for &(driver_name, driver) in DRIVERS {
+        let run = catch_unwind(AssertUnwindSafe(|| test(&Case { driver })));
+        if let Err(payload) = run {
+            panic!("{name} on {driver_name}: {}", message(&*payload));
+        }
+    }
+}
+
+fn message(payload: &(dyn Any + Send)) -> &str {
+    let text = payload.downcast_ref::<&str>().copied();
+    text.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("a panic")
+}
+
+impl Case {
+    /// Starts what `build` makes of an empty server.
+    pub(crate) fn start(&self, build: impl FnOnce(Server) -> Server + Send + 'static) -> Running {
+        let driver = self.driver;
+        let descriptors = open_descriptors();
+        let (log, tell) = (Log::default(), mpsc::channel());
+        let (tell, told) = (tell.0, tell.1);
+        let thread = thread::spawn({
+            let log = log.clone();
+            move || {
+                let _log = log.install();
+                let bound = build(Server::new().driver(driver)).bind()?;
+                let task = fs::read_link("/proc/thread-self").ok();
+                let started = (bound.addresses().to_vec(), bound.handle(), task);
+                tell.send(started).expect("the test waits for the server");
+                bound.run()
+            }
+        });
+        match told.recv_timeout(PATIENCE) {
+            Ok((addresses, handle, task)) => Running {
+                clock: task.as_ref().and_then(|task| {
+                    File::open(format!("/proc/{}/schedstat", task.display())).ok()
+                }),
+                addresses,
+                handle: Some(handle),
+                task: task.map(|task| format!("/proc/{}", task.display())),
+                log,
+                thread: Some(thread),
+                descriptors,
+                panics: AtomicU64::new(0),
+            },
+            Err(_) => panic!("the server does not start: {:?}", thread.join()),
+        }
+    }
+
+    /// The driver under test, for servers that are not started.
+    pub(crate) fn server(&self) -> Server {
+        Server::new().driver(self.driver)
+    }
+}
+
+/// A server that runs. Dropped, it is drained, and what every test asserts is asserted.
+pub(crate) struct Running {
+    addresses: Vec<Address>,
+    /// Holds the descriptor that wakes the server, until the end.
+    handle: Option<Handle>,
+    /// The folder of the server's thread in `/proc`.
+    task: Option<String>,
+    /// Its processor time, open as long as it runs: there may be no descriptor to open it again.
+    clock: Option<File>,
+    pub(crate) log: Log,
+    thread: Option<JoinHandle<nonforker::Result<()>>>,
+    descriptors: usize,
+    panics: AtomicU64,
+}
+
+impl Running {
+    /// The first address it listens at.
+    pub(crate) fn address(&self) -> &Address {
+        &self.addresses[0]
+    }
+
+    /// All of them.
+    pub(crate) fn addresses(&self) -> &[Address] {
+        &self.addresses
+    }
+
+    /// A new client.
+    pub(crate) fn connect(&self) -> Client {
+        Client::connect(self.address())
+    }
+
+    pub(crate) fn handle(&self) -> &Handle {
+        self.handle.as_ref().expect("it is given up last")
+    }
+
+    pub(crate) fn stats(&self) -> Stats {
+        self.handle().stats()
+    }
+
+    /// That many panics of handlers are part of the test.
+    pub(crate) fn expect_panics(&self, count: u64) {
+        self.panics.store(count, Relaxed);
+    }
+
+    /// Waits until the server has received so many bytes in all.
+    pub(crate) fn has_received(&self, bytes: usize) {
+        let bytes = bytes as u64;
+        wait_until("the server has received it all", || self.stats().received_bytes >= bytes);
+    }
+
+    /// Waits until so many connections were accepted in all.
+    pub(crate) fn has_accepted(&self, count: u64) {
+        wait_until("all are accepted", || self.stats().accepted >= count);
+    }
+
+    /// Waits until so many connections are open now.
+    pub(crate) fn holds(&self, open: u64) {
+        wait_until(&format!("{open} connections are open"), || {
+            let stats = self.stats();
+            stats.accepted - stats.closed == open
+        });
+    }
+
+    /// Waits until nothing happens any more: no bytes go either way for a while.
+    pub(crate) fn settles(&self) {
+        let mut before = self.stats();
+        let mut since = Instant::now();
+        wait_until("the server comes to rest", || {
+            let now = self.stats();
+            if now != before {
+                (before, since) = (now, Instant::now());
+            }
+            since.elapsed() >= Duration::from_millis(80)
+        });
+    }
+
+    /// The numbers of this process and of the server's thread, where the system tells.
+    pub(crate) fn process_and_thread(&self) -> Option<(u32, u32)> {
+        let mut parts = self.task.as_ref()?.split('/').skip(2).step_by(2);
+        Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+    }
+
+    /// The processor time the server's thread has used, where the system tells.
+    pub(crate) fn processor_time(&self) -> Option<Duration> {
+        let mut text = [0; 64];
+        let length = self.clock.as_ref()?.read_at(&mut text, 0).ok()?;
+        let text = std::str::from_utf8(&text[..length]).ok()?;
+        text.split(' ').next()?.parse().ok().map(Duration::from_nanos)
+    }
+
+    /// Asserts that the server sleeps while nobody wants anything.
+    pub(crate) fn is_idle(&self) {
+        let Some(before) = self.processor_time() else { return };
+        sleep(IDLE);
+        let Some(after) = self.processor_time() else { return };
+        let work = after.saturating_sub(before);
+        assert!(work < IDLE_WORK_MAX, "the idle server worked {work:?} of {IDLE:?}");
+    }
+
+    /// Waits for the end of a server that was told to end, when its clients are gone too.
+    /// Asserts all but idleness.
+    pub(crate) fn ends(mut self) {
+        self.join();
+    }
+
+    fn join(&mut self) {
+        let Some(thread) = self.thread.take() else { return };
+        wait_until("the server ends", || thread.is_finished());
+        let result = thread.join();
+        let stats = self.stats();
+        assert!(matches!(result, Ok(Ok(()))), "the server ended with {result:?}");
+        assert_eq!(stats.accepted, stats.closed, "every connection is closed: {stats:?}");
+        assert_eq!(stats.defects, 0, "defects: {stats:?}");
+        assert_eq!(stats.panics, self.panics.load(Relaxed), "panics of handlers: {stats:?}");
+        (self.handle, self.clock) = (None, None);
+        wait_until("the descriptors are given back", || open_descriptors() <= self.descriptors);
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            if let Some(handle) = &self.handle {
+                handle.stop();
+            }
+            return;
+        }
+        if self.thread.is_none() {
+            return;
+        }
+        self.holds(0);
+        wait_until(&format!("no buffer is in use: {:?}", self.stats()), || {
+            self.stats().buffered_bytes == 0
+        });
+        self.is_idle();
+        self.handle().drain();
+        self.join();
+    }
+}
+
+/// Waits until `is_so`, and panics if that takes too long.
+pub(crate) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let until = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < until, "in {PATIENCE:?} it did not come about that {what}");
+        sleep(Duration::from_micros(300));
+    }
+}
+
+/// How many descriptors this process has open, where the system tells.
+pub(crate) fn open_descriptors() -> usize {
+    fs::read_dir("/proc/self/fd").map_or(0, Iterator::count)
+}
+
+/// Runs `test`, the caller, once more in a process of its own. Whether this is that process.
+pub(crate) fn is_in_its_own_process(test: &str) -> bool {
+    const ALONE: &str = "NONFORKER_TEST_ALONE";
+    if std::env::var(ALONE).is_ok_and(|alone| alone == test) {
+        return true;
+    }
+    let program = std::env::current_exe().expect("a test knows its own program");
+    let mut child = Command::new(program)
+        .args([test, "--exact", "--nocapture"])
+        .env(ALONE, test)
+        .stdin(Stdio::null())
+        .spawn()
+        .expect("a test can run its own program");
+    let until = Instant::now() + 2 * PATIENCE;
+    let status = loop {
+        if let Some(status) = child.try_wait().expect("the child can be waited for") {
+            break status;
+        }
+        if Instant::now() > until {
+            child.kill().expect("the child can be killed");
+        }
+        sleep(Duration::from_millis(5));
+    };
+    assert!(status.success(), "{test}, in a process of its own: {status}");
+    false
+}

@@ -1,0 +1,36 @@
+//! The server over real sockets, on every driver.
+//!
+//! ```text
+//!  a test ── on_every_driver ──▶ Case ── start ──▶ Running: a server on a thread of its own
+//!                                                    │
+//!  Client, with a bound on every wait ◀── connect ───┤
+//!                                                    └─ dropped: what every test asserts
+//! ```
+//!
+//! The tests run one at a time: they count descriptors and processor time of the whole process.
+
+#![expect(
+    clippy::disallowed_methods,
+    reason = "clients run in real time, and may block: they are not on a shard"
+)]
+#![expect(clippy::panic, reason = "this is how a test fails")]
+
+mod backpressure;
+mod callbacks;
+mod churn;
+mod client;
+mod doors;
+mod drain;
+mod ending;
+mod environment;
+mod fairness;
+mod harness;
+mod log;
+mod memory;
+mod others;
+mod panics;
+mod probe;
+mod services;
+mod stream;
+mod timeouts;
+mod urgent;

@@ -1,0 +1,267 @@
+//! Addresses, codecs and handlers, several of them in one loop.
+
+use std::{fs, io::Write, os::unix::fs::PermissionsExt};
+
+use nonforker::{
+    Address, Conn, Handler, Outcome, Server,
+    codec::{Codec, Decoded, Delimited, Encode, EncodeError, FrameError, Lines, Raw},
+};
+
+use crate::{
+    client::Client,
+    harness::{ANY, on_every_driver},
+};
+
+/// One length byte and that many bytes, as in the documentation of `Codec`.
+#[derive(Clone)]
+struct Short;
+
+impl Codec for Short {
+    type Frame<'a> = &'a [u8];
+
+    fn decode<'a>(&mut self, input: &'a [u8]) -> Result<Decoded<&'a [u8]>, FrameError> {
+        let size = 1 + usize::from(input[0]);
+        Ok(match input.get(1..size) {
+            Some([]) => Decoded::Skip(1),
+            Some(frame) => Decoded::Frame { frame, consumed: size },
+            None => Decoded::Incomplete { need: size - input.len() },
+        })
+    }
+}
+
+impl Encode<&[u8]> for Short {
+    fn encode(&mut self, reply: &[u8], out: &mut Vec<u8>) -> Result<(), EncodeError> {
+        out.push(0);
+        let size = u8::try_from(reply.len())
+            .map_err(|_| EncodeError::TooLong { len: reply.len(), max: 255 })?;
+        *out.last_mut().expect("just pushed") = size;
+        out.extend_from_slice(reply);
+        Ok(())
+    }
+}
+
+/// Counts the requests of everybody and of each.
+#[derive(Default)]
+struct Counter {
+    total: usize,
+}
+
+impl Handler<Lines> for Counter {
+    type Session = usize;
+
+    fn frame(&mut self, conn: &mut Conn<'_, Lines, usize>, _line: &[u8]) -> Outcome {
+        self.total += 1;
+        *conn.session_mut() += 1;
+        let (own, total) = (*conn.session(), self.total);
+        writeln!(conn, "{own} of {total}")?;
+        Ok(())
+    }
+}
+
+/// A folder that goes with the test.
+struct Folder(std::path::PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("nonforker-{}-{name}", std::process::id()));
+        fs::create_dir_all(&path).expect("a folder can be made");
+        Self(path)
+    }
+
+    fn socket(&self) -> String {
+        format!("unix:{}/socket", self.0.display())
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // What a failed test leaves behind is in the temporary folder.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+#[test]
+fn services_with_codecs_of_their_own_share_one_loop() {
+    on_every_driver(|case| {
+        let server = case.start(|server| {
+            let blank_line = Delimited::new(b"\n\n").expect("not empty");
+            let mut calls = 0;
+            server
+                .serve(ANY, Lines::new(), |conn, line| conn.send(line))
+                .also_on(ANY)
+                .serve_with(ANY, Short, Backwards)
+                .serve(ANY, blank_line, |conn, text| conn.send(text.to_ascii_uppercase()))
+                .serve(ANY, Raw::new(), move |conn, bytes| {
+                    calls += bytes.len();
+                    writeln!(conn, "{calls}")
+                })
+        });
+        let exchanges: [(&[u8], &[u8]); 5] = [
+            (b"one\n", b"one\n"),
+            (b"two\n", b"two\n"),
+            (b"\0\x03abc\0\0\x01z", b"\x03cba\x01z"),
+            (b"a\nb\n\n", b"A\nB\n\n"),
+            (b"four", b"4\n"),
+        ];
+        let mut clients: Vec<_> = server.addresses().iter().map(Client::connect).collect();
+        assert_eq!(clients.len(), exchanges.len());
+        for (client, (request, _)) in clients.iter().zip(exchanges) {
+            client.send(request);
+            client.half_close();
+        }
+        for (client, (request, reply)) in clients.iter_mut().zip(exchanges) {
+            assert_eq!(client.rest(), reply, "to {request:?}");
+        }
+    });
+}
+
+/// Echoes backwards; a lone `!` is answered with more than the codec can frame.
+struct Backwards;
+
+impl Handler<Short> for Backwards {
+    type Session = ();
+
+    fn frame(&mut self, conn: &mut Conn<'_, Short>, frame: &[u8]) -> Outcome {
+        let reply: Vec<u8> = frame.iter().rev().copied().collect();
+        if frame == b"!" {
+            conn.send([0; 256].as_slice());
+        }
+        conn.send(reply.as_slice());
+        Ok(())
+    }
+}
+
+#[test]
+fn a_reply_that_cannot_be_framed_is_taken_back_and_ends_its_connection() {
+    on_every_driver(|case| {
+        let server = case.start(|server| server.serve_with(ANY, Short, Backwards));
+        let mut client = server.connect();
+        client.send(b"\x02ab\x01!\x02cd");
+        assert_eq!(client.rest(), b"\x02ba");
+    });
+}
+
+#[test]
+fn a_handler_keeps_state_for_all_and_for_each() {
+    on_every_driver(|case| {
+        let server = case.start(|server| server.serve_with(ANY, Lines::new(), Counter::default()));
+        let (mut first, mut second) = (server.connect(), server.connect());
+        assert_eq!(first.ask(""), "1 of 1");
+        assert_eq!(first.ask(""), "2 of 2");
+        assert_eq!(second.ask(""), "1 of 3");
+        assert_eq!(first.ask(""), "3 of 4");
+    });
+}
+
+#[test]
+fn a_unix_socket_serves_its_owner_and_leaves_no_file() {
+    on_every_driver(|case| {
+        let folder = Folder::new("unix");
+        let path = folder.0.join("socket");
+        // A stale socket is left over by a server that was killed.
+        drop(std::os::unix::net::UnixListener::bind(&path).expect("a socket"));
+        let address = folder.socket();
+        let server = case
+            .start(move |server| server.serve(address, Lines::new(), |conn, line| conn.send(line)));
+        let mode = fs::symlink_metadata(&path).expect("it exists").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        let mut client = server.connect();
+        let lines = b"over a file\n".repeat(50_000);
+        assert!(client.exchange(&lines) == lines, "other bytes came back");
+        drop(client);
+        server.handle().drain();
+        server.ends();
+        assert!(!path.exists(), "the file is still there");
+    });
+}
+
+#[test]
+fn a_unix_socket_never_replaces_another_file_or_a_living_server() {
+    on_every_driver(|case| {
+        let folder = Folder::new("file");
+        let path = folder.0.join("socket");
+        fs::write(&path, "precious").expect("a file can be written");
+        let address = folder.socket();
+        let refused = |case: &crate::harness::Case| {
+            let server = case.server().serve(address.as_str(), Lines::new(), |_, _| ());
+            server.bind().expect_err("something is there").to_string()
+        };
+        assert!(refused(case).contains("not a socket"), "{}", refused(case));
+        assert_eq!(fs::read(&path).expect("it exists"), b"precious");
+        fs::remove_file(&path).expect("it exists");
+
+        let at = folder.socket();
+        let server =
+            case.start(|server| server.serve(at, Lines::new(), |conn, line| conn.send(line)));
+        assert!(refused(case).contains("in use"), "{}", refused(case));
+        assert_eq!(server.connect().ask("alive"), "alive");
+    });
+}
+
+#[test]
+fn both_internet_protocols_share_a_port() {
+    on_every_driver(|case| {
+        let first =
+            case.start(|server| server.serve("0.0.0.0:0", Lines::new(), |conn, _| conn.send("4")));
+        let Address::Tcp(address) = *first.address() else { panic!("TCP was asked for") };
+        let second = format!("[::]:{}", address.port());
+        let second =
+            case.start(move |server| server.serve(second, Lines::new(), |conn, _| conn.send("6")));
+        for (host, answer) in [("127.0.0.1", "4"), ("[::1]", "6")] {
+            let address = format!("{host}:{}", address.port()).parse().expect("an address");
+            assert_eq!(Client::connect(&address).ask("which"), answer, "{host}");
+        }
+        drop(second);
+    });
+}
+
+#[test]
+fn a_second_server_on_the_same_port_fails_and_says_why() {
+    on_every_driver(|case| {
+        let server =
+            case.start(|server| server.serve(ANY, Lines::new(), |conn, line| conn.send(line)));
+        let address = server.address().to_string();
+        let second = case.server().serve(address.as_str(), Lines::new(), |_, _| ()).bind();
+        let error = second.expect_err("the port is taken").to_string();
+        assert!(error.contains(&address) && error.contains("in use"), "{error}");
+        assert_eq!(server.connect().ask("undisturbed"), "undisturbed");
+    });
+}
+
+#[test]
+fn a_server_can_be_started_again_on_the_same_port_at_once() {
+    on_every_driver(|case| {
+        let serve = |address: String| {
+            move |server: Server| server.serve(address, Lines::new(), |conn, line| conn.send(line))
+        };
+        let mut server = case.start(serve(ANY.to_owned()));
+        for _ in 0..3 {
+            let address = server.address().to_string();
+            // It is the server that closes first, so its side stays in TIME_WAIT.
+            let mut client = server.connect();
+            assert_eq!(client.ask("first"), "first");
+            server.handle().drain();
+            assert_eq!(client.rest_text(), "");
+            drop(client);
+            server.ends();
+            server = case.start(serve(address));
+            assert_eq!(server.connect().ask("second"), "second");
+        }
+    });
+}
+
+#[test]
+fn what_cannot_be_served_is_said_before_anything_is_opened() {
+    on_every_driver(|case| {
+        for (address, part) in [
+            ("localhost:1685", "not resolved"),
+            ("192.0.2.1:0", "no such address"),
+            ("unix:/no/such/folder/socket", "directory"),
+        ] {
+            let error = case.server().serve(address, Lines::new(), |_, _| ()).bind();
+            let error = error.expect_err(address).to_string();
+            assert!(error.contains(part), "{address}: {error}");
+        }
+        assert!(case.server().bind().expect_err("no address").to_string().contains("nothing"));
+    });
+}
