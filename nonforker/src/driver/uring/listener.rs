@@ -8,7 +8,8 @@ use socket2::Socket;
 use super::{
     UringDriver,
     connection::Arm,
-    ring::{Kind, Name, Report, Ring},
+    report::{Kind, Name, Report},
+    ring::Ring,
 };
 use crate::{
     address::Peer,

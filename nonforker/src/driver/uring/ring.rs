@@ -34,6 +34,7 @@ use io_uring::{
     types::{BufRingEntry, CancelBuilder, Fd, SubmitArgs, Timespec},
 };
 
+use super::report::{Kind, Lent, Name, Report};
 use crate::conn::outbound::Batch;
 
 /// Submissions that fit before they have to be handed to the kernel.
@@ -55,59 +56,6 @@ const GROUP: u16 = 0;
 
 /// How often the kernel is asked to let go of everything before its memory is left to it.
 const LAST_TRIES: usize = 1000;
-
-/// What an operation is, in its user data: two bits that no token uses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
-    Accept,
-    Receive,
-    Send,
-    Watch,
-    Cancel,
-    Wake,
-}
-
-/// Names an operation: what it is, and for whom.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Name {
-    pub(super) kind: Kind,
-    pub(super) who: u64,
-}
-
-impl Name {
-    const SHIFT: u32 = 28;
-    const KINDS: [Kind; 6] =
-        [Kind::Accept, Kind::Receive, Kind::Send, Kind::Watch, Kind::Cancel, Kind::Wake];
-
-    fn pack(self) -> u64 {
-        debug_assert_eq!(self.who & (0xf << Self::SHIFT), 0, "there are fewer than 2^28 slots");
-        self.who | (self.kind as u64) << Self::SHIFT
-    }
-
-    fn unpack(data: u64) -> Option<Self> {
-        let kind = usize::try_from(data >> Self::SHIFT & 0xf).ok()?;
-        let who = data & !(0xf << Self::SHIFT);
-        Some(Self { kind: *Self::KINDS.get(kind)?, who })
-    }
-}
-
-/// A receive buffer that the kernel has filled.
-#[derive(Debug)]
-pub(super) struct Lent {
-    index: u16,
-    length: usize,
-}
-
-/// What became of an operation.
-#[derive(Debug)]
-pub(super) struct Report {
-    pub(super) name: Name,
-    pub(super) result: io::Result<u32>,
-    /// There will be more reports of the same operation.
-    pub(super) more: bool,
-    pub(super) lent: Option<Lent>,
-    pub(super) batch: Option<Batch>,
-}
 
 /// See the [module](self).
 pub(super) struct Ring {
@@ -302,7 +250,8 @@ impl Drop for Ring {
             }
         }
         mem::forget(mem::take(&mut self.sending));
-        self.buffers.leave_to_kernel();
+        self.buffers.entries.leaked = true;
+        self.buffers.memory.leaked = true;
     }
 }
 
@@ -311,6 +260,8 @@ impl Drop for Ring {
 struct Pages {
     start: NonNull<u8>,
     layout: Layout,
+    /// The kernel may still use it: it is never freed.
+    leaked: bool,
 }
 
 impl Pages {
@@ -319,7 +270,7 @@ impl Pages {
         // SAFETY: the size is not 0.
         let start = unsafe { alloc_zeroed(layout) };
         let Some(start) = NonNull::new(start) else { handle_alloc_error(layout) };
-        Self { start, layout }
+        Self { start, layout, leaked: false }
     }
 
     fn address(&self) -> u64 {
@@ -329,30 +280,26 @@ impl Pages {
 
 impl Drop for Pages {
     fn drop(&mut self) {
-        // SAFETY: it was allocated with this layout, and is freed once.
-        unsafe { dealloc(self.start.as_ptr(), self.layout) }
+        if !self.leaked {
+            // SAFETY: it was allocated with this layout, and is freed once.
+            unsafe { dealloc(self.start.as_ptr(), self.layout) }
+        }
     }
 }
 
 /// The receive buffers, and the ring in which they are offered to the kernel.
 #[derive(Debug)]
 struct Buffers {
-    entries: mem::ManuallyDrop<Pages>,
-    memory: mem::ManuallyDrop<Pages>,
+    entries: Pages,
+    memory: Pages,
     tail: u16,
-    left_to_kernel: bool,
 }
 
 impl Buffers {
     fn new() -> Self {
         let entries = Pages::new(usize::from(BUFFERS) * size_of::<BufRingEntry>());
         let memory = Pages::new(usize::from(BUFFERS) * BUFFER_SIZE as usize);
-        Self {
-            entries: mem::ManuallyDrop::new(entries),
-            memory: mem::ManuallyDrop::new(memory),
-            tail: 0,
-            left_to_kernel: false,
-        }
+        Self { entries, memory, tail: 0 }
     }
 
     fn first_entry(&self) -> *mut BufRingEntry {
@@ -394,21 +341,5 @@ impl Buffers {
         // atomically.
         let tail = unsafe { AtomicU16::from_ptr(tail.cast_mut()) };
         tail.store(self.tail, Ordering::Release);
-    }
-
-    fn leave_to_kernel(&mut self) {
-        self.left_to_kernel = true;
-    }
-}
-
-impl Drop for Buffers {
-    fn drop(&mut self) {
-        if self.left_to_kernel {
-            return;
-        }
-        // SAFETY: it is dropped once, here.
-        unsafe { mem::ManuallyDrop::drop(&mut self.entries) }
-        // SAFETY: it is dropped once, here.
-        unsafe { mem::ManuallyDrop::drop(&mut self.memory) }
     }
 }

@@ -1,0 +1,58 @@
+//! The names of operations, and what became of them.
+
+use std::io;
+
+use crate::conn::outbound::Batch;
+
+/// What an operation is, in its user data: two bits that no token uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Accept,
+    Receive,
+    Send,
+    Watch,
+    Cancel,
+    Wake,
+}
+
+/// Names an operation: what it is, and for whom.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Name {
+    pub(super) kind: Kind,
+    pub(super) who: u64,
+}
+
+impl Name {
+    const SHIFT: u32 = 28;
+    const KINDS: [Kind; 6] =
+        [Kind::Accept, Kind::Receive, Kind::Send, Kind::Watch, Kind::Cancel, Kind::Wake];
+
+    pub(super) fn pack(self) -> u64 {
+        debug_assert_eq!(self.who & (0xf << Self::SHIFT), 0, "there are fewer than 2^28 slots");
+        self.who | (self.kind as u64) << Self::SHIFT
+    }
+
+    pub(super) fn unpack(data: u64) -> Option<Self> {
+        let kind = usize::try_from(data >> Self::SHIFT & 0xf).ok()?;
+        let who = data & !(0xf << Self::SHIFT);
+        Some(Self { kind: *Self::KINDS.get(kind)?, who })
+    }
+}
+
+/// A receive buffer that the kernel has filled.
+#[derive(Debug)]
+pub(super) struct Lent {
+    pub(super) index: u16,
+    pub(super) length: usize,
+}
+
+/// What became of an operation.
+#[derive(Debug)]
+pub(super) struct Report {
+    pub(super) name: Name,
+    pub(super) result: io::Result<u32>,
+    /// There will be more reports of the same operation.
+    pub(super) more: bool,
+    pub(super) lent: Option<Lent>,
+    pub(super) batch: Option<Batch>,
+}
