@@ -86,7 +86,9 @@ impl World {
             }
             Reading::Slow { every, .. } => {
                 self.note(link, What::Reads);
-                self.schedule_in(every, Event::Reads(link));
+                if !self.links[link].unread.is_empty() {
+                    self.schedule_in(every, Event::Reads(link));
+                }
             }
         }
     }

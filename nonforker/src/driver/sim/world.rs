@@ -188,7 +188,8 @@ impl World {
             Event::Reads(link) => {
                 if let Reading::Slow { bytes, every } = self.links[link].reading {
                     self.read(link, bytes);
-                    if !self.links[link].is_ended() && !self.links[link].gone {
+                    // With nothing to read it waits for the next arrival.
+                    if !self.links[link].unread.is_empty() {
                         self.schedule_in(every, Event::Reads(link));
                     }
                 }
@@ -235,9 +236,14 @@ impl World {
         if state.down_end == End::Reset {
             return;
         }
+        let was_empty = state.unread.is_empty();
         state.unread.extend_from_slice(bytes);
-        if state.reading == Reading::All {
-            self.read(link, usize::MAX);
+        match state.reading {
+            Reading::All => self.read(link, usize::MAX),
+            Reading::Slow { every, .. } if was_empty => {
+                self.schedule_in(every, Event::Reads(link));
+            }
+            Reading::Slow { .. } | Reading::Stalled => {}
         }
     }
 
