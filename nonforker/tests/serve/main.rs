@@ -22,6 +22,7 @@ mod client;
 mod doors;
 mod drain;
 mod ending;
+#[cfg(feature = "signals")]
 mod environment;
 mod fairness;
 mod harness;

@@ -162,7 +162,38 @@ fn what_waits_in_the_kernel_behind_backpressure_is_answered() {
         net.drain();
         net.wait(Duration::from_millis(500));
         client.read_all();
+        let began = net.now();
         client.expect(&lines);
         client.expect_end();
+        let took = net.now() - began;
+        assert!(took < Duration::from_secs(1), "it took {took:?} to see that nothing is left");
+    });
+}
+
+#[test]
+fn a_client_that_reads_again_and_never_stops_sending_is_cut_at_half_of_the_deadline() {
+    let server = || {
+        let limits = Limits::new().read_per_turn(1).drain_timeout(Duration::from_millis(200));
+        let limits = limits.high_watermark(100).low_watermark(100);
+        Server::new().limits(limits).serve("127.0.0.1:1", Lines::new(), |conn, line| {
+            if !line.is_empty() {
+                conn.send(vec![b'x'; 1000]);
+            }
+        })
+    };
+    Simulation::new(server).seeds(0..2).faults(|_| Faults::none()).run(|net| {
+        let client = net.connect();
+        client.set_window(10);
+        client.stall();
+        client.send("give\n");
+        net.wait(Duration::from_millis(1));
+        net.drain();
+        net.wait(Duration::from_millis(10));
+        client.set_window(10_000);
+        client.read_all();
+        // Each byte takes a turn of a microsecond.
+        client.send("\n".repeat(300_000));
+        let (received, ending) = client.receive_to_end();
+        assert_eq!((received.len(), ending), (1001, Some(Ending::Finished)));
     });
 }

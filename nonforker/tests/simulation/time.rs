@@ -41,6 +41,10 @@ impl Handler<Lines> for Clock {
         Ok(())
     }
 
+    fn urgent(&mut self, conn: &mut Conn<'_, Lines, u32>, _byte: u8) -> Outcome {
+        self.frame(conn, b"wait")
+    }
+
     fn closed(&mut self, _conn: &mut Conn<'_, Lines, u32>, reason: &CloseReason) {
         assert!(!matches!(reason, CloseReason::Defect), "a reason is always known");
     }
@@ -167,6 +171,19 @@ fn a_request_that_waits_for_the_handler_is_not_late() {
             client.send(piece);
             net.wait(Duration::from_secs(1));
         }
+        client.expect("now\nhello\n");
+        assert!(seconds(net) >= 100);
+    });
+}
+
+#[test]
+fn half_a_request_is_not_late_while_nobody_listens_for_its_rest() {
+    Simulation::new(|| server(Limits::new())).faults(|_| Faults::none()).run(|net| {
+        let client = net.connect();
+        client.send("hel");
+        client.send_urgent(b'!');
+        net.wait(Duration::from_secs(1));
+        client.send("lo\n");
         client.expect("now\nhello\n");
         assert!(seconds(net) >= 100);
     });
