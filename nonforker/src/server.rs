@@ -74,7 +74,7 @@ pub enum DriverKind {
     Poll,
     /// Completions: io_uring, on Linux 6.1 or newer, where it is not forbidden.
     ///
-    /// Urgent bytes do not reach [`Handler::urgent`](crate::Handler::urgent) reliably here: the
+    /// Urgent bytes do not reach [`Handler::urgent`] reliably here: the
     /// kernel's own receiving skips them. They never get into the stream.
     Uring,
 }
