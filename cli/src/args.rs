@@ -11,6 +11,7 @@ use clap::{
 use nonforker::Address;
 
 use crate::{
+    bench::{self, BenchArgs},
     config,
     ending::Ending,
     handlers::Handler,
@@ -75,6 +76,12 @@ enum Command {
     /// them. A seed that fails is printed with the last events and the line that replays it.
     #[command(after_long_help = SIM_EXAMPLES)]
     Sim(SimArgs),
+    /// Load a server, check every reply, and report speed, latency and what it cost the server
+    ///
+    /// Every request is a numbered message, and what comes back has to be the same bytes: this is
+    /// for servers that echo, however they are written. docs/bench.md explains every number.
+    #[command(after_help = "More, with examples: --help", after_long_help = bench::EXAMPLES)]
+    Bench(Box<BenchArgs>),
 }
 
 const SIM_EXAMPLES: &str = "\
@@ -108,6 +115,7 @@ pub(crate) struct SimArgs {
 pub(crate) enum Task {
     Serve(Box<ServeArgs>),
     Sim(SimArgs),
+    Bench(Box<BenchArgs>),
 }
 
 /// What to serve, and within which limits.
@@ -290,7 +298,7 @@ pub(crate) fn from(line: impl IntoIterator<Item = OsString>) -> Result<Task, End
             Some(path) => parse(config::apply(path, Cli::command())?, &line),
             None => Ok(task),
         },
-        Task::Sim(_) => Ok(task),
+        Task::Sim(_) | Task::Bench(_) => Ok(task),
     }
 }
 
@@ -300,6 +308,7 @@ fn parse(command: clap::Command, line: &[OsString]) -> Result<Task, Ending> {
         Ok(Cli { command: None, serve }) => Ok(Task::Serve(Box::new(serve))),
         Ok(Cli { command: Some(Command::Serve(args)), .. }) => Ok(Task::Serve(args)),
         Ok(Cli { command: Some(Command::Sim(args)), .. }) => Ok(Task::Sim(args)),
+        Ok(Cli { command: Some(Command::Bench(args)), .. }) => Ok(Task::Bench(args)),
         Err(error)
             if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) =>
         {

@@ -9,12 +9,13 @@
 //!         signals  log ──▶ sink ──▶ standard error
 //! ```
 //!
-//! And `sim`, which needs none of this: see `sim.rs`.
+//! And `sim` and `bench`, which need none of this: see `sim.rs` and `bench/mod.rs`.
 //!
 //! Exit status: 0 after a drain, 1 if it could not serve or was ended by a second signal, 2 if it
 //! was asked for something that cannot be.
 
 mod args;
+mod bench;
 mod config;
 mod console;
 mod ending;
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
     let ended = args::from(std::env::args_os()).and_then(|task| match task {
         Task::Serve(args) => serve::run(&args),
         Task::Sim(args) => sim::run(&args),
+        Task::Bench(args) => bench::run(&args),
     });
     ended.unwrap_or_else(ending::Ending::tell)
 }

@@ -1,0 +1,211 @@
+//! One connection's books: what it has asked for, what came back, and whether that is right.
+//!
+//! ```text
+//!  ask(n) ──▶ unsent ── flush ──▶ awaited ── take(bytes) ──▶ replies
+//! ```
+//!
+//! A reply is compared with its request where both lie: the received bytes with a slice of the
+//! ring. Partial writes, and replies in pieces, are positions in that ring and nothing else.
+
+use std::{
+    collections::VecDeque,
+    fmt,
+    io::{self, Write},
+};
+
+use socket2::Socket;
+
+use super::messages::Messages;
+
+/// How replies are told from each other, and whether they are compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Check {
+    /// A reply is the request, byte for byte.
+    Same,
+    /// A reply ends at this byte, whatever is in it.
+    Ends(u8),
+    /// A reply has as many bytes as a request, whatever they are.
+    Length,
+}
+
+/// Why a connection is of no more use.
+#[derive(Debug)]
+pub(crate) enum Fault {
+    /// The server closed it, although replies were due.
+    Closed,
+    /// The kernel says that it is broken.
+    Broken(io::Error),
+    /// A reply differs from its request.
+    Wrong {
+        /// Where, counted from the first byte of all replies.
+        offset: u64,
+        expected: u8,
+        got: u8,
+    },
+    /// There are more bytes than were asked for.
+    Unasked,
+    /// A reply did not come in time.
+    Late,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Closed => write!(f, "closed by the server before it had answered"),
+            Self::Broken(error) => write!(f, "{error}"),
+            Self::Wrong { offset, expected, got } => write!(
+                f,
+                "wrong reply: byte {offset} is {:?} and not {:?}",
+                char::from(*got),
+                char::from(*expected)
+            ),
+            Self::Unasked => write!(f, "wrong reply: more bytes than were asked for"),
+            Self::Late => write!(f, "no reply in time"),
+        }
+    }
+}
+
+/// Requests that left together.
+#[derive(Clone, Copy, Debug)]
+struct Batch {
+    at: u64,
+    messages: usize,
+}
+
+/// One connection.
+#[derive(Debug)]
+pub(crate) struct Client {
+    /// None once it has failed.
+    pub(crate) socket: Option<Socket>,
+    /// When it last made progress, or was last owed nothing, in nanoseconds.
+    pub(crate) heard: u64,
+    /// Messages asked for and not answered, sent or not.
+    awaited: usize,
+    unsent: usize,
+    send_at: usize,
+    expect_at: usize,
+    /// Bytes of the reply that has begun to arrive.
+    partial: usize,
+    received: u64,
+    batches: VecDeque<Batch>,
+}
+
+impl Client {
+    /// A connection that begins at this place of the ring.
+    pub(crate) fn new(socket: Socket, start: usize) -> Self {
+        Self {
+            socket: Some(socket),
+            heard: 0,
+            awaited: 0,
+            unsent: 0,
+            send_at: start,
+            expect_at: start,
+            partial: 0,
+            received: 0,
+            batches: VecDeque::new(),
+        }
+    }
+
+    /// Messages asked for and not answered.
+    pub(crate) fn awaited(&self) -> usize {
+        self.awaited
+    }
+
+    /// Whether bytes wait for the socket.
+    pub(crate) fn has_unsent(&self) -> bool {
+        self.unsent > 0
+    }
+
+    /// Puts so many requests up for sending.
+    pub(crate) fn ask(&mut self, count: usize, messages: &Messages, now: u64) {
+        if self.awaited == 0 {
+            self.heard = now;
+        }
+        self.awaited += count;
+        self.unsent += count * messages.size();
+    }
+
+    /// Remembers when requests were put up, to be told their latencies by [`answered`](Self::answered).
+    pub(crate) fn stamp(&mut self, count: usize, now: u64) {
+        self.batches.push_back(Batch { at: now, messages: count });
+    }
+
+    /// Writes what the socket takes.
+    pub(crate) fn flush(&mut self, messages: &Messages) -> Result<(), Fault> {
+        let Some(mut socket) = self.socket.as_ref() else { return Ok(()) };
+        while self.unsent > 0 {
+            match socket.write(messages.slice(self.send_at, self.unsent)) {
+                Ok(sent) => {
+                    self.unsent -= sent;
+                    self.send_at = messages.after(self.send_at, sent);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(Fault::Broken(error)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes what was received, and returns how many replies are complete with it.
+    pub(crate) fn take(
+        &mut self,
+        bytes: &[u8],
+        messages: &Messages,
+        check: Check,
+    ) -> Result<usize, Fault> {
+        let replies = match check {
+            Check::Ends(end) => bytes.iter().filter(|&&byte| byte == end).count(),
+            Check::Same | Check::Length => self.measure(bytes, messages, check)?,
+        };
+        if replies > self.awaited {
+            return Err(Fault::Unasked);
+        }
+        self.awaited -= replies;
+        self.received += bytes.len() as u64;
+        Ok(replies)
+    }
+
+    /// Replies of the length of requests.
+    fn measure(&mut self, bytes: &[u8], messages: &Messages, check: Check) -> Result<usize, Fault> {
+        let due = (self.awaited * messages.size() - self.partial).saturating_sub(self.unsent);
+        if check == Check::Same {
+            let due = &bytes[..bytes.len().min(due)];
+            let expected = messages.slice(self.expect_at, due.len());
+            if due != expected {
+                return Err(self.wrong(due, expected));
+            }
+            self.expect_at = messages.after(self.expect_at, due.len());
+        }
+        if bytes.len() > due {
+            return Err(Fault::Unasked);
+        }
+        let have = self.partial + bytes.len();
+        self.partial = have % messages.size();
+        Ok(have / messages.size())
+    }
+
+    /// Where the difference is.
+    fn wrong(&self, bytes: &[u8], expected: &[u8]) -> Fault {
+        let mut pairs = bytes.iter().zip(expected).enumerate();
+        match pairs.find(|(_, (got, expected))| got != expected) {
+            Some((at, (&got, &expected))) => {
+                Fault::Wrong { offset: self.received + at as u64, expected, got }
+            }
+            None => Fault::Unasked,
+        }
+    }
+
+    /// Tells when each of so many replies was asked for, in batches: the oldest first.
+    pub(crate) fn answered(&mut self, mut replies: usize, mut tell: impl FnMut(u64, usize)) {
+        while let Some(batch) = self.batches.front_mut().filter(|_| replies > 0) {
+            let count = batch.messages.min(replies);
+            tell(batch.at, count);
+            replies -= count;
+            batch.messages -= count;
+            if batch.messages == 0 {
+                self.batches.pop_front();
+            }
+        }
+    }
+}

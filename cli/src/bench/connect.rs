@@ -1,0 +1,83 @@
+//! Opening connections: one after the other, before anything is measured.
+//!
+//! Towards loopback they are spread over source addresses, since one address has only some 28000
+//! ports to offer.
+
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    time::Duration,
+};
+
+use nonforker::Address;
+use socket2::{Domain, SockAddr, Socket, Type};
+
+use crate::ending::Ending;
+
+/// Connections from one source address; the kernel has 28232 ports for it, if nobody changed that.
+const PER_SOURCE: usize = 20_000;
+
+/// Descriptors that are not connections: standard streams, the poll, files of `/proc`.
+const DESCRIPTORS_SPARE: u64 = 32;
+
+/// Makes room for so many connections.
+pub(crate) fn reserve(connections: usize) -> Result<(), Ending> {
+    let limit = nonforker::raise_descriptor_limit().unwrap_or(u64::MAX);
+    if connections as u64 > limit.saturating_sub(DESCRIPTORS_SPARE) {
+        return Err(Ending::Failed(format!(
+            "{connections} connections need more descriptors than this process may have: {limit} \
+             (ulimit -Hn; {DESCRIPTORS_SPARE} are needed for other things)"
+        )));
+    }
+    Ok(())
+}
+
+/// Opens the `nth` connection.
+pub(crate) fn open(to: &Address, nth: usize, timeout: Duration) -> io::Result<Socket> {
+    let socket = match to {
+        Address::Tcp(to) => tcp(*to, nth, timeout)?,
+        Address::Unix(path) => {
+            let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+            socket.connect(&SockAddr::unix(path)?)?;
+            socket
+        }
+        _ => return Err(io::Error::from(io::ErrorKind::Unsupported)),
+    };
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}
+
+fn tcp(to: SocketAddr, nth: usize, timeout: Duration) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(to), Type::STREAM, None)?;
+    // A batch is one write; waiting for more to send would only distort what is measured.
+    socket.set_tcp_nodelay(true)?;
+    if let Some(source) = source(to.ip(), nth) {
+        socket.bind(&SocketAddr::from((source, 0)).into())?;
+    }
+    socket.connect_timeout(&to.into(), timeout)?;
+    Ok(socket)
+}
+
+/// Where the `nth` connection comes from, if not from where the kernel chooses.
+fn source(to: IpAddr, nth: usize) -> Option<Ipv4Addr> {
+    let IpAddr::V4(to) = to else { return None };
+    let further = u16::try_from(nth / PER_SOURCE).ok().filter(|&nth| nth > 0)?;
+    let [high, low] = further.to_be_bytes();
+    to.is_loopback().then_some(Ipv4Addr::new(127, 1, high, low))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sources_are_spread_on_loopback_only() {
+        let loopback = IpAddr::from([127, 0, 0, 1]);
+        assert_eq!(source(loopback, 0), None);
+        assert_eq!(source(loopback, PER_SOURCE - 1), None);
+        assert_eq!(source(loopback, PER_SOURCE), Some(Ipv4Addr::new(127, 1, 0, 1)));
+        assert_eq!(source(loopback, 300 * PER_SOURCE), Some(Ipv4Addr::new(127, 1, 1, 44)));
+        assert_eq!(source(IpAddr::from([10, 0, 0, 1]), 90_000), None);
+        assert_eq!(source("::1".parse().unwrap(), 90_000), None);
+    }
+}

@@ -1,0 +1,46 @@
+//! What went wrong, counted by kind, and the first of it in words.
+
+use std::fmt;
+
+use super::client::Fault;
+
+/// Failures of a run.
+#[derive(Debug, Default)]
+pub(crate) struct Faults {
+    /// Connections that could not be opened.
+    pub(crate) connect: u64,
+    /// Connections that the server closed, or that broke, while replies were due.
+    pub(crate) closed: u64,
+    /// Connections with a reply that differs from its request, or that nobody asked for.
+    pub(crate) wrong: u64,
+    /// Connections that owed a reply for too long.
+    pub(crate) late: u64,
+    /// What happened first.
+    pub(crate) first: Option<String>,
+}
+
+impl Faults {
+    /// Counts what happened to a connection.
+    pub(crate) fn count(&mut self, connection: usize, fault: &Fault) {
+        match fault {
+            Fault::Closed | Fault::Broken(_) => self.closed += 1,
+            Fault::Wrong { .. } | Fault::Unasked => self.wrong += 1,
+            Fault::Late => self.late += 1,
+        }
+        self.remember(format_args!("connection {connection}: {fault}"));
+    }
+
+    /// Counts connections that could not be opened.
+    pub(crate) fn not_opened(&mut self, count: u64, why: fmt::Arguments<'_>) {
+        self.connect += count;
+        self.remember(why);
+    }
+
+    pub(crate) fn sum(&self) -> u64 {
+        self.connect + self.closed + self.wrong + self.late
+    }
+
+    fn remember(&mut self, what: fmt::Arguments<'_>) {
+        self.first.get_or_insert_with(|| what.to_string());
+    }
+}
