@@ -15,7 +15,7 @@ use std::{
 
 use socket2::Socket;
 
-use super::messages::Messages;
+use super::{load::Role, messages::Messages};
 
 /// How replies are told from each other, and whether they are compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,7 +31,7 @@ pub(crate) enum Check {
 /// Why a connection is of no more use.
 #[derive(Debug)]
 pub(crate) enum Fault {
-    /// The server closed it, although replies were due.
+    /// The server closed it.
     Closed,
     /// The kernel says that it is broken.
     Broken(io::Error),
@@ -51,7 +51,7 @@ pub(crate) enum Fault {
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Closed => write!(f, "closed by the server before it had answered"),
+            Self::Closed => write!(f, "closed by the server"),
             Self::Broken(error) => write!(f, "{error}"),
             Self::Wrong { offset, expected, got } => write!(
                 f,
@@ -75,6 +75,7 @@ struct Batch {
 /// One connection.
 #[derive(Debug)]
 pub(crate) struct Client {
+    pub(crate) role: Role,
     /// None once it has failed.
     pub(crate) socket: Option<Socket>,
     /// When it last made progress, or was last owed nothing, in nanoseconds.
@@ -87,13 +88,15 @@ pub(crate) struct Client {
     /// Bytes of the reply that has begun to arrive.
     partial: usize,
     received: u64,
+    replies: u64,
     batches: VecDeque<Batch>,
 }
 
 impl Client {
     /// A connection that begins at this place of the ring.
-    pub(crate) fn new(socket: Socket, start: usize) -> Self {
+    pub(crate) fn new(role: Role, socket: Socket, start: usize) -> Self {
         Self {
+            role,
             socket: Some(socket),
             heard: 0,
             awaited: 0,
@@ -102,6 +105,7 @@ impl Client {
             expect_at: start,
             partial: 0,
             received: 0,
+            replies: 0,
             batches: VecDeque::new(),
         }
     }
@@ -109,6 +113,11 @@ impl Client {
     /// Messages asked for and not answered.
     pub(crate) fn awaited(&self) -> usize {
         self.awaited
+    }
+
+    /// Replies that have come.
+    pub(crate) fn replies(&self) -> u64 {
+        self.replies
     }
 
     /// Whether bytes wait for the socket.
@@ -123,6 +132,24 @@ impl Client {
         }
         self.awaited += count;
         self.unsent += count * messages.size();
+    }
+
+    /// Expects what another connection has asked for.
+    pub(crate) fn expect(&mut self, count: usize, now: u64) {
+        self.awaited = count;
+        self.heard = now;
+    }
+
+    /// Sends requests that will be answered to others.
+    pub(crate) fn send(&mut self, count: usize, messages: &Messages) -> Result<(), Fault> {
+        self.unsent += count * messages.size();
+        self.flush(messages)
+    }
+
+    /// Expects nothing any more, and returns how many replies it did expect.
+    pub(crate) fn forget(&mut self) -> usize {
+        self.unsent = 0;
+        std::mem::take(&mut self.awaited)
     }
 
     /// Remembers when requests were put up, to be told their latencies by [`answered`](Self::answered).
@@ -147,6 +174,19 @@ impl Client {
         Ok(())
     }
 
+    /// Writes once, at most so many bytes of requests whose replies nobody counts.
+    pub(crate) fn push(&mut self, messages: &Messages, most: usize) -> Result<usize, Fault> {
+        let Some(mut socket) = self.socket.as_ref() else { return Ok(0) };
+        match socket.write(messages.slice(self.send_at, most)) {
+            Ok(sent) => {
+                self.send_at = messages.after(self.send_at, sent);
+                Ok(sent)
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
+            Err(error) => Err(Fault::Broken(error)),
+        }
+    }
+
     /// Takes what was received, and returns how many replies are complete with it.
     pub(crate) fn take(
         &mut self,
@@ -162,6 +202,7 @@ impl Client {
             return Err(Fault::Unasked);
         }
         self.awaited -= replies;
+        self.replies += replies as u64;
         self.received += bytes.len() as u64;
         Ok(replies)
     }

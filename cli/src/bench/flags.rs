@@ -2,19 +2,37 @@
 
 use std::{num::NonZeroUsize, path::PathBuf, time::Duration};
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use nonforker::Address;
 
-use crate::values::{self, Codec};
+use crate::{
+    ending::Ending,
+    values::{self, Codec},
+};
+
+/// The most bytes that a connection may have in flight.
+const WINDOW_MAX: usize = 256 * 1024 * 1024;
 
 pub(crate) const EXAMPLES: &str = "\
 Examples:
   nonforker bench 127.0.0.1:1685                  64 connections, one request each in flight
   nonforker bench unix:/run/x.sock -c 8 -p 128    Pipelined, over a Unix socket
-  nonforker bench 127.0.0.1:1685 --rate 50000     Latency at a load, which is what users feel
-  nonforker bench 127.0.0.1:1685 --pid $(pidof nonforker)
-                                                  What a message costs the server, in CPU time
+  nonforker bench 127.0.0.1:1685 --rate 50000     Latency at a given load, which is what users feel
+  nonforker bench 127.0.0.1:1685 --pid $(pidof nonforker) --json -
+                                                  What a message costs the server in CPU time
+  nonforker bench 127.0.0.1:1685 --never-reading 1 --trickling 10
+                                                  Do bad clients slow the good ones down?
+  nonforker bench 127.0.0.1:1685 --flooding 4     Do greedy ones? Latency is that of the others
+  nonforker bench 127.0.0.1:1685 --mode idle -c 10000 --exchange 1 -s 16KiB -d 2s --pid $PID
+                                                  Memory per connection that has done its work
+  nonforker bench 127.0.0.1:1685 --mode broadcast -c 5000
+                                                  A chat: each line to all, then the next
 
+For numbers that mean something, give the server and the load processors of their own:
+  taskset -c 0 nonforker --quiet &
+  taskset -c 1 nonforker bench 127.0.0.1:1685 --pid $!
+
+Ctrl-C ends the run and reports what was measured so far.
 Exit status: 0 if every reply was right and in time, 1 if not, 2 if a flag is wrong.";
 
 /// What to load a server with.
@@ -26,17 +44,25 @@ pub(crate) struct BenchArgs {
 
     #[command(flatten, next_help_heading = "Load")]
     pub(crate) load: LoadArgs,
+    #[command(flatten, next_help_heading = "Bad company")]
+    pub(crate) company: CompanyArgs,
     #[command(flatten, next_help_heading = "Report")]
     pub(crate) report: ReportArgs,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct LoadArgs {
-    /// Connections
+    /// What the connections do
+    #[arg(short, long, value_name = "MODE", value_enum, default_value_t = Mode::Echo)]
+    pub(crate) mode: Mode,
+
+    /// Connections; 0 leaves only the bad company
     #[arg(short, long, value_name = "N", default_value = "64", value_parser = whole)]
     pub(crate) connections: usize,
 
-    /// Requests that each connection keeps unanswered
+    /// Requests that each connection keeps unanswered; lines of a broadcast that go out together
+    ///
+    /// They leave in one write, and as many more as replies came with each read.
     #[arg(short = 'p', long, value_name = "N", default_value = "1", value_parser = values::count)]
     pub(crate) in_flight: NonZeroUsize,
 
@@ -44,7 +70,14 @@ pub(crate) struct LoadArgs {
     #[arg(short, long, value_name = "SIZE", default_value = "64", value_parser = values::some_size)]
     pub(crate) size: usize,
 
-    /// How long to measure
+    /// Send so many requests a second, over all connections, whether or not replies come
+    ///
+    /// Without this the loop is closed: a slow server is asked less. With it latency counts from
+    /// when a request was due, not from when it could leave.
+    #[arg(long, value_name = "R", value_parser = rate)]
+    pub(crate) rate: Option<f64>,
+
+    /// How long to measure; how long to hold idle connections
     #[arg(short, long, value_name = "DURATION", default_value = "10s", value_parser = some_time)]
     pub(crate) duration: Duration,
 
@@ -63,9 +96,44 @@ pub(crate) struct LoadArgs {
     #[arg(long)]
     pub(crate) no_verify: bool,
 
+    /// Requests that each idle connection exchanges before it is held
+    #[arg(long, value_name = "N", default_value = "0", value_parser = whole)]
+    pub(crate) exchange: usize,
+
     /// How long a reply may take before its connection counts as failed
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = some_time)]
     pub(crate) timeout: Duration,
+}
+
+/// Connections that are there to be a burden. What is measured is how the others fare.
+#[derive(Debug, Args)]
+pub(crate) struct CompanyArgs {
+    /// Connections that send requests for as long as they are taken, and never read
+    #[arg(long, value_name = "N", default_value = "0", value_parser = whole)]
+    pub(crate) never_reading: usize,
+
+    /// Connections that send a request byte by byte
+    #[arg(long, value_name = "N", default_value = "0", value_parser = whole)]
+    pub(crate) trickling: usize,
+
+    /// How long they wait between two bytes
+    #[arg(long, value_name = "DURATION", default_value = "100ms", value_parser = some_time)]
+    pub(crate) trickle_interval: Duration,
+
+    /// Connections that have more requests in flight than the others
+    #[arg(long, value_name = "N", default_value = "0", value_parser = whole)]
+    pub(crate) flooding: usize,
+
+    /// Requests that each of those keeps unanswered
+    #[arg(long, value_name = "N", default_value = "2048", value_parser = values::count)]
+    pub(crate) flood_in_flight: NonZeroUsize,
+}
+
+impl CompanyArgs {
+    /// How many there are.
+    pub(crate) fn count(&self) -> usize {
+        self.never_reading.saturating_add(self.trickling).saturating_add(self.flooding)
+    }
 }
 
 #[derive(Debug, Args)]
@@ -77,6 +145,69 @@ pub(crate) struct ReportArgs {
     /// Write the report as JSON to this file, or - for standard output and nothing else there
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
+
+    /// Draw the latencies by percentile, as SVG, into this file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) plot: Option<PathBuf>,
+}
+
+/// What the connections do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Mode {
+    /// Ask, and expect the same bytes back
+    Echo,
+    /// Be there, and nothing else
+    Idle,
+    /// Receive every line that one more connection sends
+    Broadcast,
+}
+
+impl Mode {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Echo => "echo",
+            Self::Idle => "idle",
+            Self::Broadcast => "broadcast",
+        }
+    }
+}
+
+impl BenchArgs {
+    /// Refuses what cannot be done together, or would measure nothing.
+    pub(crate) fn check(&self) -> Result<(), Ending> {
+        let (load, company) = (&self.load, &self.company);
+        let is_echo = load.mode == Mode::Echo;
+        let most = match company.flooding {
+            0 => load.in_flight,
+            _ => load.in_flight.max(company.flood_in_flight),
+        };
+        let wrong = if load.rate.is_some() && !is_echo {
+            "--rate: this is for --mode echo"
+        } else if load.rate.is_some() && load.in_flight.get() > 1 {
+            "--rate: then --in-flight is whatever it comes to; give one of them"
+        } else if load.rate.is_some() && load.connections == 0 {
+            "--rate: there is no connection to send anything; see --connections"
+        } else if company.count() > 0 && !is_echo {
+            "--never-reading, --trickling and --flooding go with --mode echo"
+        } else if load.connections == 0 && company.count() == 0 {
+            "--connections: there is nothing to do with 0, unless there is bad company"
+        } else if load.exchange > 0 && load.mode != Mode::Idle {
+            "--exchange: this is for --mode idle"
+        } else if most.get().saturating_mul(load.size) > WINDOW_MAX {
+            "--in-flight times --size: at most 256 MiB may be in flight on a connection"
+        } else {
+            return Ok(());
+        };
+        Err(Ending::Usage(wrong.into()))
+    }
+}
+
+/// Requests per second.
+fn rate(text: &str) -> Result<f64, String> {
+    match text.replace('_', "").parse() {
+        Ok(rate) if (0.001..=1e9).contains(&rate) => Ok(rate),
+        _ => Err(format!("bad rate {text:?}: write requests per second, such as 50000")),
+    }
 }
 
 /// A whole number, 0 included.

@@ -14,7 +14,6 @@ const TICK: Duration = Duration::from_millis(10);
 /// A process on this machine.
 #[derive(Debug)]
 pub(crate) struct Process {
-    pid: u32,
     folder: PathBuf,
 }
 
@@ -46,7 +45,7 @@ impl Process {
         if !cfg!(target_os = "linux") {
             return Err(Ending::Usage("--pid: this needs Linux and its /proc".into()));
         }
-        let process = Self { pid, folder: PathBuf::from(format!("/proc/{pid}")) };
+        let process = Self { folder: PathBuf::from(format!("/proc/{pid}")) };
         if !process.folder.exists() {
             return Err(Ending::Failed(format!("--pid: there is no process {pid}")));
         }
@@ -59,10 +58,6 @@ impl Process {
     /// Ourselves, where it can be told.
     pub(crate) fn own() -> Option<Self> {
         Self::find(std::process::id()).ok()
-    }
-
-    pub(crate) fn pid(&self) -> u32 {
-        self.pid
     }
 
     /// What it has used up to now.

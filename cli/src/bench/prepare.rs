@@ -1,0 +1,105 @@
+//! From flags to connections under load: how many of which kind, what they send, and how.
+
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use socket2::Socket;
+
+use super::{
+    client::Check,
+    connect,
+    faults::Faults,
+    flags::{BenchArgs, Mode},
+    load::{Load, Manner, READ_BYTES, Role},
+    messages::Messages,
+};
+use crate::{ending::Ending, values::Codec};
+
+/// Opens the connections, and gets everything ready that needs no measuring.
+pub(crate) fn load<'r>(args: &BenchArgs, interrupted: &'r AtomicBool) -> Result<Load<'r>, Ending> {
+    // One more than that sends a broadcast.
+    connect::reserve(args.load.connections.saturating_add(args.company.count()).saturating_add(1))?;
+    let roles = roles(args);
+    let manner = manner(args);
+    let window = manner.in_flight.max(manner.flood_in_flight).saturating_mul(args.load.size);
+    let end = end(&args.load.codec);
+    let messages = Messages::new(args.load.size, end, roles.len(), window.max(READ_BYTES))
+        .map_err(Ending::Usage)?;
+    let mut faults = Faults::default();
+    let sockets = open(args, roles, interrupted, &mut faults)?;
+    let mut load = Load::new(sockets, messages, manner, interrupted)?;
+    load.faults = faults;
+    Ok(load)
+}
+
+/// What each connection is; the normal ones first, the sender of a broadcast last.
+fn roles(args: &BenchArgs) -> Vec<Role> {
+    let (count, company) = (args.load.connections, &args.company);
+    let groups = match args.load.mode {
+        Mode::Echo => vec![
+            (Role::Normal, count),
+            (Role::Flooding, company.flooding),
+            (Role::NeverReading, company.never_reading),
+            (Role::Trickling, company.trickling),
+        ],
+        Mode::Idle => vec![(Role::Idle, count)],
+        Mode::Broadcast => vec![(Role::Receiver, count), (Role::Sender, 1)],
+    };
+    groups.into_iter().flat_map(|(role, count)| std::iter::repeat_n(role, count)).collect()
+}
+
+fn manner(args: &BenchArgs) -> Manner {
+    let (load, company) = (&args.load, &args.company);
+    let check = match (load.no_verify, end(&load.codec).last()) {
+        (false, _) => Check::Same,
+        (true, Some(&end)) => Check::Ends(end),
+        (true, None) => Check::Length,
+    };
+    Manner {
+        in_flight: load.in_flight.get(),
+        flood_in_flight: if company.flooding > 0 { company.flood_in_flight.get() } else { 0 },
+        check,
+        timeout: load.timeout,
+        trickle_interval: company.trickle_interval,
+        rate: load.rate,
+    }
+}
+
+/// What a request ends in.
+fn end(codec: &Codec) -> &[u8] {
+    match codec {
+        Codec::Lines => b"\n",
+        Codec::Crlf | Codec::StrictCrlf => b"\r\n",
+        Codec::Delimited(end) => end,
+        Codec::Raw => b"",
+    }
+}
+
+/// Opens as many as can be: what comes after a failure is not tried.
+fn open(
+    args: &BenchArgs,
+    roles: Vec<Role>,
+    interrupted: &AtomicBool,
+    faults: &mut Faults,
+) -> Result<Vec<(Role, Socket)>, Ending> {
+    let wanted = roles.len();
+    let mut sockets = Vec::with_capacity(wanted);
+    for role in roles {
+        if interrupted.load(Relaxed) {
+            return Err(Ending::Failed("interrupted before all connections were open".into()));
+        }
+        let nth = sockets.len();
+        match connect::open(&args.address, nth, args.load.timeout) {
+            Ok(socket) => sockets.push((role, socket)),
+            Err(error) if nth == 0 => {
+                let address = &args.address;
+                return Err(Ending::Failed(format!("cannot connect to {address}: {error}")));
+            }
+            Err(error) => {
+                let left = (wanted - nth) as u64;
+                faults.not_opened(left, format_args!("cannot open connection {nth}: {error}"));
+                break;
+            }
+        }
+    }
+    Ok(sockets)
+}
