@@ -31,7 +31,8 @@ pub(crate) fn run<'a>(args: &'a BenchArgs, interrupted: &AtomicBool) -> Result<R
     let open = load.open();
     let unanswered = load.unanswered();
     let Load { tally, faults, .. } = load;
-    if let (0, Some(first)) = (tally.messages, &faults.first) {
+    // Nothing was measured, so there is nothing to report but that.
+    if let (0, Some(first), true) = (tally.messages, &faults.first, args.load.mode != Mode::Idle) {
         return Err(Ending::Failed(format!("{}: {first}", args.address)));
     }
     Ok(Report {

@@ -10,7 +10,7 @@ use super::text::human;
 const WIDTH: f64 = 760.0;
 const HEIGHT: f64 = 420.0;
 const LEFT: f64 = 80.0;
-const RIGHT: f64 = 20.0;
+const RIGHT: f64 = 40.0;
 const TOP: f64 = 40.0;
 const BOTTOM: f64 = 40.0;
 
@@ -75,8 +75,8 @@ impl Axes {
         let (bottom, right) = (HEIGHT - BOTTOM, WIDTH - RIGHT);
         // Writing to a String cannot fail.
         for power in self.low..=self.high {
-            let (nanos, label) = (10f64.powi(power), human(10u64.pow(power.unsigned_abs())));
-            let y = self.y(nanos);
+            let label = human(10u64.pow(power.unsigned_abs())).replace(".00", "").replace(".0", "");
+            let y = self.y(10f64.powi(power));
             let _ = writeln!(
                 text,
                 "<path d=\"M{LEFT} {y:.1}H{right}\" stroke=\"#ddd\"/>\

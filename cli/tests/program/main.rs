@@ -7,6 +7,9 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "that is how a test fails")]
 #![expect(clippy::print_stderr, reason = "a test that is skipped says so")]
 
+mod bench;
+mod bench_faults;
+mod bench_modes;
 mod clients;
 mod config;
 mod conversations;
