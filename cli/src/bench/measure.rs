@@ -65,9 +65,12 @@ fn drive(
     load.begin();
     progress.name("warm-up");
     load.run(args.load.warm_up, progress)?;
-    let mut own = Watched::new(Process::own());
+    if load.is_interrupted() {
+        progress.end();
+        return Err(Ending::Failed("interrupted in the warm-up: nothing was measured".into()));
+    }
+    let own = Watched::new(Process::own());
     server.look();
-    own.look();
     load.tally.clear();
     progress.name("measuring");
     let time = load.run(args.load.duration, progress)?;
@@ -91,7 +94,7 @@ fn hold(
 ) -> Result<Measured, Ending> {
     for _ in 0..args.load.exchange {
         load.ask_once();
-        load.quiet(args.load.timeout + GRACE)?;
+        load.quiet(args.load.timeout.saturating_add(GRACE))?;
     }
     load.tally.clear();
     progress.name("holding");

@@ -60,19 +60,24 @@ impl Process {
         Self::find(std::process::id()).ok()
     }
 
-    /// What it has used up to now.
+    /// What it has used up to now. CPU time is looked at last, which begins a window.
     pub(crate) fn snapshot(&self) -> io::Result<Snapshot> {
-        Ok(Snapshot {
-            threads: self.threads().ok(),
-            ticks: self.ticks()?,
-            switches: self.switches()?,
-            rss: self.rss()?,
-        })
+        let snapshot = self.without_threads()?;
+        Ok(Snapshot { threads: self.threads().ok(), ..snapshot })
     }
 
-    /// What it has used since then; None if it has ended.
+    /// What it has used since then; None if it has ended. CPU time is looked at first, which ends
+    /// a window.
     pub(crate) fn since(&self, before: &Snapshot) -> Option<Usage> {
-        self.snapshot().ok().map(|after| before.until(&after))
+        let threads = self.threads().ok();
+        let snapshot = self.without_threads().ok()?;
+        Some(before.until(&Snapshot { threads, ..snapshot }))
+    }
+
+    fn without_threads(&self) -> io::Result<Snapshot> {
+        // To count resident pages takes the kernel some time.
+        let rss = self.rss()?;
+        Ok(Snapshot { threads: None, ticks: self.ticks()?, switches: self.switches()?, rss })
     }
 
     fn thread_folders(&self) -> io::Result<Vec<(u32, PathBuf)>> {

@@ -73,6 +73,27 @@ fn the_report_is_complete_and_agrees_with_itself() {
     }
 }
 
+/// The keys of an object, and of those in it.
+fn keys(value: &Value) -> Vec<&String> {
+    let fields = value.as_object().into_iter().flatten();
+    fields.flat_map(|(key, value)| std::iter::once(key).chain(keys(value))).collect()
+}
+
+#[test]
+fn every_field_is_documented() {
+    let docs = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/bench.md");
+    let docs = fs::read_to_string(docs).unwrap();
+    let server = Server::start("");
+    let pid = server.process.0.id();
+    for flags in ["--flooding 1 --trickling 1", "--mode idle -c 1"] {
+        let pid = if cfg!(target_os = "linux") { format!("--pid {pid}") } else { String::new() };
+        let (report, _) = report(&server.addresses[0], &format!("{flags} {pid}"));
+        for key in keys(&report) {
+            assert!(docs.contains(&format!("`{key}`")), "{key}");
+        }
+    }
+}
+
 #[test]
 fn every_codec_and_size_comes_back_as_it_was() {
     for (codec, sizes) in [

@@ -181,8 +181,13 @@ impl<'r> Load<'r> {
         self.clients.iter().filter(|client| client.socket.is_some()).count()
     }
 
+    /// Whether somebody wants the run to end.
+    pub(crate) fn is_interrupted(&self) -> bool {
+        self.interrupted.load(Relaxed)
+    }
+
     fn goes_on(&self) -> bool {
-        self.open > 0 && !self.interrupted.load(Relaxed)
+        self.open > 0 && !self.is_interrupted()
     }
 
     fn turn(&mut self, now: u64, patience: Duration) -> Result<(), Ending> {
