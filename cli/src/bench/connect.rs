@@ -80,4 +80,14 @@ mod tests {
         assert_eq!(source(IpAddr::from([10, 0, 0, 1]), 90_000), None);
         assert_eq!(source("::1".parse().unwrap(), 90_000), None);
     }
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn connections_beyond_the_ports_of_one_address_come_from_another() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = Address::Tcp(listener.local_addr().unwrap());
+        for (nth, source) in [(0, [127, 0, 0, 1]), (PER_SOURCE, [127, 1, 0, 1])] {
+            let _socket = open(&address, nth, Duration::from_secs(9)).unwrap();
+            assert_eq!(listener.accept().unwrap().1.ip(), IpAddr::from(source));
+        }
+    }
 }

@@ -16,8 +16,9 @@ use crate::{ending::Ending, values::Codec};
 
 /// Opens the connections, and gets everything ready that needs no measuring.
 pub(crate) fn load<'r>(args: &BenchArgs, interrupted: &'r AtomicBool) -> Result<Load<'r>, Ending> {
-    // One more than that sends a broadcast.
-    connect::reserve(args.load.connections.saturating_add(args.company.count()).saturating_add(1))?;
+    let senders = usize::from(args.load.mode == Mode::Broadcast);
+    let normal = args.load.connections.saturating_add(senders);
+    connect::reserve(normal.saturating_add(args.company.count()))?;
     let roles = roles(args);
     let manner = manner(args);
     let window = manner.in_flight.max(manner.flood_in_flight).saturating_mul(args.load.size);
