@@ -250,3 +250,84 @@ impl Client {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use socket2::{Domain, Type};
+
+    use super::*;
+
+    const SIZE: usize = 10;
+
+    fn messages() -> Messages {
+        Messages::new(SIZE, b"\n", 2, 1000).unwrap()
+    }
+
+    /// A connection that has sent so many requests, and the other end of it.
+    fn asked(count: usize, messages: &Messages) -> (Client, Socket) {
+        let (socket, other) = Socket::pair(Domain::UNIX, Type::STREAM, None).unwrap();
+        let mut client = Client::new(Role::Normal, socket, messages.start(1, 2));
+        client.ask(count, messages, 0);
+        client.flush(messages).unwrap();
+        assert!(!client.has_unsent());
+        (client, other)
+    }
+
+    #[test]
+    fn replies_do_not_depend_on_how_they_arrive() {
+        let messages = messages();
+        let replies = messages.slice(messages.start(1, 2), 7 * SIZE);
+        for check in [Check::Same, Check::Length, Check::Ends(b'\n')] {
+            for piece in 1..=replies.len() {
+                let (mut client, _other) = asked(7, &messages);
+                let taken = replies.chunks(piece).map(|bytes| client.take(bytes, &messages, check));
+                let sum: usize = taken.map(|replies| replies.expect("they are right")).sum();
+                assert_eq!((sum, client.awaited(), client.replies()), (7, 0, 7), "{piece}");
+                let more = client.take(b"\n", &messages, check);
+                assert!(matches!(more, Err(Fault::Unasked)), "{check:?}, {piece}: {more:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_wrong_byte_is_found_at_every_place_and_in_every_piece() {
+        let messages = messages();
+        for place in 0..3 * SIZE {
+            for piece in [1, 3, SIZE, 3 * SIZE] {
+                let (mut client, _other) = asked(3, &messages);
+                let mut replies = messages.slice(messages.start(1, 2), 3 * SIZE).to_vec();
+                replies[place] = b'?';
+                let mut pieces = replies.chunks(piece);
+                let fault =
+                    pieces.find_map(|bytes| client.take(bytes, &messages, Check::Same).err());
+                assert!(
+                    matches!(fault, Some(Fault::Wrong { offset, got: b'?', .. })
+                        if offset == place as u64),
+                    "{place} in {piece}: {fault:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_reply_to_what_has_not_left_is_wrong() {
+        let messages = messages();
+        let (mut client, _other) = asked(1, &messages);
+        client.ask(1, &messages, 0);
+        let both = messages.slice(messages.start(1, 2), 2 * SIZE);
+        assert!(matches!(client.take(both, &messages, Check::Same), Err(Fault::Unasked)));
+    }
+
+    #[test]
+    fn replies_find_the_batch_they_were_asked_in() {
+        let messages = messages();
+        let (mut client, _other) = asked(5, &messages);
+        client.stamp(3, 100);
+        client.stamp(2, 200);
+        let mut told = Vec::new();
+        client.answered(2, |at, count| told.push((at, count)));
+        client.answered(3, |at, count| told.push((at, count)));
+        client.answered(1, |at, count| told.push((at, count)));
+        assert_eq!(told, [(100, 2), (100, 1), (200, 2)]);
+    }
+}
