@@ -100,6 +100,13 @@ pub(crate) struct LoadArgs {
     #[arg(long, value_name = "N", default_value = "0", value_parser = whole)]
     pub(crate) exchange: usize,
 
+    /// Wait for replies without sleeping
+    ///
+    /// It takes a whole processor, and keeps the time that the load needs to wake up out of the
+    /// latencies. Not for a processor that the server needs, too.
+    #[arg(long)]
+    pub(crate) spin: bool,
+
     /// How long a reply may take before its connection counts as failed
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = some_time)]
     pub(crate) timeout: Duration,

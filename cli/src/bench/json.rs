@@ -27,6 +27,7 @@ pub(crate) fn report(report: &Report<'_>) -> Value {
         "connections_open": report.open,
         "in_flight": load.in_flight.get(),
         "size": load.size,
+        "spin": load.spin,
         "verified": !load.no_verify,
         "interrupted": report.interrupted,
         "seconds": report.time.as_secs_f64(),

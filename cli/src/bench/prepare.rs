@@ -62,6 +62,7 @@ fn manner(args: &BenchArgs) -> Manner {
         timeout: load.timeout,
         trickle_interval: company.trickle_interval,
         rate: load.rate,
+        spin: load.spin,
     }
 }
 

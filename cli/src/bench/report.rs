@@ -66,7 +66,8 @@ impl Report<'_> {
     /// How much of one processor we used ourselves, if that is so much that we may be the limit.
     pub(crate) fn is_busy(&self) -> Option<f64> {
         let used = self.own?.cpu.as_secs_f64() / self.time.as_secs_f64().max(1e-9);
-        (used >= BUSY && self.args.load.rate.is_none()).then_some(used)
+        let load = &self.args.load;
+        (used >= BUSY && load.rate.is_none() && !load.spin).then_some(used)
     }
 
     /// What the server's memory has grown by for each connection that it holds, in bytes.

@@ -238,6 +238,7 @@ fn help_explains_every_flag() {
         "--codec",
         "--no-verify",
         "--timeout",
+        "--spin",
         "--mode",
         "--exchange",
         "--never-reading",

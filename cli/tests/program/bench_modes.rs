@@ -37,6 +37,16 @@ fn a_rate_that_is_too_high_is_said() {
 }
 
 #[test]
+fn to_wait_without_sleeping_changes_nothing_else() {
+    let server = Server::start("");
+    for flags in ["--spin -c 1", "--spin -c 2 --rate 100 --never-reading 1"] {
+        let (report, status) = report(&server.addresses[0], flags);
+        assert_eq!((status, &report["spin"]), (0, &Value::Bool(true)));
+        assert!(number(&report, "/messages") > 0.0, "{report:#}");
+    }
+}
+
+#[test]
 fn clients_that_never_read_do_not_stop_the_others() {
     let server = Server::start("");
     let (report, status) = report(&server.addresses[0], "-c 4 --never-reading 2 --trickling 1");

@@ -64,6 +64,8 @@ pub(crate) struct Manner {
     pub(crate) trickle_interval: Duration,
     /// Requests per second over all normal connections; None is a closed loop.
     pub(crate) rate: Option<f64>,
+    /// Whether to wait without sleeping.
+    pub(crate) spin: bool,
 }
 
 /// Connections under load.
@@ -193,8 +195,10 @@ impl<'r> Load<'r> {
     fn turn(&mut self, now: u64, patience: Duration) -> Result<(), Ending> {
         self.release(now).map_err(|error| cannot_wait(&error))?;
         self.push_again();
-        let patience =
-            if self.again.is_empty() { patience.min(self.pause()) } else { Duration::ZERO };
+        let patience = match self.manner.spin || !self.again.is_empty() {
+            true => Duration::ZERO,
+            false => patience.min(self.pause()),
+        };
         let mut events = std::mem::replace(&mut self.events, Events::with_capacity(0));
         let polled = self.poll.poll(&mut events, Some(patience));
         for event in events.iter().filter(|event| event.token() != TIMER) {
