@@ -108,7 +108,7 @@ const LINES: &[Case] = &[
     Case { name: "quotes in a word", stream: b"a\"b c\" d'e'\n", frames: &["ab c|de"], end: Ok(()) },
     Case { name: "escapes", stream: b"\"\\n\\r\\t\\b\\a\\\\\\\"\\q\"\n", frames: &["\\n\\r\\t\\x08\\x07\\\\\\\"q"], end: Ok(()) },
     Case { name: "hexadecimal", stream: b"\"\\x00\\xfF\\x4\\xg0\\x\"\n", frames: &["\\x00\\xffx4xg0x"], end: Ok(()) },
-    Case { name: "escapes in single quotes", stream: b"'\\n\\'\\\\'\n", frames: &["\\\\n\\'\\\\\\\\"], end: Ok(()) },
+    Case { name: "escapes in single quotes", stream: b"'\\n\\'\\\\ '\n", frames: &["\\\\n\\'\\\\\\\\ "], end: Ok(()) },
     Case { name: "no quotes, no escapes", stream: b"\\n\\x41\n", frames: &["\\\\n\\\\x41"], end: Ok(()) },
     Case { name: "a tab behind quotes", stream: b"'a'\t\"b\"\x0cc\n", frames: &["a|b|c"], end: Ok(()) },
     Case { name: "open double quotes", stream: b"a \"b\n", frames: &[], end: bad(4, "balanced quotes") },
