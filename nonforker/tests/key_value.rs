@@ -37,7 +37,7 @@ fn command(rng: &Rng, args: &[&str]) -> Vec<u8> {
 }
 
 fn bulk(value: Option<&String>) -> String {
-    value.map_or("$-1\r\n".into(), |value| format!("${}\r\n{value}\r\n", value.len()))
+    value.map_or_else(|| "$-1\r\n".into(), |value| format!("${}\r\n{value}\r\n", value.len()))
 }
 
 /// The life of a key that nobody else uses, in one request. Its number tells what is answered.

@@ -93,7 +93,9 @@ impl<'a> Command<'a> {
     #[must_use]
     #[inline]
     pub fn is(&self, name: &str) -> bool {
-        self.name().eq_ignore_ascii_case(name.as_bytes())
+        let (sent, name) = (self.name(), name.as_bytes());
+        // Programs mostly send what is in the manual, and to compare that is faster.
+        sent == name || sent.eq_ignore_ascii_case(name)
     }
 
     /// The argument at `index`, where 0 is the name.

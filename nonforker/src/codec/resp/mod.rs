@@ -139,29 +139,34 @@ impl Resp {
             return Ok(Decoded::Skip(body));
         }
         let is_resumed = self.left > 0;
-        let (mut at, mut left) = if is_resumed { (self.at, self.left) } else { (body, count) };
+        let (known, at) = if is_resumed { (count - self.left, self.at) } else { (0, body) };
         let mut first = [[].as_slice(); FIRST];
-        while left > 0 {
-            let (argument, next) = match self.argument(input, at, left)? {
-                Argument::Complete(argument, next) => (argument, next),
-                Argument::Incomplete { need } => {
-                    (self.at, self.left) = (at, left);
-                    return self.incomplete(input, need);
-                }
+        let mut rest = input.get(at..).unwrap_or_default();
+        for index in known..count {
+            let (argument, behind) = match short_argument(rest, self.bulk_max) {
+                Some(found) => found,
+                None => match self.argument(input, input.len() - rest.len(), count - index)? {
+                    Argument::Complete(argument, behind) => (argument, behind),
+                    Argument::Incomplete { need } => {
+                        (self.at, self.left) = (input.len() - rest.len(), count - index);
+                        return self.incomplete(input, need);
+                    }
+                },
             };
-            if let Some(slot) = first.get_mut(count - left) {
+            if let Some(slot) = first.get_mut(index) {
                 *slot = argument;
             }
-            (at, left) = (next, left - 1);
+            rest = behind;
         }
-        (self.at, self.left) = (0, 0);
-        let all = input.get(body..at).unwrap_or_default();
-        let command = if is_resumed {
-            Command::walk(count, Source::Bulks(all))
+        let consumed = input.len() - rest.len();
+        let all = Source::Bulks(input.get(body..consumed).unwrap_or_default());
+        let frame = if is_resumed {
+            (self.at, self.left) = (0, 0);
+            Command::walk(count, all)
         } else {
-            Command::new(count, first, Source::Bulks(all))
+            Command::new(count, first, all)
         };
-        Ok(Decoded::Frame { frame: command, consumed: at })
+        Ok(Decoded::Frame { frame, consumed })
     }
 
     /// How many arguments an array says it has, and where the first one begins.
@@ -193,14 +198,22 @@ impl Resp {
         }
     }
 
-    /// Reads the argument at `at`, the first one of `left`.
-    #[inline]
+    /// Reads the argument at `at`, the first one of `left`: a long one, or what is wrong with it.
+    ///
+    /// What the arguments before it have left no room for is judged here, before anything else. Of
+    /// those that are complete it need not be asked: each takes what the ones behind it would lack.
+    #[inline(never)]
     fn argument<'a>(
         &self,
         input: &'a [u8],
         at: usize,
         left: usize,
     ) -> Result<Argument<'a>, FrameError> {
+        let room = |least| match least {
+            _ if least > self.max => Err(FrameError::TooLong { max: self.max }),
+            _ => Ok(()),
+        };
+        room(at + left * ARGUMENT_MIN)?;
         match input.get(at) {
             Some(b'$') => {}
             Some(_) => return Err(malformed(at, "'$'")),
@@ -214,18 +227,18 @@ impl Resp {
         };
         let end = start + length;
         let least = end + 2 + (left - 1) * ARGUMENT_MIN;
-        if least > self.max {
-            return Err(FrameError::TooLong { max: self.max });
-        }
-        if let Some([b'\r', b'\n']) = input.get(end..end + 2)
-            && let Some(argument) = input.get(start..end)
-        {
-            return Ok(Argument::Complete(argument, end + 2));
-        }
-        match (input.get(end), input.get(end + 1)) {
-            (Some(byte), _) if *byte != b'\r' => Err(malformed(end, "a carriage return")),
-            (Some(_), Some(_)) => Err(malformed(end + 1, "a line feed")),
-            _ => Ok(Argument::Incomplete { need: least - input.len() }),
+        room(least)?;
+        let (argument, ending) = match input.get(start..).unwrap_or_default() {
+            bytes if bytes.len() < length => {
+                return Ok(Argument::Incomplete { need: least - input.len() });
+            }
+            bytes => bytes.split_at(length),
+        };
+        match *ending {
+            [b'\r', b'\n', ref behind @ ..] => Ok(Argument::Complete(argument, behind)),
+            [] | [b'\r'] => Ok(Argument::Incomplete { need: least - input.len() }),
+            [b'\r', ..] => Err(malformed(end + 1, "a line feed")),
+            _ => Err(malformed(end, "a carriage return")),
         }
     }
 
@@ -288,10 +301,29 @@ impl Codec for Resp {
     }
 }
 
+/// Reads an argument of at most 99 bytes if it is there and nothing is wrong: as most of them are.
+/// Returns what is behind it, too.
+#[inline]
+fn short_argument(bytes: &[u8], max: usize) -> Option<(&[u8], &[u8])> {
+    let (length, bytes) = match bytes {
+        [b'$', ones @ b'0'..=b'9', b'\r', b'\n', bytes @ ..] => (ones - b'0', bytes),
+        [b'$', tens @ b'1'..=b'9', ones @ b'0'..=b'9', b'\r', b'\n', bytes @ ..] => {
+            (10 * (tens - b'0') + (ones - b'0'), bytes)
+        }
+        _ => return None,
+    };
+    let length = usize::from(length);
+    let (argument, ending) = bytes.split_at_checked(length)?;
+    match ending {
+        [b'\r', b'\n', behind @ ..] if length <= max => Some((argument, behind)),
+        _ => None,
+    }
+}
+
 /// One argument of an array, as far as it has arrived.
 enum Argument<'a> {
-    /// The argument, and where the next one begins.
-    Complete(&'a [u8], usize),
+    /// The argument, and what is behind it.
+    Complete(&'a [u8], &'a [u8]),
     Incomplete {
         need: usize,
     },
@@ -310,6 +342,16 @@ enum Number {
 /// Reads a decimal number of at most `max`, and the `\r\n` behind it: no sign, no leading zero.
 #[inline]
 fn number(input: &[u8], start: usize, max: usize) -> Number {
+    match *input.get(start..).unwrap_or_default() {
+        [digit @ b'1'..=b'9', b'\r', b'\n', ..] if usize::from(digit - b'0') <= max => {
+            Number::Is(usize::from(digit - b'0'), start + 3)
+        }
+        _ => any_number(input, start, max),
+    }
+}
+
+#[inline(never)]
+fn any_number(input: &[u8], start: usize, max: usize) -> Number {
     let mut value = 0;
     for (at, &byte) in input.iter().enumerate().skip(start) {
         let digit = usize::from(byte.wrapping_sub(b'0'));

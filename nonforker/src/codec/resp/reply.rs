@@ -69,6 +69,7 @@ impl Encode<Reply<'_>> for Resp {
     #[inline]
     fn encode(&mut self, reply: Reply<'_>, out: &mut Vec<u8>) -> Result<(), EncodeError> {
         match reply {
+            Reply::Simple("OK") => out.extend_from_slice(b"+OK\r\n"),
             Reply::Simple(text) => line(b'+', text, out),
             Reply::Error(text) => line(b'-', text, out),
             Reply::Integer(number) => integer(number, out),
@@ -116,10 +117,14 @@ fn array(resp: &mut Resp, replies: &[Reply<'_>], out: &mut Vec<u8>) -> Result<()
     replies.iter().try_for_each(|&reply| resp.encode(reply, out))
 }
 
+#[inline]
 fn line(kind: u8, text: &str, out: &mut Vec<u8>) {
-    out.reserve(text.len() + 3);
+    if text.bytes().any(|byte| matches!(byte, b'\r' | b'\n')) {
+        return line(kind, &text.replace(['\r', '\n'], " "), out);
+    }
+    out.reserve(1 + text.len() + 2);
     out.push(kind);
-    out.extend(text.bytes().map(|byte| if matches!(byte, b'\r' | b'\n') { b' ' } else { byte }));
+    out.extend_from_slice(text.as_bytes());
     out.extend_from_slice(b"\r\n");
 }
 

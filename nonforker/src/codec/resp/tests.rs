@@ -1,5 +1,7 @@
 //! What comes of Redis requests, well-formed and malformed, however they are cut up on the way.
 
+#![expect(clippy::indexing_slicing, reason = "to index a command is what is tested")]
+
 use proptest::{collection::vec, prelude::*};
 
 use super::{Command, INLINE_MAX, Resp, TOO_MANY};
