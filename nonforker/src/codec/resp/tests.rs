@@ -82,6 +82,7 @@ const ARRAYS: &[Case] = &[
     Case { name: "longer than it says", stream: b"*1\r\n$1\r\nab\r\n", frames: &[], end: bad(9, "a carriage return") },
     Case { name: "ends with a return only", stream: b"*1\r\n$1\r\na\r$", frames: &[], end: bad(10, "a line feed") },
     Case { name: "a long argument", stream: b"*1\r\n$11\r\n", frames: &[], end: LONG_ARGUMENT },
+    Case { name: "a long argument, complete", stream: b"*1\r\n$11\r\n01234567890\r\n", frames: &[], end: LONG_ARGUMENT },
     Case { name: "a far too long argument", stream: b"*1\r\n$99999999999999999999999999", frames: &[], end: LONG_ARGUMENT },
     Case { name: "more than there is room for", stream: b"*4\r\n$10\r\n0123456789\r\n$2\r\n", frames: &[], end: TOO_LONG },
     Case { name: "malformed where there is no room", stream: b"*4\r\n$10\r\n0123456789\r\n$2\r\nab\r\nx", frames: &[], end: TOO_LONG },
