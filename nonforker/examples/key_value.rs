@@ -40,8 +40,7 @@ impl Handler<Resp> for Store {
                 conn.send(Reply::Bulk(&command[2]));
                 Reply::Bulk(b"")
             }
-            // Asked by redis-cli, to complete what is typed.
-            _ if command.is("COMMAND") => Reply::Array(&[]),
+            _ if command.is("COMMAND") => Reply::Array(&[]), // Asked by redis-cli.
             _ => Reply::Error("ERR unknown command, or wrong number of arguments"),
         };
         conn.send(reply);

@@ -69,6 +69,7 @@ impl Encode<Reply<'_>> for Resp {
     #[inline]
     fn encode(&mut self, reply: Reply<'_>, out: &mut Vec<u8>) -> Result<(), EncodeError> {
         match reply {
+            // Said to every SET: it deserves the short way.
             Reply::Simple("OK") => out.extend_from_slice(b"+OK\r\n"),
             Reply::Simple(text) => line(b'+', text, out),
             Reply::Error(text) => line(b'-', text, out),
