@@ -1,12 +1,7 @@
-//! Whatever is taken for an address prints as one that means the same.
+//! See `bodies/address.rs`.
 #![no_main]
 
-use libfuzzer_sys::fuzz_target;
-use nonforker::Address;
+#[path = "../bodies/address.rs"]
+mod body;
 
-fuzz_target!(|text: &str| {
-    match text.parse::<Address>() {
-        Ok(address) => assert_eq!(address.to_string().parse(), Ok(address)),
-        Err(error) => assert!(!error.to_string().contains('\n'), "one line: {error}"),
-    }
-});
+libfuzzer_sys::fuzz_target!(|input: body::Input<'_>| body::run(input));

@@ -1,12 +1,7 @@
-//! Any seed of any scenario: coverage chooses the seeds.
+//! See `bodies/scenarios.rs`.
 #![no_main]
 
-use libfuzzer_sys::fuzz_target;
-use nonforker::sim::Scenario;
+#[path = "../bodies/scenarios.rs"]
+mod body;
 
-fuzz_target!(|input: (u8, u64)| {
-    let scenario = Scenario::ALL[usize::from(input.0) % Scenario::ALL.len()];
-    if let Err(failure) = scenario.run_one(input.1) {
-        panic!("{} {failure}", scenario.name());
-    }
-});
+libfuzzer_sys::fuzz_target!(|input: body::Input| body::run(input));

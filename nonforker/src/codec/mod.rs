@@ -24,12 +24,14 @@ pub mod check;
 mod delimited;
 mod lines;
 mod raw;
+pub mod resp;
 
 use thiserror::Error;
 
 pub use delimited::{Delimited, EmptyDelimiter};
 pub use lines::Lines;
 pub use raw::Raw;
+pub use resp::Resp;
 
 /// The most bytes a frame may have unless a codec is told otherwise: 64 KiB, like the inline
 /// limit of Redis.
