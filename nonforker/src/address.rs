@@ -3,7 +3,7 @@
 use std::{
     convert::Infallible,
     fmt,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, SocketAddrV6},
     path::PathBuf,
     str::FromStr,
 };
@@ -148,6 +148,34 @@ impl Peer {
     }
 }
 
+/// A [`Peer`] in half the room, which counts once there are many.
+#[derive(Debug)]
+pub(crate) enum PackedPeer {
+    V4(Ipv4Addr, u16),
+    V6(Box<SocketAddrV6>),
+    Unix,
+}
+
+impl From<Peer> for PackedPeer {
+    fn from(peer: Peer) -> Self {
+        match peer {
+            Peer::Tcp(SocketAddr::V4(address)) => Self::V4(*address.ip(), address.port()),
+            Peer::Tcp(SocketAddr::V6(address)) => Self::V6(Box::new(address)),
+            Peer::Unix => Self::Unix,
+        }
+    }
+}
+
+impl PackedPeer {
+    pub(crate) fn peer(&self) -> Peer {
+        match self {
+            Self::V4(ip, port) => Peer::Tcp(SocketAddr::V4(SocketAddrV4::new(*ip, *port))),
+            Self::V6(address) => Peer::Tcp(SocketAddr::V6(**address)),
+            Self::Unix => Peer::Unix,
+        }
+    }
+}
+
 impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -159,7 +187,7 @@ impl fmt::Display for Peer {
 
 #[cfg(test)]
 mod tests {
-    use super::Address;
+    use super::{Address, PackedPeer, Peer};
 
     #[test]
     fn a_bad_address_says_what_to_write() {
@@ -179,6 +207,15 @@ mod tests {
         }
         let long = format!("unix:/{}", "x".repeat(107));
         assert!(long.parse::<Address>().expect_err("too long").to_string().contains("107"));
+    }
+
+    #[test]
+    fn a_packed_peer_is_the_same_peer() {
+        let tcp = ["127.0.0.1:1685", "[::1]:80", "[fe80::1%3]:80"];
+        let tcp = tcp.map(|text| Peer::Tcp(text.parse().expect(text)));
+        for peer in [tcp.as_slice(), &[Peer::Unix]].concat() {
+            assert_eq!(PackedPeer::from(peer).peer(), peer);
+        }
     }
 
     #[test]

@@ -11,9 +11,17 @@ use slotmap::{Key, SlotMap};
 use crate::{
     address::Peer,
     codec::{Codec, Encode, EncodeError},
-    conn::deadlines::Kind,
+    conn::{
+        buffer::Buffer,
+        deadlines::Kind,
+        outbound::{Outbound, Watermarks},
+    },
     driver::Token,
-    engine::core::{Core, MemberKey, Slot},
+    engine::{
+        core::{Core, MemberKey, Slot},
+        pool::Pool,
+        replies::Replies,
+    },
     error::{CloseReason, NotConnected},
 };
 
@@ -38,7 +46,8 @@ impl fmt::Debug for ConnId {
 /// What a service keeps for one of its connections.
 #[derive(Debug)]
 pub(crate) struct Member<C, S> {
-    pub(crate) codec: C,
+    /// It is lent while callbacks run: see [`Replies`].
+    pub(crate) codec: Option<C>,
     pub(crate) session: S,
 }
 
@@ -63,6 +72,7 @@ pub struct Conn<'c, C: Codec, S = ()> {
     pub(crate) members: &'c mut Members<C, S>,
     pub(crate) token: Token,
     pub(crate) member: MemberKey,
+    pub(crate) replies: &'c mut Replies<C>,
     pub(crate) origin: Origin,
 }
 
@@ -76,8 +86,7 @@ impl<C: Codec, S> Conn<'_, C, S> {
     where
         C: Encode<R>,
     {
-        let codec = &mut self.members[self.member].codec;
-        self.core.push(self.token, self.origin, |out| codec.encode(reply, out));
+        self.push(|codec, out| codec.encode(reply, out));
     }
 
     /// Queues a reply to another connection of the same handler.
@@ -117,8 +126,9 @@ impl<C: Codec, S> Conn<'_, C, S> {
         if slot.service != service || !slot.conn.state().handles() {
             return Err(NotConnected);
         }
-        let codec = &mut self.members.get_mut(slot.member).ok_or(NotConnected)?.codec;
-        self.core.push(id.0, Origin::Push, |out| codec.encode(reply, out));
+        let member = self.members.get_mut(slot.member).ok_or(NotConnected)?;
+        let codec = member.codec.as_mut().ok_or(NotConnected)?;
+        self.core.push_to(id.0, |out| codec.encode(reply, out));
         Ok(())
     }
 
@@ -132,23 +142,27 @@ impl<C: Codec, S> Conn<'_, C, S> {
             false => CloseReason::ByHandler,
         };
         self.core.close(self.token, reason);
+        self.replies.closed = true;
     }
 
     /// Ends the connection at once. What is queued is lost and the peer sees a reset.
     pub fn abort(&mut self) {
         self.core.fail(self.token, CloseReason::Aborted, true);
+        self.replies.closed = true;
     }
 
     /// Handles no more frames until [`resume`](Self::resume), and soon reads no more either, so
     /// that the peer has to wait.
     pub fn pause(&mut self) {
         self.slot().conn.paused = true;
+        self.replies.paused = true;
         self.core.mark_dirty(self.token);
     }
 
     /// Ends a [`pause`](Self::pause).
     pub fn resume(&mut self) {
         self.slot().conn.paused = false;
+        self.replies.paused = false;
         self.core.mark_dirty(self.token);
         self.core.mark_runnable(self.token);
     }
@@ -159,6 +173,10 @@ impl<C: Codec, S> Conn<'_, C, S> {
     ///
     /// [`NotConnected`] if the connection has closed.
     pub fn resume_other(&mut self, id: ConnId) -> Result<(), NotConnected> {
+        if id.0 == self.token {
+            self.resume();
+            return Ok(());
+        }
         self.core.slots.get_mut(id.0).ok_or(NotConnected)?.conn.paused = false;
         self.core.mark_dirty(id.0);
         self.core.mark_runnable(id.0);
@@ -187,7 +205,7 @@ impl<C: Codec, S> Conn<'_, C, S> {
     /// Who is at the other end.
     #[must_use]
     pub fn peer(&self) -> Peer {
-        self.core.slots[self.token].peer
+        self.core.slots[self.token].peer.peer()
     }
 
     /// What the handler remembers for this connection.
@@ -204,13 +222,49 @@ impl<C: Codec, S> Conn<'_, C, S> {
     /// How many bytes are queued for the peer or in flight to it.
     #[must_use]
     pub fn queued(&self) -> usize {
-        self.core.slots[self.token].conn.outbound.queued()
+        self.replies.queued()
     }
 
     /// The server's time, which in a simulation is not the system's.
     #[must_use]
-    pub const fn now(&self) -> Instant {
-        self.core.now
+    pub fn now(&self) -> Instant {
+        self.core.instant()
+    }
+
+    /// Queues what `fill` appends, and raises pressure or closes the connection if that is too
+    /// much.
+    #[inline]
+    fn push(&mut self, fill: impl FnOnce(&mut C, &mut Vec<u8>) -> Result<(), EncodeError>) {
+        if self.replies.closed {
+            return;
+        }
+        let pool = &mut self.core.pool;
+        let (codec, out) = self.replies.writer(|least| pool.take_warm(least));
+        let mark = out.len();
+        let mut undo = Undo { mark, out };
+        let filled = fill(codec, undo.out);
+        if filled.is_ok() {
+            undo.mark = usize::MAX;
+        }
+        drop(undo);
+        if self.replies.written() {
+            self.much_is_queued(mark);
+        }
+        if let Err(error) = filled {
+            self.core.close(self.token, CloseReason::Encode(error));
+            self.replies.closed = true;
+        }
+    }
+
+    /// A reply may take as much room as it needs, a push only if there is nothing before it.
+    #[cold]
+    fn much_is_queued(&mut self, mark: usize) {
+        let is_first = self.replies.queued() == self.replies.mark() && mark == 0;
+        let much = !is_first && self.replies.queued() > self.core.marks.cap;
+        if self.origin == Origin::Push && much {
+            self.core.fail(self.token, CloseReason::OutputOverflow, true);
+            self.replies.closed = true;
+        }
     }
 
     fn slot(&mut self) -> &mut Slot {
@@ -220,7 +274,7 @@ impl<C: Codec, S> Conn<'_, C, S> {
 
 impl<C: Codec, S> Write for Conn<'_, C, S> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.core.push(self.token, self.origin, |out| {
+        self.push(|_, out| {
             out.extend_from_slice(bytes);
             Ok(())
         });
@@ -239,50 +293,61 @@ impl<C: Codec, S> fmt::Debug for Conn<'_, C, S> {
     }
 }
 
-/// Takes half a reply back if the codec panics in the middle, and the buffer if the reply is empty.
-/// It need not be for the connection whose callback this is, which is the one that ends.
+/// Takes half a reply back if the codec fails or panics in the middle.
 struct Undo<'a> {
     out: &'a mut Vec<u8>,
     mark: usize,
 }
 
 impl Drop for Undo<'_> {
+    #[inline]
     fn drop(&mut self) {
         self.out.truncate(self.mark);
-        if self.out.is_empty() {
-            *self.out = Vec::new();
+    }
+}
+
+/// As [`Undo`], for a connection whose callback this is not: its queue goes back to it also when
+/// its codec panics, and it is the calling connection that ends.
+struct Lent<'a> {
+    outbound: &'a mut Outbound,
+    pool: &'a mut Pool,
+    marks: &'a Watermarks,
+    out: Option<Buffer>,
+    mark: usize,
+}
+
+impl Drop for Lent<'_> {
+    fn drop(&mut self) {
+        let Some(mut out) = self.out.take() else { return };
+        out.vec().truncate(self.mark);
+        if let Some(empty) = self.outbound.give_back(out, self.marks) {
+            self.pool.put(empty);
         }
     }
 }
 
 impl Core {
-    /// Queues what `fill` appends for a connection, and raises pressure or closes it if that is
-    /// too much.
-    #[inline]
-    fn push(
+    /// Queues what `fill` appends for a connection other than the one whose callback this is.
+    fn push_to(
         &mut self,
         token: Token,
-        origin: Origin,
         fill: impl FnOnce(&mut Vec<u8>) -> Result<(), EncodeError>,
     ) {
-        let Some(slot) = self.slots.get_mut(token) else { return };
-        if !slot.conn.state().handles() {
-            return;
-        }
+        let Self { slots, pool, marks, .. } = self;
+        let Some(slot) = slots.get_mut(token) else { return };
         let outbound = &mut slot.conn.outbound;
-        let (mark, queued) = (outbound.mark(), outbound.queued());
-        let mut undo = Undo { mark, out: outbound.pending(|least| self.pool.take_warm(least)) };
-        let filled = fill(undo.out);
-        undo.mark = usize::MAX;
-        drop(undo);
-        outbound.pushed(&self.marks);
-        let over = origin == Origin::Push && queued > 0 && outbound.queued() > self.marks.cap;
-        if !slot.dirty {
-            slot.dirty = true;
-            self.dirty.push(token);
+        let (queued, hint) = (outbound.queued(), outbound.hint());
+        let out = outbound.lend().unwrap_or_else(|| pool.take_warm(hint));
+        let mut lent = Lent { mark: out.len(), outbound, pool, marks, out: None };
+        let out = lent.out.insert(out);
+        let filled = fill(out.vec());
+        if filled.is_ok() {
+            lent.mark = usize::MAX;
         }
+        drop(lent);
+        let over = queued > 0 && slot.conn.outbound.queued() > self.marks.cap;
+        self.mark_dirty(token);
         if let Err(error) = filled {
-            outbound.truncate(mark);
             self.close(token, CloseReason::Encode(error));
         } else if over {
             self.fail(token, CloseReason::OutputOverflow, true);

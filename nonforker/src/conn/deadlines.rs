@@ -31,31 +31,63 @@ impl Kind {
     /// Every kind, in the order in which deadlines that fall due together are handled.
     pub(crate) const ALL: [Self; 7] =
         [Self::Retry, Self::User, Self::Frame, Self::Write, Self::Idle, Self::Linger, Self::Quiet];
+
+    /// Where it is kept. What waits for the peer to finish comes after everything else is done, so
+    /// it may have the places of what waited before: a connection is smaller for it.
+    const fn place(self) -> usize {
+        match self {
+            Self::Frame | Self::Linger => 0,
+            Self::Write | Self::Quiet => 1,
+            Self::Idle => 2,
+            Self::User => 3,
+            Self::Retry => 4,
+        }
+    }
+
+    /// Whether a connection has it only after everything is sent.
+    const fn is_last(self) -> bool {
+        matches!(self, Self::Linger | Self::Quiet)
+    }
 }
+
+const PLACES: usize = 5;
 
 /// The deadlines of one connection.
 #[derive(Debug, Default)]
-pub(crate) struct Deadlines([Option<Tick>; 7]);
+pub(crate) struct Deadlines {
+    places: [Option<Tick>; PLACES],
+    /// The connection lingers: the shared places are those of the last deadlines.
+    last: bool,
+}
 
 impl Deadlines {
-    /// Sets or replaces the deadline of this kind.
+    /// Sets or replaces the deadline of this kind. The first of the last ones ends all others, and
+    /// after it no others are taken.
     pub(crate) const fn set(&mut self, kind: Kind, at: Tick) {
-        self.0[kind as usize] = Some(at);
+        if kind.is_last() && !self.last {
+            self.clear_all();
+            self.last = true;
+        }
+        if kind.is_last() == self.last {
+            self.places[kind.place()] = Some(at);
+        }
     }
 
     /// Forgets the deadline of this kind.
     pub(crate) const fn clear(&mut self, kind: Kind) {
-        self.0[kind as usize] = None;
+        if kind.is_last() == self.last {
+            self.places[kind.place()] = None;
+        }
     }
 
     /// Forgets all of them.
     pub(crate) const fn clear_all(&mut self) {
-        self.0 = [None; 7];
+        self.places = [None; PLACES];
     }
 
     /// When this kind is due, if it is set.
     pub(crate) const fn get(&self, kind: Kind) -> Option<Tick> {
-        self.0[kind as usize]
+        if kind.is_last() == self.last { self.places[kind.place()] } else { None }
     }
 
     /// Takes one deadline that is due at `now`.
@@ -68,7 +100,7 @@ impl Deadlines {
 
     /// The earliest of them.
     pub(crate) fn earliest(&self) -> Option<Tick> {
-        self.0.into_iter().flatten().min()
+        self.places.into_iter().flatten().min()
     }
 }
 
@@ -100,5 +132,21 @@ mod tests {
         assert_eq!(deadlines.earliest(), Some(tick(20)));
         deadlines.clear(Kind::Frame);
         assert_eq!(deadlines.earliest(), Some(tick(30)));
+    }
+
+    #[test]
+    fn the_last_deadlines_end_all_others() {
+        for kind in Kind::ALL {
+            let mut deadlines = Deadlines::default();
+            deadlines.set(kind, tick(10));
+            deadlines.set(Kind::Linger, tick(20));
+            let left = if kind == Kind::Quiet { Some(tick(10)) } else { None };
+            if kind != Kind::Linger {
+                assert_eq!(deadlines.get(kind), left, "{kind:?}");
+            }
+            deadlines.set(Kind::Frame, tick(5));
+            deadlines.clear(Kind::Frame);
+            assert_eq!(deadlines.get(Kind::Linger), Some(tick(20)), "{kind:?}");
+        }
     }
 }

@@ -21,43 +21,27 @@
 //! Not here: the bound on `kept`. A codec refuses a frame that is too long, and the engine does
 //! not receive while frames are held, so `kept` is at most one frame and one read.
 
-use std::mem;
+use super::buffer::Buffer;
 
 /// Bytes received from the peer that no frame has taken yet.
 #[derive(Debug, Default)]
 pub(crate) struct Inbound {
-    kept: Vec<u8>,
-    /// Where in `kept` the next frame begins.
-    start: usize,
+    kept: Option<Buffer>,
     /// Complete frames may be in `kept`: they wait for the connection, not for the peer.
     pub(crate) held: bool,
     /// No more bytes will come: the peer has finished, or we stopped listening to it.
     pub(crate) ended: bool,
 }
 
-/// What [`Inbound::open`] hands out: bytes that must be given back to [`Inbound::close`].
-#[derive(Debug)]
-pub(crate) struct Opened {
-    kept: Vec<u8>,
-    start: usize,
-}
-
-impl Opened {
-    /// The bytes to decode.
-    pub(crate) fn bytes(&self) -> &[u8] {
-        &self.kept[self.start..]
-    }
-}
-
 impl Inbound {
     /// Whether nothing is kept, so that arriving bytes can be decoded where they are.
     pub(crate) const fn is_empty(&self) -> bool {
-        self.kept.is_empty()
+        self.kept.is_none()
     }
 
     /// The memory this half owns, in bytes.
-    pub(crate) const fn capacity(&self) -> usize {
-        self.kept.capacity()
+    pub(crate) fn capacity(&self) -> usize {
+        self.kept.as_ref().map_or(0, Buffer::capacity)
     }
 
     /// Keeps `bytes` behind what is kept already, in a buffer from `allocate` (given the least
@@ -65,54 +49,47 @@ impl Inbound {
     pub(crate) fn keep(
         &mut self,
         bytes: &[u8],
-        allocate: impl FnOnce(usize) -> Vec<u8>,
-    ) -> Vec<u8> {
-        let mut outgrown = Vec::new();
-        if self.kept.capacity() - self.kept.len() < bytes.len() {
-            let unread = &self.kept[self.start..];
-            let mut larger = allocate(unread.len() + bytes.len());
-            larger.extend_from_slice(unread);
-            outgrown = mem::replace(&mut self.kept, larger);
-            self.start = 0;
+        allocate: impl FnOnce(usize) -> Buffer,
+    ) -> Option<Buffer> {
+        if bytes.is_empty() {
+            return None;
         }
-        self.kept.extend_from_slice(bytes);
+        let mut outgrown = None;
+        let kept = match self.kept.take() {
+            Some(kept) if kept.room() >= bytes.len() => self.kept.insert(kept),
+            former => {
+                let unread = former.as_ref().map_or(&[][..], Buffer::bytes);
+                let mut larger = allocate(unread.len() + bytes.len());
+                larger.vec().extend_from_slice(unread);
+                outgrown = former;
+                self.kept.insert(larger)
+            }
+        };
+        kept.vec().extend_from_slice(bytes);
         outgrown
     }
 
-    /// Throws away what is kept. Returns the buffer.
-    pub(crate) fn clear(&mut self) -> Vec<u8> {
-        self.start = 0;
-        mem::take(&mut self.kept)
-    }
-
-    /// Takes the kept bytes out, so that they can be decoded while the connection is in use.
-    pub(crate) fn open(&mut self) -> Opened {
-        Opened { kept: mem::take(&mut self.kept), start: mem::replace(&mut self.start, 0) }
+    /// Takes the kept bytes out: to throw them away, or to decode them while the connection is in
+    /// use and then [give them back](Self::give_back).
+    pub(crate) const fn take(&mut self) -> Option<Buffer> {
+        self.kept.take()
     }
 
     /// Puts the bytes back, less the `consumed` first ones. Returns a buffer nobody needs now.
-    pub(crate) fn close(&mut self, opened: Opened, consumed: usize) -> Vec<u8> {
-        let Opened { mut kept, start } = opened;
-        let start = start + consumed;
-        if start == kept.len() {
-            return kept;
+    pub(crate) fn give_back(&mut self, mut kept: Buffer, consumed: usize) -> Option<Buffer> {
+        kept.advance(consumed);
+        if kept.is_empty() {
+            return Some(kept);
         }
-        // Moving the rest to the front is worth it only when it is the smaller part, so that a
-        // long buffer handled in small steps costs O(n) in all.
-        if start > kept.len() / 2 {
-            kept.drain(..start);
-            self.start = 0;
-        } else {
-            self.start = start;
-        }
-        self.kept = kept;
-        Vec::new()
+        kept.compact();
+        self.kept = Some(kept);
+        None
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::Inbound;
+    use super::{Buffer, Inbound};
 
     #[test]
     fn bytes_are_kept_in_order_however_they_are_consumed() {
@@ -120,14 +97,13 @@ mod tests {
             let mut inbound = Inbound::default();
             let mut seen = Vec::new();
             for byte in 0..100u8 {
-                inbound.keep(&[byte, byte], Vec::with_capacity);
-                let opened = inbound.open();
-                let consumed = step.min(opened.bytes().len());
-                seen.extend_from_slice(&opened.bytes()[..consumed]);
-                inbound.close(opened, consumed);
+                inbound.keep(&[byte, byte], Buffer::with_capacity);
+                let kept = inbound.take().expect("two bytes at least");
+                let consumed = step.min(kept.len());
+                seen.extend_from_slice(&kept.bytes()[..consumed]);
+                inbound.give_back(kept, consumed);
             }
-            let rest = inbound.open();
-            seen.extend_from_slice(rest.bytes());
+            seen.extend_from_slice(inbound.take().as_ref().map_or(&[], Buffer::bytes));
             let expected: Vec<u8> = (0..100).flat_map(|byte| [byte, byte]).collect();
             assert_eq!(seen, expected, "in steps of {step}");
         }
@@ -136,11 +112,13 @@ mod tests {
     #[test]
     fn an_emptied_half_owns_no_memory() {
         let mut inbound = Inbound::default();
-        inbound.keep(b"partial", Vec::with_capacity);
+        inbound.keep(b"partial", Buffer::with_capacity);
         assert!(inbound.capacity() >= 7);
-        let opened = inbound.open();
-        let spare = inbound.close(opened, 7);
+        let kept = inbound.take().expect("kept");
+        let spare = inbound.give_back(kept, 7).expect("the buffer goes back to the pool");
         assert_eq!(inbound.capacity(), 0);
-        assert!(spare.capacity() >= 7, "the buffer goes back to the pool");
+        assert!(spare.capacity() >= 7);
+        inbound.keep(b"", Buffer::with_capacity);
+        assert!(inbound.is_empty(), "nothing needs no buffer");
     }
 }

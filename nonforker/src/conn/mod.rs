@@ -19,6 +19,7 @@
 //! 4. It receives while [`wants_receive`](Connection::wants_receive).
 //! 5. [`close`](Connection::close) and [`fail`](Connection::fail) end it; the first reason counts.
 
+pub(crate) mod buffer;
 pub(crate) mod deadlines;
 pub(crate) mod inbound;
 pub(crate) mod outbound;
@@ -33,7 +34,7 @@ use self::{
 use crate::error::CloseReason;
 
 /// The most bytes that are thrown away while a connection closes, before it is cut off.
-pub(crate) const DISCARD_MAX: usize = 16 * 1024 * 1024;
+pub(crate) const DISCARD_MAX: u32 = 16 * 1024 * 1024;
 
 /// One accepted stream, from accept to closed.
 #[derive(Debug)]
@@ -50,7 +51,7 @@ pub(crate) struct Connection {
     reset: bool,
     /// An event came that cannot come. Never true, says every test.
     illegal: bool,
-    discarded: usize,
+    discarded: u32,
     reason: Option<Box<CloseReason>>,
 }
 
@@ -136,13 +137,14 @@ impl Connection {
     }
 
     /// Counts bytes that are thrown away. Returns whether it is enough.
-    pub(crate) const fn discard(&mut self, count: usize) -> bool {
+    pub(crate) fn discard(&mut self, count: usize) -> bool {
+        let count = u32::try_from(count).unwrap_or(u32::MAX);
         self.discarded = self.discarded.saturating_add(count);
         self.discarded >= DISCARD_MAX
     }
 
     /// The memory its buffers take, in bytes.
-    pub(crate) const fn capacity(&self) -> usize {
+    pub(crate) fn capacity(&self) -> usize {
         self.inbound.capacity() + self.outbound.capacity()
     }
 }

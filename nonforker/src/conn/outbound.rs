@@ -1,10 +1,11 @@
 //! The sending half of a connection: replies go in, bytes come out, pressure is reported.
 //!
 //! ```text
-//!  pending() ──▶ pending ── take() ──▶ in flight ── sent(n) ──▶ gone
-//!  (appended by the handler)              │
-//!                    ▲                    │ a short send
-//!                    └── goes first ──────┘
+//!  lend() ◀─▶ give_back()
+//!     (the handler appends)
+//!            pending ── take() ──▶ in flight ── sent(n) ──▶ gone
+//!               ▲                     │
+//!               └── goes first ───────┘ a short send
 //! ```
 //!
 //! At most one send is in flight. Replies made meanwhile collect in `pending`, so a burst of
@@ -12,46 +13,13 @@
 //!
 //! Invariants:
 //!
-//! - The bytes in flight belong to the driver: they travel as a [`Batch`] and come back as one.
+//! - The bytes in flight belong to the driver: they travel in their [`Buffer`] and come back in it.
 //! - Pressure has hysteresis. It rises above the high watermark and falls at the low one, so a
 //!   connection that hovers at one mark does not flap.
 //!
 //! Not here: what pressure *means*. The engine stops handling and receiving while it lasts.
 
-use std::mem;
-
-/// Bytes on their way to the peer, owned by whoever is to send them.
-///
-/// Drivers look at [`unsent`](Self::unsent) only, so a batch can become a list of segments
-/// without a change to them.
-#[derive(Debug)]
-pub(crate) struct Batch {
-    bytes: Vec<u8>,
-    sent: usize,
-}
-
-impl Batch {
-    /// A batch of which nothing is sent yet.
-    pub(crate) const fn new(bytes: Vec<u8>) -> Self {
-        Self { bytes, sent: 0 }
-    }
-
-    /// What is still to be sent.
-    pub(crate) fn unsent(&self) -> &[u8] {
-        &self.bytes[self.sent..]
-    }
-
-    /// Notes that the first `count` unsent bytes are gone.
-    pub(crate) fn advance(&mut self, count: usize) {
-        self.sent = (self.sent + count).min(self.bytes.len());
-    }
-
-    /// The buffer, for the pool.
-    pub(crate) fn into_buffer(mut self) -> Vec<u8> {
-        self.bytes.clear();
-        self.bytes
-    }
-}
+use super::buffer::Buffer;
 
 /// When output is too much: [`Limits`](crate::Limits) in the form a connection needs.
 #[derive(Clone, Copy, Debug)]
@@ -74,9 +42,9 @@ pub(crate) enum Pressure {
 /// Bytes for the peer that are queued or in flight.
 #[derive(Debug, Default)]
 pub(crate) struct Outbound {
-    pending: Vec<u8>,
+    pending: Option<Buffer>,
     /// The remainder of a short send: it goes before `pending`.
-    unsent: Option<Box<Batch>>,
+    unsent: Option<Buffer>,
     in_flight: usize,
     /// In bytes, at most 4 GiB: it is for the memory account only.
     in_flight_capacity: u32,
@@ -88,13 +56,18 @@ pub(crate) struct Outbound {
 
 impl Outbound {
     /// Queued and in-flight bytes together.
-    pub(crate) const fn queued(&self) -> usize {
-        self.pending.len() + self.in_flight
+    pub(crate) fn queued(&self) -> usize {
+        self.mark() + self.in_flight
+    }
+
+    /// The bytes that are in flight, or were and have to be sent again.
+    pub(crate) const fn in_flight(&self) -> usize {
+        self.in_flight
     }
 
     /// Whether nothing is queued or in flight.
     pub(crate) const fn is_empty(&self) -> bool {
-        self.queued() == 0 && !self.sending
+        self.pending.is_none() && self.in_flight == 0 && !self.sending
     }
 
     /// Whether a send is in flight.
@@ -107,54 +80,46 @@ impl Outbound {
         self.pressured
     }
 
+    /// The capacity that served last time, in bytes.
+    pub(crate) const fn hint(&self) -> usize {
+        self.hint as usize
+    }
+
     /// The memory this half owns, in bytes, what is in flight included.
-    pub(crate) const fn capacity(&self) -> usize {
-        self.pending.capacity() + self.in_flight_capacity as usize
+    pub(crate) fn capacity(&self) -> usize {
+        self.pending.as_ref().map_or(0, Buffer::capacity) + self.in_flight_capacity as usize
     }
 
-    /// Where replies are appended; [`pushed`](Self::pushed) must be called afterwards.
-    ///
-    /// `allocate` is asked for a buffer, with the capacity that served last time, if there is
-    /// none.
-    pub(crate) fn pending(&mut self, allocate: impl FnOnce(usize) -> Vec<u8>) -> &mut Vec<u8> {
-        if self.pending.capacity() == 0 {
-            self.pending = allocate(self.hint as usize);
+    /// Takes out what is pending, for more to be appended; to be [given back](Self::give_back).
+    pub(crate) const fn lend(&mut self) -> Option<Buffer> {
+        self.pending.take()
+    }
+
+    /// Takes back what was lent, with what was appended, and raises pressure if that crossed the
+    /// high watermark. Returns a buffer in which there is nothing.
+    pub(crate) fn give_back(&mut self, pending: Buffer, marks: &Watermarks) -> Option<Buffer> {
+        debug_assert!(self.pending.is_none(), "what is pending was lent");
+        if pending.is_empty() {
+            return Some(pending);
         }
-        &mut self.pending
+        self.pending = Some(pending);
+        self.pressured |= self.queued() > marks.high;
+        None
     }
 
-    /// The length of what is pending, as a mark for [`truncate`](Self::truncate).
-    pub(crate) const fn mark(&self) -> usize {
-        self.pending.len()
-    }
-
-    /// Takes back what was appended since `mark`, and the buffer if nothing is left in it.
-    pub(crate) fn truncate(&mut self, mark: usize) {
-        self.pending.truncate(mark);
-        if self.pending.is_empty() {
-            self.pending = Vec::new();
-        }
-    }
-
-    /// Raises pressure if what was appended crossed the high watermark.
-    pub(crate) const fn pushed(&mut self, marks: &Watermarks) {
-        if self.queued() > marks.high {
-            self.pressured = true;
-        }
+    /// The length of what is pending.
+    pub(crate) fn mark(&self) -> usize {
+        self.pending.as_ref().map_or(0, Buffer::len)
     }
 
     /// The next batch to send, if there is one and none is in flight.
-    pub(crate) fn take(&mut self) -> Option<Batch> {
+    pub(crate) fn take(&mut self) -> Option<Buffer> {
         if self.sending {
             return None;
         }
-        let batch = match self.unsent.take() {
-            Some(unsent) => *unsent,
-            None if self.pending.is_empty() => return None,
-            None => Batch::new(mem::take(&mut self.pending)),
-        };
-        self.in_flight = batch.unsent().len();
-        self.in_flight_capacity = saturate(batch.bytes.capacity());
+        let batch = self.unsent.take().or_else(|| self.pending.take())?;
+        self.in_flight = batch.len();
+        self.in_flight_capacity = saturate(batch.capacity());
         self.hint = saturate(self.in_flight);
         self.sending = true;
         Some(batch)
@@ -165,34 +130,33 @@ impl Outbound {
     pub(crate) fn sent(
         &mut self,
         count: usize,
-        mut batch: Batch,
+        mut batch: Buffer,
         marks: &Watermarks,
-    ) -> (Pressure, Vec<u8>) {
+    ) -> (Pressure, Option<Buffer>) {
         batch.advance(count);
         self.sending = false;
-        self.in_flight = batch.unsent().len();
-        let mut spare = Vec::new();
+        self.in_flight = batch.len();
+        let mut spare = None;
         if self.in_flight == 0 {
             self.in_flight_capacity = 0;
-            spare = batch.into_buffer();
+            spare = Some(batch);
         } else {
-            self.unsent = Some(Box::new(batch));
+            self.unsent = Some(batch);
         }
         (self.relieve(marks), spare)
     }
 
     /// Throws away everything that is not in flight. Returns the buffers for the pool.
-    pub(crate) fn discard(&mut self) -> [Vec<u8>; 2] {
-        let unsent = self.unsent.take().map(|batch| batch.into_buffer()).unwrap_or_default();
+    pub(crate) fn discard(&mut self) -> [Option<Buffer>; 2] {
         if !self.sending {
             self.in_flight = 0;
             self.in_flight_capacity = 0;
         }
         self.pressured = false;
-        [mem::take(&mut self.pending), unsent]
+        [self.pending.take(), self.unsent.take()]
     }
 
-    const fn relieve(&mut self, marks: &Watermarks) -> Pressure {
+    fn relieve(&mut self, marks: &Watermarks) -> Pressure {
         if self.pressured && self.queued() <= marks.low {
             self.pressured = false;
             return Pressure::Fell;
@@ -207,22 +171,26 @@ fn saturate(bytes: usize) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use super::{Outbound, Pressure, Watermarks};
+    use super::{Buffer, Outbound, Pressure, Watermarks};
 
     const MARKS: Watermarks = Watermarks { high: 100, low: 40, cap: 200 };
 
-    fn push(outbound: &mut Outbound, count: usize) {
-        let filled = outbound.mark() + count;
-        outbound.pending(Vec::with_capacity).resize(filled, b'x');
-        outbound.pushed(&MARKS);
+    fn push(outbound: &mut Outbound, bytes: &[u8]) {
+        let mut pending = outbound.lend().unwrap_or_else(|| Buffer::with_capacity(0));
+        pending.vec().extend_from_slice(bytes);
+        outbound.give_back(pending, &MARKS);
+    }
+
+    fn push_some(outbound: &mut Outbound, count: usize) {
+        push(outbound, &vec![b'x'; count]);
     }
 
     #[test]
     fn pressure_rises_above_high_and_falls_at_low() {
         let mut outbound = Outbound::default();
-        push(&mut outbound, 100);
+        push_some(&mut outbound, 100);
         assert!(!outbound.is_pressured(), "at the high watermark");
-        push(&mut outbound, 1);
+        push_some(&mut outbound, 1);
         assert!(outbound.is_pressured(), "above it");
 
         for (sent, queued, pressure) in
@@ -232,24 +200,24 @@ mod tests {
             assert_eq!(outbound.sent(sent, batch, &MARKS).0, pressure, "{queued} queued");
             assert_eq!(outbound.queued(), queued);
         }
-        push(&mut outbound, 60);
+        push_some(&mut outbound, 60);
         assert!(!outbound.is_pressured(), "no flapping between the marks");
     }
 
     #[test]
     fn the_rest_of_a_short_send_goes_before_what_came_later() {
         let mut outbound = Outbound::default();
-        outbound.pending(Vec::with_capacity).extend_from_slice(b"abcdef");
+        push(&mut outbound, b"abcdef");
         let first = outbound.take().expect("bytes are queued");
         assert!(outbound.take().is_none(), "one send in flight");
-        outbound.pending(Vec::with_capacity).extend_from_slice(b"ghi");
+        push(&mut outbound, b"ghi");
         outbound.sent(4, first, &MARKS);
 
         let rest = outbound.take().expect("two bytes are unsent");
-        assert_eq!(rest.unsent(), b"ef");
+        assert_eq!(rest.bytes(), b"ef");
         outbound.sent(2, rest, &MARKS);
         let last = outbound.take().expect("three bytes are pending");
-        assert_eq!(last.unsent(), b"ghi");
+        assert_eq!(last.bytes(), b"ghi");
         outbound.sent(3, last, &MARKS);
         assert!(outbound.is_empty());
         assert_eq!(outbound.capacity(), 0, "an idle half owns no buffer");
@@ -258,9 +226,9 @@ mod tests {
     #[test]
     fn discarding_leaves_only_what_is_in_flight() {
         let mut outbound = Outbound::default();
-        push(&mut outbound, 150);
+        push_some(&mut outbound, 150);
         let batch = outbound.take().expect("bytes are queued");
-        push(&mut outbound, 10);
+        push_some(&mut outbound, 10);
         outbound.discard();
         assert_eq!(outbound.queued(), 150, "the driver still has it");
         outbound.sent(0, batch, &MARKS);

@@ -31,18 +31,14 @@ pub(crate) mod socket;
 #[cfg(target_os = "linux")]
 pub(crate) mod uring;
 
-use std::{
-    fmt, io,
-    rc::Rc,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{fmt, io, rc::Rc, sync::Arc, time::Duration};
 
+use nix::time::ClockId;
 use slotmap::new_key_type;
 
 use crate::{
     address::{Address, Peer},
-    conn::outbound::Batch,
+    conn::buffer::Buffer,
 };
 
 new_key_type! {
@@ -65,7 +61,7 @@ pub(crate) enum Op<S> {
     /// Receive, or stop doing so.
     Receive { token: Token, on: bool },
     /// Send this. Never while another send of the token is in flight.
-    Send { token: Token, batch: Batch },
+    Send { token: Token, batch: Buffer },
     /// Tell the peer that nothing more will be sent.
     ShutdownWrite { token: Token },
     /// Close, with a reset if `reset`. Nothing is asked for this token afterwards.
@@ -86,16 +82,17 @@ pub(crate) enum Completion<'a, S> {
     /// The peer sent an urgent byte, beside its stream.
     Urgent { token: Token, byte: u8 },
     /// The kernel took the first `count` unsent bytes of `batch`, at least one.
-    Sent { token: Token, count: usize, batch: Batch },
+    Sent { token: Token, count: usize, batch: Buffer },
     /// The kernel took nothing of `batch`.
-    SendFailed { token: Token, error: io::Error, batch: Batch },
+    SendFailed { token: Token, error: io::Error, batch: Buffer },
     /// The connection broke. What remains is to close it.
     Failed { token: Token, error: io::Error },
     /// The last word about `token`, with what was in flight.
-    Closed { token: Token, unsent: Option<Batch> },
+    Closed { token: Token, unsent: Option<Buffer> },
     /// Somebody used the [`Waker`].
     Woken,
-    /// The driver may have slept: comes once per wait, before anything that it slept for.
+    /// The driver may have slept: comes before anything that it slept for, in every wait but those
+    /// that only deliver the rest of one whose sink had [`Enough`](Next::Enough).
     Awake,
 }
 
@@ -106,6 +103,9 @@ pub(crate) enum Next {
     Return,
     /// There is none: [`Driver::wait`] may sleep.
     Sleep,
+    /// There is much to do: return soon. What is at hand may be delivered by the next waits, which
+    /// need not look for more before that.
+    Enough,
 }
 
 /// Where completions go.
@@ -147,22 +147,40 @@ pub(crate) trait Driver {
     fn waker(&self) -> Waker;
 }
 
-/// Tells the time. In a simulation time is a number that jumps.
+/// Tells the time, counted from some moment before the server started. In a simulation it is a
+/// number that jumps.
 #[derive(Clone)]
-pub(crate) struct Clock(Rc<dyn Fn() -> Instant>);
+pub(crate) enum Clock {
+    System,
+    Virtual(Rc<dyn Fn() -> Duration>),
+}
+
+/// The clock that costs a tenth, and is as old as the kernel's last tick: some milliseconds.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const COARSE: ClockId = ClockId::CLOCK_MONOTONIC_COARSE;
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+const COARSE: ClockId = ClockId::CLOCK_MONOTONIC;
 
 impl Clock {
-    #[expect(clippy::disallowed_methods, reason = "this is the engine's clock")]
-    pub(crate) fn system() -> Self {
-        Self(Rc::new(Instant::now))
+    pub(crate) fn virtual_time(now: impl Fn() -> Duration + 'static) -> Self {
+        Self::Virtual(Rc::new(now))
     }
 
-    pub(crate) fn virtual_time(now: impl Fn() -> Instant + 'static) -> Self {
-        Self(Rc::new(now))
+    pub(crate) fn now(&self) -> Duration {
+        self.read(ClockId::CLOCK_MONOTONIC)
     }
 
-    pub(crate) fn now(&self) -> Instant {
-        (self.0)()
+    /// As [`now`](Self::now), but it may be some milliseconds late.
+    pub(crate) fn coarse(&self) -> Duration {
+        self.read(COARSE)
+    }
+
+    fn read(&self, clock: ClockId) -> Duration {
+        match self {
+            // It fails only for a clock that the system does not have.
+            Self::System => clock.now().map_or(Duration::ZERO, Duration::from),
+            Self::Virtual(now) => now(),
+        }
     }
 }
 

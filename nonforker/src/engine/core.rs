@@ -25,7 +25,7 @@ use super::{
     timers::Timers,
 };
 use crate::{
-    address::Peer,
+    address::{PackedPeer, Peer},
     config::Limits,
     conn::{
         Connection,
@@ -41,6 +41,10 @@ new_key_type! {
     pub(crate) struct MemberKey;
 }
 
+/// The bytes of replies after which a turn takes nothing more in and sends them: so much fits the
+/// cache beside what was received.
+pub(crate) const COLLECTED_MAX: usize = 64 << 10;
+
 /// Which service a connection belongs to: an index.
 pub(crate) type ServiceId = u32;
 
@@ -48,13 +52,11 @@ pub(crate) type ServiceId = u32;
 #[derive(Debug)]
 pub(crate) struct Slot {
     pub(crate) conn: Connection,
-    pub(crate) peer: Peer,
+    pub(crate) peer: PackedPeer,
     pub(crate) service: ServiceId,
     pub(crate) member: MemberKey,
     /// When its entry in the timers is due.
     pub(crate) scheduled: Option<Tick>,
-    /// When bytes last went either way.
-    pub(crate) active: Tick,
     /// The buffer bytes that are in the memory account.
     pub(crate) accounted: usize,
     /// It is in `dirty`.
@@ -80,14 +82,13 @@ pub(crate) struct Slot {
 }
 
 impl Slot {
-    fn new(peer: Peer, service: ServiceId, now: Tick) -> Self {
+    fn new(peer: PackedPeer, service: ServiceId) -> Self {
         Self {
             conn: Connection::new(),
             peer,
             service,
             member: MemberKey::default(),
             scheduled: None,
-            active: now,
             accounted: 0,
             dirty: false,
             runnable: false,
@@ -121,16 +122,22 @@ pub(crate) struct Core {
     pub(crate) throttles: Throttles,
     pub(crate) counters: Arc<Counters>,
     pub(crate) clock: Clock,
-    /// The time as it was last looked at.
-    pub(crate) now: Instant,
-    epoch: Instant,
+    /// The time as it was last looked at, since the start.
+    pub(crate) now: Duration,
+    /// The same, in ticks.
+    pub(crate) tick: Tick,
+    /// What the clock showed at the start, and what the system's shows as it starts.
+    epoch: (Duration, Instant),
+    /// The bytes of replies that were made in this turn.
+    pub(crate) collected: usize,
     /// The earliest deadline moved since the driver was told how long to sleep.
     pub(crate) timers_moved: bool,
 }
 
 impl Core {
+    #[expect(clippy::disallowed_methods, reason = "what the clock counts from has to have a name")]
     pub(crate) fn new(limits: Limits, clock: Clock) -> Self {
-        let now = clock.now();
+        let epoch = (clock.now(), Instant::now());
         Self {
             slots: SlotMap::with_key(),
             dirty: Vec::new(),
@@ -144,43 +151,49 @@ impl Core {
             throttles: Throttles::default(),
             counters: Arc::default(),
             clock,
-            now,
-            epoch: now,
+            now: Duration::ZERO,
+            tick: Tick::MIN,
+            epoch,
+            collected: 0,
             timers_moved: false,
         }
     }
 
     /// Looks at the clock.
     pub(crate) fn look_at_clock(&mut self) {
-        self.now = self.clock.now();
+        self.set_now(self.clock.now());
     }
 
-    /// The present, in ticks.
-    pub(crate) fn tick(&self) -> Tick {
-        self.tick_at(self.now)
+    /// Looks at the clock that costs less and may be some milliseconds late.
+    pub(crate) fn glance_at_clock(&mut self) {
+        self.set_now(self.clock.coarse());
     }
 
-    fn tick_at(&self, time: Instant) -> Tick {
-        let elapsed = time.saturating_duration_since(self.epoch).as_millis();
-        Tick::MIN.saturating_add(u64::try_from(elapsed).unwrap_or(u64::MAX))
+    /// Time does not go back, although the one clock may be behind the other.
+    fn set_now(&mut self, shown: Duration) {
+        self.now = shown.saturating_sub(self.epoch.0).max(self.now);
+        self.tick = Tick::MIN.saturating_add(millis(self.now));
+    }
+
+    /// The present, as the system tells it.
+    pub(crate) fn instant(&self) -> Instant {
+        self.epoch.1 + self.now
     }
 
     /// The tick `after` from now, rounded up, and for ever if that is beyond counting.
     pub(crate) fn tick_after(&self, after: Duration) -> Tick {
-        let nanos = self.now.saturating_duration_since(self.epoch).saturating_add(after).as_nanos();
-        Tick::MIN.saturating_add(u64::try_from(nanos.div_ceil(1_000_000)).unwrap_or(u64::MAX))
+        const ROUND_UP: Duration = Duration::from_nanos(999_999);
+        Tick::MIN.saturating_add(millis(self.now.saturating_add(after).saturating_add(ROUND_UP)))
     }
 
     /// How long it is until `at`.
     pub(crate) fn until(&self, at: Tick) -> Duration {
-        let at = Duration::from_millis(at.get() - 1);
-        at.saturating_sub(self.now.saturating_duration_since(self.epoch))
+        Duration::from_millis(at.get() - 1).saturating_sub(self.now)
     }
 
     /// Takes a new connection in.
     pub(crate) fn insert(&mut self, peer: Peer, service: ServiceId) -> Token {
-        let now = self.tick();
-        let token = self.slots.insert(Slot::new(peer, service, now));
+        let token = self.slots.insert(Slot::new(peer.into(), service));
         self.counters.accepted.add(1);
         self.mark_dirty(token);
         if let Some(timeout) = self.limits.idle_timeout {
@@ -236,18 +249,9 @@ impl Core {
 
     /// Keeps received bytes that no frame has taken.
     pub(crate) fn keep(&mut self, token: Token, bytes: &[u8]) {
-        if let Some(slot) = self.slots.get_mut(token) {
-            let outgrown = slot.conn.inbound.keep(bytes, |least| self.pool.take(least));
+        let Some(slot) = self.slots.get_mut(token) else { return };
+        if let Some(outgrown) = slot.conn.inbound.keep(bytes, |least| self.pool.take(least)) {
             self.pool.put(outgrown);
-        }
-    }
-
-    /// Settles the memory account of a connection.
-    pub(crate) fn account(&mut self, token: Token) {
-        if let Some(slot) = self.slots.get_mut(token) {
-            let capacity = slot.conn.capacity();
-            self.memory.account(slot.accounted, capacity);
-            slot.accounted = capacity;
         }
     }
 
@@ -256,13 +260,20 @@ impl Core {
         self.memory.scarcity() >= Scarcity::StopReading
     }
 
-    /// Whether the driver may sleep.
+    /// Whether the driver may sleep, and whether it should bring more.
     pub(crate) const fn next(&self) -> Next {
         let ample = matches!(self.memory.scarcity(), Scarcity::Ample);
-        if self.dirty.is_empty() && self.runnable.is_empty() && !self.timers_moved && ample {
+        if self.collected > COLLECTED_MAX {
+            Next::Enough
+        } else if self.dirty.is_empty() && self.runnable.is_empty() && !self.timers_moved && ample {
             Next::Sleep
         } else {
             Next::Return
         }
     }
+}
+
+/// In whole milliseconds, without the division of 128 bits that the standard library has for it.
+const fn millis(time: Duration) -> u64 {
+    time.as_secs().saturating_mul(1000).saturating_add(time.subsec_millis() as u64)
 }

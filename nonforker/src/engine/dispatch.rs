@@ -8,8 +8,9 @@ use super::{
 };
 use crate::{
     conn::{
-        deadlines::{Kind, Tick},
-        outbound::{Batch, Pressure},
+        buffer::Buffer,
+        deadlines::Kind,
+        outbound::Pressure,
         state::{Event, State},
     },
     driver::Token,
@@ -19,14 +20,16 @@ use crate::{
 /// How long the kernel is left alone when it had no buffers for a send.
 const RETRY: Duration = Duration::from_millis(50);
 
+/// What the coarse clock may be late, and some more: a tick of the slowest kernels.
+const COARSE_MAX: Duration = Duration::from_millis(20);
+
 impl Core {
     /// The peer sent bytes.
     pub(crate) fn received(&mut self, services: &mut Services, token: Token, bytes: &[u8]) {
         self.counters.received_bytes.add(bytes.len());
-        let now = self.tick();
+        self.is_active(token);
         let scarce = self.stops_reading();
         let Some(slot) = self.slots.get_mut(token) else { return };
-        slot.active = now;
         slot.heard = true;
         if slot.conn.state().discards() {
             self.discarded(token, bytes.len());
@@ -74,58 +77,63 @@ impl Core {
 
     /// The peer sent an urgent byte.
     pub(crate) fn urgent(&mut self, services: &mut Services, token: Token, byte: u8) {
-        let now = self.tick();
+        self.is_active(token);
         let Some(slot) = self.slots.get_mut(token) else { return };
-        slot.active = now;
         if slot.conn.state().handles() {
             let service = slot.service;
             self.timed(services, service, token, |service, core| service.urgent(core, token, byte));
         }
     }
 
+    /// Bytes went either way: the idle deadline moves. Its entry in the timers does not.
+    fn is_active(&mut self, token: Token) {
+        if let Some(timeout) = self.limits.idle_timeout {
+            let at = self.tick_after(timeout);
+            if let Some(slot) = self.slots.get_mut(token)
+                && slot.conn.deadlines.get(Kind::Idle).is_some()
+            {
+                slot.conn.deadlines.set(Kind::Idle, at);
+            }
+        }
+    }
+
     /// The kernel took `count` bytes.
-    pub(crate) fn sent(&mut self, token: Token, count: usize, batch: Batch) {
+    pub(crate) fn sent(&mut self, token: Token, count: usize, batch: Buffer) {
         self.counters.sent_bytes.add(count);
-        let now = self.tick();
-        let Some(slot) = self.slots.get_mut(token) else {
-            self.pool.put(batch.into_buffer());
-            return;
-        };
-        slot.active = now;
+        self.is_active(token);
+        let Some(slot) = self.slots.get_mut(token) else { return self.pool.put(batch) };
         let (pressure, spare) = slot.conn.outbound.sent(count, batch, &self.marks);
-        self.pool.put(spare);
-        if slot.conn.outbound.is_empty() {
+        if let Some(spare) = spare {
+            self.pool.put(spare);
+        }
+        let is_empty = slot.conn.outbound.is_empty();
+        if is_empty {
             slot.conn.deadlines.clear(Kind::Write);
+        }
+        // With nothing to follow there is nothing to flush.
+        if is_empty && slot.conn.state() == State::Open && pressure == Pressure::Unchanged {
+            let capacity = slot.conn.capacity();
+            self.memory.account(slot.accounted, capacity);
+            slot.accounted = capacity;
+            self.counters.buffered_bytes.set(self.memory.used());
+            return;
         }
         if pressure == Pressure::Fell {
             slot.relieved = true;
             self.mark_runnable(token);
         }
-        // With nothing to follow there is nothing to flush, and the memory account of an echo
-        // server is settled by its next message.
-        let Some(slot) = self.slots.get_mut(token) else { return };
-        if slot.conn.outbound.is_empty() && slot.conn.state() == State::Open && !slot.relieved {
-            let capacity = slot.conn.capacity();
-            self.memory.account(slot.accounted, capacity);
-            slot.accounted = capacity;
-            self.counters.buffered_bytes.set(self.memory.used());
-        } else {
-            self.mark_dirty(token);
-        }
+        self.mark_dirty(token);
     }
 
     /// The kernel took nothing.
-    pub(crate) fn send_failed(&mut self, token: Token, error: std::io::Error, batch: Batch) {
-        let now = self.tick();
-        let Some(slot) = self.slots.get_mut(token) else {
-            self.pool.put(batch.into_buffer());
-            return;
-        };
+    pub(crate) fn send_failed(&mut self, token: Token, error: std::io::Error, batch: Buffer) {
+        let now = self.tick;
+        let Some(slot) = self.slots.get_mut(token) else { return self.pool.put(batch) };
         slot.conn.outbound.sent(0, batch, &self.marks);
         if is_out_of_buffers(&error) {
             // No edge will come when there are buffers again.
             if let Some(left_out) = self.throttles.send.pass(now) {
-                tracing::warn!(peer = %slot.peer, left_out, "the kernel is out of buffers: {error}");
+                tracing::warn!(peer = %slot.peer.peer(), left_out, "the kernel is out of buffers: {error}");
             }
             self.arm(token, Kind::Retry, RETRY);
         } else {
@@ -134,27 +142,25 @@ impl Core {
     }
 
     /// The driver has let go of a connection.
-    pub(crate) fn released(&mut self, token: Token, unsent: Option<Batch>) {
+    pub(crate) fn released(&mut self, token: Token, unsent: Option<Buffer>) {
         let Some(mut slot) = self.slots.remove(token) else { return };
         slot.conn.apply(Event::Released);
         self.timers.cancel(token, &mut slot.scheduled);
         self.memory.account(slot.accounted, 0);
         self.counters.closed.add(1);
         self.count_defect(&slot);
-        for buffer in slot.conn.outbound.discard() {
+        let [pending, rest] = slot.conn.outbound.discard();
+        for buffer in [pending, rest, unsent].into_iter().flatten() {
             self.pool.put(buffer);
-        }
-        if let Some(unsent) = unsent {
-            self.pool.put(unsent.into_buffer());
         }
     }
 
     fn count_defect(&mut self, slot: &Slot) {
-        let now = self.tick();
+        let now = self.tick;
         if slot.conn.is_illegal() {
             self.counters.defects.add(1);
             if self.throttles.defect.pass(now).is_some() {
-                tracing::error!(peer = %slot.peer, "a connection had an event that cannot happen");
+                tracing::error!(peer = %slot.peer.peer(), "a connection had an event that cannot happen");
             }
         }
     }
@@ -179,14 +185,14 @@ impl Core {
 
     /// Handles what is due on the connections whose time has come.
     pub(crate) fn run_timers(&mut self, services: &mut Services) {
-        let now = self.tick();
+        let now = self.tick;
         while let Some(token) = self.timers.pop(now) {
             let Some(slot) = self.slots.get_mut(token) else { continue };
             slot.scheduled = None;
             while let Some(kind) =
                 self.slots.get_mut(token).and_then(|slot| slot.conn.deadlines.due(now))
             {
-                self.due(services, token, kind, now);
+                self.due(services, token, kind);
             }
             let Some(slot) = self.slots.get_mut(token) else { continue };
             if let Some(at) = slot.conn.deadlines.earliest() {
@@ -195,7 +201,7 @@ impl Core {
         }
     }
 
-    fn due(&mut self, services: &mut Services, token: Token, kind: Kind, now: Tick) {
+    fn due(&mut self, services: &mut Services, token: Token, kind: Kind) {
         let slot = &self.slots[token];
         match kind {
             Kind::Retry => self.mark_dirty(token),
@@ -209,7 +215,7 @@ impl Core {
             }
             Kind::Frame => self.late(token),
             Kind::Write => self.fail(token, CloseReason::WriteTimeout, true),
-            Kind::Idle => self.idle(token, now),
+            Kind::Idle => self.close(token, CloseReason::IdleTimeout),
             Kind::Linger | Kind::Quiet => {
                 if let Some(slot) = self.slots.get_mut(token) {
                     slot.conn.apply(Event::Failed);
@@ -230,16 +236,6 @@ impl Core {
         }
     }
 
-    /// The idle deadline was set some time ago: bytes may have gone since.
-    fn idle(&mut self, token: Token, now: Tick) {
-        let Some(timeout) = self.limits.idle_timeout else { return };
-        let since = Duration::from_millis(now.get() - self.slots[token].active.get());
-        match timeout.checked_sub(since) {
-            Some(left) if !left.is_zero() => self.arm(token, Kind::Idle, left),
-            _ => self.close(token, CloseReason::IdleTimeout),
-        }
-    }
-
     /// Calls a service and warns if it takes long: nothing else happens meanwhile.
     fn timed(
         &mut self,
@@ -252,15 +248,19 @@ impl Core {
         let began = self.now;
         call(&mut **service, self);
         let Some(threshold) = self.limits.slow_handler else { return };
-        self.look_at_clock();
-        let took = self.now.saturating_duration_since(began);
+        if threshold < COARSE_MAX {
+            self.look_at_clock();
+        } else {
+            self.glance_at_clock();
+        }
+        let took = self.now.saturating_sub(began);
         if took >= threshold {
-            let now = self.tick();
+            let now = self.tick;
             if let Some(left_out) = self.throttles.slow.pass(now)
                 && let Some(slot) = self.slots.get(token)
             {
                 tracing::warn!(
-                    peer = %slot.peer, ?took, left_out,
+                    peer = %slot.peer.peer(), ?took, left_out,
                     "the handler was slow, and everybody else waited"
                 );
             }

@@ -20,7 +20,7 @@ use std::{
     time::Duration,
 };
 
-use super::Engine;
+use super::{Brought, Engine};
 use crate::{
     conn::{deadlines::Tick, state::State},
     driver::{Driver, Token},
@@ -68,9 +68,10 @@ impl Phase {
 }
 
 impl<D: Driver> Engine<D> {
-    /// Moves towards the end if that was asked for. `quiet` is a turn that brought nothing.
-    pub(super) fn mind_phase(&mut self, quiet: bool) {
-        let now = self.core.tick();
+    /// Moves towards the end if that was asked for.
+    pub(super) fn mind_phase(&mut self, brought: Brought) {
+        let quiet = brought.looked && !brought.something;
+        let now = self.core.tick;
         if self.request.0.load(Relaxed) >= Request::STOP && self.phase != Phase::Stopping {
             self.stop();
         }
@@ -105,7 +106,9 @@ impl<D: Driver> Engine<D> {
                 if out_of_patience {
                     self.phase = Phase::Draining { patience: deadline, deadline };
                 }
-                self.cut_quiet(out_of_patience);
+                if brought.looked || out_of_patience {
+                    self.cut_quiet(out_of_patience);
+                }
             }
             _ => {}
         }

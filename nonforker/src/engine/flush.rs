@@ -29,17 +29,11 @@ impl<D: Driver> Engine<D> {
         let Some(slot) = self.core.slots.get_mut(token) else { return };
         slot.dirty = false;
         self.flush_output(token);
-        let Some(slot) = self.core.slots.get_mut(token) else { return };
+        let Some(slot) = self.core.slots.get(token) else { return };
         if !slot.conn.state().handles() {
-            self.core.pool.put(slot.conn.inbound.clear());
-            match slot.conn.state() {
-                State::Lingering => self.flush_lingering(token),
-                State::Closing => self.flush_closing(token),
-                _ => {}
-            }
+            self.flush_ending(token);
         }
         self.flush_receiving(token);
-        self.core.account(token);
     }
 
     /// Sends what is queued, unless a send is in flight or the kernel is out of buffers.
@@ -57,6 +51,19 @@ impl<D: Driver> Engine<D> {
             }
         } else if slot.conn.outbound.is_empty() {
             slot.conn.apply(Event::Flushed);
+        }
+    }
+
+    /// No more frames are handled.
+    fn flush_ending(&mut self, token: Token) {
+        let slot = &mut self.core.slots[token];
+        if let Some(kept) = slot.conn.inbound.take() {
+            self.core.pool.put(kept);
+        }
+        match slot.conn.state() {
+            State::Lingering => self.flush_lingering(token),
+            State::Closing => self.flush_closing(token),
+            _ => {}
         }
     }
 
@@ -81,7 +88,7 @@ impl<D: Driver> Engine<D> {
             return;
         }
         slot.conn.deadlines.clear_all();
-        for buffer in slot.conn.outbound.discard() {
+        for buffer in slot.conn.outbound.discard().into_iter().flatten() {
             self.core.pool.put(buffer);
         }
         self.tell_closed(token);
@@ -95,26 +102,30 @@ impl<D: Driver> Engine<D> {
             return;
         }
         let reason = slot.conn.take_reason().unwrap_or(CloseReason::Defect);
-        tracing::debug!(peer = %slot.peer, "closed: {reason}");
+        tracing::debug!(peer = %slot.peer.peer(), "closed: {reason}");
         let service = slot.service;
         if let Some(service) = self.services.get_mut(service as usize) {
             service.closed(&mut self.core, token, &reason);
         }
     }
 
-    /// Turns receiving on or off where that changed.
+    /// Turns receiving on or off where that changed, and settles the memory account.
     fn flush_receiving(&mut self, token: Token) {
         let scarce = self.core.stops_reading();
-        let slot = &mut self.core.slots[token];
+        let Core { slots, memory, starved, .. } = &mut self.core;
+        let slot = &mut slots[token];
         let wanted = slot.conn.wants_receive();
         if wanted && scarce && !std::mem::replace(&mut slot.starved, true) {
-            self.core.starved.push(token);
+            starved.push(token);
         }
         let on = wanted && !scarce;
         let was_on = std::mem::replace(&mut slot.receiving, on);
         if was_on != on && !slot.closing {
             self.driver.submit(Op::Receive { token, on });
         }
+        let capacity = slot.conn.capacity();
+        memory.account(slot.accounted, capacity);
+        slot.accounted = capacity;
     }
 
     /// Judges the memory account: gives connections up, or lets them receive again.
@@ -123,7 +134,7 @@ impl<D: Driver> Engine<D> {
         core.counters.buffered_bytes.set(core.memory.used());
         if let Some(before) = core.memory.judge() {
             let scarcity = core.memory.scarcity();
-            let now = core.tick();
+            let now = core.tick;
             if let Some(left_out) = core.throttles.memory.pass(now) {
                 let used = core.memory.used();
                 tracing::warn!(used, left_out, "memory for buffers: {scarcity:?} after {before:?}");
@@ -161,7 +172,7 @@ impl<D: Driver> Engine<D> {
             if held == 0 {
                 return;
             }
-            tracing::warn!(peer = %slot.peer, held, "out of memory for buffers: evicting");
+            tracing::warn!(peer = %slot.peer.peer(), held, "out of memory for buffers: evicting");
             self.core.fail(token, CloseReason::Evicted, true);
             excess = excess.saturating_sub(held);
         }

@@ -15,12 +15,14 @@
 //! operations, and a connection has one write per turn.
 
 mod accept;
+mod batch;
 pub(crate) mod core;
 mod dispatch;
 pub(crate) mod drain;
 mod flush;
 mod memory;
-mod pool;
+pub(crate) mod pool;
+pub(crate) mod replies;
 pub(crate) mod service;
 mod sound;
 pub(crate) mod stats;
@@ -36,8 +38,9 @@ use self::{
     service::Service,
 };
 use crate::{
-    address::{Address, Peer},
+    address::Address,
     config::Limits,
+    conn::buffer::Buffer,
     driver::{Completion, Driver, ListenerId, Next, Token, Waker},
     error::CloseReason,
 };
@@ -104,14 +107,14 @@ impl<D: Driver> Engine<D> {
         self.mind_doors();
         // What becomes runnable from here on has its turn in the next one.
         let runnable = std::mem::take(&mut self.core.runnable);
-        let quiet = self.wait(!runnable.is_empty())?;
+        let brought = self.wait(!runnable.is_empty())?;
         self.admit();
         self.core.run_timers(&mut self.services);
-        let quiet = quiet && runnable.is_empty();
+        let brought = if runnable.is_empty() { brought } else { brought.and_something() };
         for token in runnable {
             self.core.run(&mut self.services, token);
         }
-        self.mind_phase(quiet);
+        self.mind_phase(brought);
         self.flush_all();
         self.balance_memory();
         // Whoever was evicted, or receives again.
@@ -119,23 +122,24 @@ impl<D: Driver> Engine<D> {
         Ok(())
     }
 
-    /// Has the driver deliver what there is. Returns whether it was nothing.
-    fn wait(&mut self, is_busy: bool) -> io::Result<bool> {
+    /// Has the driver deliver what there is.
+    fn wait(&mut self, is_busy: bool) -> io::Result<Brought> {
         let timeout = if is_busy { Some(Duration::ZERO) } else { self.timeout() };
         self.core.timers_moved = false;
+        self.core.collected = 0;
         let mut turn = Turn {
             core: &mut self.core,
             services: &mut self.services,
             acceptor: &mut self.acceptor,
             accept_failures: &mut self.accept_failures,
-            arrivals: 0,
+            brought: Brought { something: false, looked: false },
         };
         self.driver.wait(timeout, &mut |completion| turn.take(completion))?;
-        let quiet = turn.arrivals == 0;
+        let brought = turn.brought;
         for (listener, error) in std::mem::take(&mut self.accept_failures) {
             self.accept_failed(listener, &error);
         }
-        Ok(quiet)
+        Ok(brought)
     }
 
     /// How long the driver may sleep.
@@ -156,25 +160,39 @@ struct Turn<'a, S> {
     services: &'a mut Services,
     acceptor: &'a mut Acceptor<S>,
     accept_failures: &'a mut Vec<(ListenerId, io::Error)>,
-    /// How many completions brought something new from a peer.
-    arrivals: usize,
+    brought: Brought,
+}
+
+/// What a turn has brought.
+#[derive(Clone, Copy, Debug)]
+struct Brought {
+    /// Something new from a peer, or there was work left from before.
+    something: bool,
+    /// The driver looked for what is new, and did not only deliver the rest of what it had.
+    looked: bool,
+}
+
+impl Brought {
+    const fn and_something(self) -> Self {
+        Self { something: true, ..self }
+    }
 }
 
 impl<S> Turn<'_, S> {
     fn take(&mut self, completion: Completion<'_, S>) -> Next {
         match completion {
             Completion::Received { token, bytes } => {
-                self.arrivals += 1;
+                self.brought.something = true;
                 self.core.received(self.services, token, bytes);
             }
             Completion::Sent { token, count, batch } => self.core.sent(token, count, batch),
             Completion::Accepted { listener, socket, peer } => {
-                self.arrivals += 1;
+                self.brought.something = true;
                 self.acceptor.park(listener, socket, peer);
                 return Next::Return;
             }
             Completion::EndOfStream { token } => {
-                self.arrivals += 1;
+                self.brought.something = true;
                 self.core.end_of_stream(self.services, token);
             }
             Completion::Urgent { token, byte } => self.core.urgent(self.services, token, byte),
@@ -194,15 +212,18 @@ impl<S> Turn<'_, S> {
                 return Next::Return;
             }
             Completion::Woken => return Next::Return,
-            Completion::Awake => self.core.look_at_clock(),
+            Completion::Awake => {
+                self.brought.looked = true;
+                self.core.look_at_clock();
+            }
         }
         self.core.next()
     }
 
-    fn closed(&mut self, token: Token, unsent: Option<crate::conn::outbound::Batch>) {
+    fn closed(&mut self, token: Token, unsent: Option<Buffer>) {
         if let Some(slot) = self.core.slots.get(token) {
-            let peer: Peer = slot.peer;
-            self.acceptor.released(peer, self.core.limits.max_connections_per_ip.is_some());
+            self.acceptor
+                .released(slot.peer.peer(), self.core.limits.max_connections_per_ip.is_some());
         }
         self.core.released(token, unsent);
     }

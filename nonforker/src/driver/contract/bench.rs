@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     address::Address,
-    conn::outbound::Batch,
+    conn::buffer::Buffer,
     driver::{Driver, ListenerId, Next, Op, Token},
 };
 
@@ -87,7 +87,7 @@ impl<R: Rig> Bench<R> {
     }
 
     pub(super) fn send(&mut self, token: Token, bytes: &[u8]) {
-        self.send_batch(token, Batch::new(bytes.to_vec()));
+        self.send_batch(token, Buffer::new(bytes.to_vec()));
     }
 
     /// Sends again what came back unsent. Returns whether there was any.
@@ -97,7 +97,7 @@ impl<R: Rig> Bench<R> {
         true
     }
 
-    fn send_batch(&mut self, token: Token, batch: Batch) {
+    fn send_batch(&mut self, token: Token, batch: Buffer) {
         self.track(token).send(&batch);
         self.driver.submit(Op::Send { token, batch });
     }

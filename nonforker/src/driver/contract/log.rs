@@ -8,7 +8,7 @@ use std::{
 use super::READ_MAX;
 use crate::{
     address::Peer,
-    conn::outbound::Batch,
+    conn::buffer::Buffer,
     driver::{Completion, ListenerId, Token},
 };
 
@@ -23,7 +23,7 @@ pub(super) struct Track {
     /// Bytes that the kernel took.
     pub(super) sent: usize,
     /// What is left of a batch that came back.
-    pub(super) rest: Option<Batch>,
+    pub(super) rest: Option<Buffer>,
     pub(super) closed: bool,
     /// Bytes that came back with `Closed`.
     pub(super) unsent: Option<usize>,
@@ -42,14 +42,14 @@ impl Track {
         self.in_flight.is_some()
     }
 
-    pub(super) fn send(&mut self, batch: &Batch) {
+    pub(super) fn send(&mut self, batch: &Buffer) {
         assert!(!self.is_sending(), "a case has one send in flight");
-        self.in_flight = Some((batch.unsent().as_ptr(), batch.unsent().len()));
+        self.in_flight = Some((batch.bytes().as_ptr(), batch.bytes().len()));
     }
 
     /// A batch comes back: the one that is in flight, and itself, not a copy.
-    fn take_back(&mut self, batch: &Batch) {
-        let back = Some((batch.unsent().as_ptr(), batch.unsent().len()));
+    fn take_back(&mut self, batch: &Buffer) {
+        let back = Some((batch.bytes().as_ptr(), batch.bytes().len()));
         assert_eq!(self.in_flight.take(), back, "what comes back is what was in flight");
     }
 
@@ -72,20 +72,20 @@ impl Track {
         self.receiving = false;
     }
 
-    fn note_sent(&mut self, count: usize, mut batch: Batch) {
+    fn note_sent(&mut self, count: usize, mut batch: Buffer) {
         self.take_back(&batch);
-        assert!((1..=batch.unsent().len()).contains(&count), "{count} bytes sent");
+        assert!((1..=batch.bytes().len()).contains(&count), "{count} bytes sent");
         batch.advance(count);
         self.sent += count;
-        self.rest = (!batch.unsent().is_empty()).then_some(batch);
+        self.rest = (!batch.bytes().is_empty()).then_some(batch);
     }
 
-    fn note_closed(&mut self, unsent: Option<Batch>) {
+    fn note_closed(&mut self, unsent: Option<Buffer>) {
         assert!(self.closing, "nobody asked for it to be closed");
         assert_eq!(self.is_sending(), unsent.is_some(), "the batch comes back once");
         if let Some(batch) = unsent {
             self.take_back(&batch);
-            self.unsent = Some(batch.unsent().len());
+            self.unsent = Some(batch.bytes().len());
         }
         self.closed = true;
     }

@@ -19,7 +19,7 @@ use nix::sys::socket::{MsgFlags, recv};
 use socket2::Socket;
 
 use crate::{
-    conn::outbound::Batch,
+    conn::buffer::Buffer,
     driver::{Completion, Token},
 };
 
@@ -36,7 +36,7 @@ const URGENT_SHOWS: bool = cfg!(any(target_os = "linux", target_os = "android"))
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) socket: Socket,
-    pub(super) sending: Option<Batch>,
+    pub(super) sending: Option<Buffer>,
     pub(super) receiving: bool,
     pub(super) readable: bool,
     pub(super) writable: bool,
@@ -97,9 +97,9 @@ impl Entry {
         }
         let batch = self.sending.take()?;
         loop {
-            match self.socket.send_with_flags(batch.unsent(), NO_SIGNAL) {
+            match self.socket.send_with_flags(batch.bytes(), NO_SIGNAL) {
                 Ok(count) => {
-                    self.writable = count == batch.unsent().len();
+                    self.writable = count == batch.bytes().len();
                     return Some(Completion::Sent { token, count, batch });
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}

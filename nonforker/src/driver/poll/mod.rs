@@ -30,7 +30,7 @@ use self::entry::Entry;
 use super::{
     Clock, Completion, Driver, ListenerId, Next, Op, Options, Sink, Token, Waker, socket::Listener,
 };
-use crate::{address::Address, conn::outbound::Batch};
+use crate::{address::Address, conn::buffer::Buffer};
 
 /// Events taken per wait: fewer cost more waits, more cost cache (16: × .8, 4096: × .9).
 const EVENTS: usize = 512;
@@ -67,6 +67,8 @@ pub(crate) struct PollDriver {
     entries: SecondaryMap<Token, Entry>,
     /// Tokens to be looked at in the next wait.
     ready: VecDeque<Token>,
+    /// So many of them are left from a wait whose sink had enough: they come before anything new.
+    round: usize,
     /// Completions of operations that could be carried out at once.
     done: Vec<Completion<'static, Socket>>,
     scratch: Box<[u8]>,
@@ -86,6 +88,7 @@ impl PollDriver {
             listeners: Vec::new(),
             entries: SecondaryMap::new(),
             ready: VecDeque::new(),
+            round: 0,
             done: Vec::new(),
         })
     }
@@ -115,7 +118,7 @@ impl PollDriver {
         }
     }
 
-    fn send(&mut self, token: Token, batch: Batch) {
+    fn send(&mut self, token: Token, batch: Buffer) {
         let Some(entry) = self.entries.get_mut(token) else { return };
         debug_assert!(entry.sending.is_none(), "one send in flight");
         entry.sending = Some(batch);
@@ -135,7 +138,7 @@ impl PollDriver {
     fn deliver(&mut self, sink: &mut Sink<'_, Socket>) -> Next {
         let mut next = Next::Sleep;
         for completion in self.done.drain(..) {
-            if sink(completion) == Next::Return {
+            if sink(completion) != Next::Sleep {
                 next = Next::Return;
             }
         }
@@ -164,9 +167,11 @@ impl PollDriver {
         }
     }
 
-    /// Gives everybody in the queue one turn.
-    fn serve_ready(&mut self, sink: &mut Sink<'_, Socket>) {
-        for _ in 0..self.ready.len() {
+    /// Gives everybody of the round one turn, as far as the sink takes it.
+    fn serve_round(&mut self, sink: &mut Sink<'_, Socket>) {
+        let mut next = Next::Return;
+        while self.round > 0 && next != Next::Enough {
+            self.round -= 1;
             let Some(token) = self.ready.pop_front() else { break };
             let Some(entry) = self.entries.get_mut(token) else { continue };
             entry.queued = false;
@@ -184,7 +189,7 @@ impl PollDriver {
             if entry.receiving && entry.readable {
                 let (completion, again) = entry.receive(token, &mut self.scratch);
                 if let Some(completion) = completion {
-                    sink(completion);
+                    next = sink(completion);
                 }
                 if again {
                     entry.queued = true;
@@ -271,7 +276,11 @@ impl Driver for PollDriver {
     }
 
     fn wait(&mut self, timeout: Option<Duration>, sink: &mut Sink<'_, Socket>) -> io::Result<()> {
-        let sleepless = self.deliver(sink) == Next::Return || self.has_ready();
+        let sleepless = self.deliver(sink) != Next::Sleep || self.has_ready();
+        if self.round > 0 {
+            self.serve_round(sink);
+            return Ok(());
+        }
         let timeout = if sleepless { Some(Duration::ZERO) } else { timeout };
         match self.poll.poll(&mut self.events, timeout.map(|timeout| timeout.min(SLEEP_MAX))) {
             Ok(()) => {
@@ -283,13 +292,14 @@ impl Driver for PollDriver {
             }
             Err(error) => return Err(error),
         }
-        self.serve_ready(sink);
+        self.round = self.ready.len();
+        self.serve_round(sink);
         self.serve_listeners(sink);
         Ok(())
     }
 
     fn clock(&self) -> Clock {
-        Clock::system()
+        Clock::System
     }
 
     fn waker(&self) -> Waker {

@@ -8,7 +8,7 @@
 
 use std::time::Duration;
 
-use crate::{conn::outbound::Batch, driver::Token};
+use crate::{conn::buffer::Buffer, driver::Token};
 
 /// How a direction of a connection ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -77,7 +77,7 @@ pub(crate) struct Link {
 
     pub(crate) side: Side,
     pub(crate) receiving: bool,
-    pub(crate) sending: Option<Batch>,
+    pub(crate) sending: Option<Buffer>,
     /// The server has finished sending.
     pub(crate) shut: bool,
     /// No report about the connection comes before this.

@@ -24,7 +24,7 @@ use std::{
     cell::{RefCell, RefMut},
     io,
     rc::Rc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use nix::errno::Errno;
@@ -62,13 +62,14 @@ impl Drop for SimSocket {
 pub(crate) struct SimDriver {
     world: Rc<RefCell<World>>,
     options: Options,
-    epoch: Instant,
+    /// So many links are left from a wait whose sink had enough: they come before anything new.
+    round: usize,
 }
 
 impl SimDriver {
     pub(crate) fn new(world: Rc<RefCell<World>>, options: Options) -> Self {
         world.borrow_mut().backlog_max = usize::from(options.backlog);
-        Self { world, options, epoch: Clock::system().now() }
+        Self { world, options, round: 0 }
     }
 
     fn world(&self) -> RefMut<'_, World> {
@@ -82,7 +83,7 @@ impl SimDriver {
             // The world must be free while the sink runs: a socket may be dropped in it.
             let first = self.world().done.pop_front();
             let Some(completion) = first else { return next };
-            if sink(completion) == Next::Return {
+            if sink(completion) != Next::Sleep {
                 next = Next::Return;
             }
         }
@@ -104,11 +105,23 @@ impl SimDriver {
         }
     }
 
+    /// Gives every link of the round one turn, as far as the sink takes it.
+    fn serve_round(&mut self, sink: &mut Sink<'_, SimSocket>) {
+        let mut next = Next::Return;
+        while self.round > 0 && next != Next::Enough {
+            self.round -= 1;
+            // The world must be free while the link is served.
+            let link = self.world().ready.pop_front();
+            let Some(link) = link else { break };
+            next = self.serve(link, sink);
+        }
+    }
+
     /// Gives a link one turn: an urgent byte, a send, a read, an end.
-    fn serve(&self, link: LinkId, sink: &mut Sink<'_, SimSocket>) {
+    fn serve(&self, link: LinkId, sink: &mut Sink<'_, SimSocket>) -> Next {
         let mut world = self.world();
         world.links[link].queued = false;
-        let Side::Adopted(token) = world.links[link].side else { return };
+        let Side::Adopted(token) = world.links[link].side else { return Next::Return };
         if let Some(byte) = world.links[link].urgent.take() {
             world.note(link, What::ServerSeesUrgent(byte));
             drop(world);
@@ -119,14 +132,16 @@ impl SimDriver {
             world.try_send(token, link);
         }
         if world.links[link].receiving {
-            self.receive(world, token, link, sink);
-        } else if world.links[link].up_end == End::Reset
+            return self.receive(world, token, link, sink);
+        }
+        if world.links[link].up_end == End::Reset
             && world.links[link].sending.is_none()
             && !std::mem::replace(&mut world.links[link].told_end, true)
         {
             drop(world);
-            sink(Completion::Failed { token, error: Errno::ECONNRESET.into() });
+            return sink(Completion::Failed { token, error: Errno::ECONNRESET.into() });
         }
+        Next::Return
     }
 
     fn receive(
@@ -135,18 +150,18 @@ impl SimDriver {
         token: Token,
         link: LinkId,
         sink: &mut Sink<'_, SimSocket>,
-    ) {
+    ) -> Next {
         let faults = world.faults;
         if world.links[link].arrived() > 0 {
             if world.rng.chance(faults.would_block) {
                 let after = Duration::from_micros(1 + world.rng.below(10_000));
                 world.schedule_in(after, Event::Look(link));
-                return;
+                return Next::Return;
             }
             if world.torture.strikes() || world.rng.chance(faults.reset) {
                 world.break_link(link);
                 world.look_at(link);
-                return;
+                return Next::Return;
             }
             let mut count = world.links[link].arrived().min(self.options.read_max);
             if world.rng.chance(faults.short_read) {
@@ -158,7 +173,7 @@ impl SimDriver {
                 (std::mem::take(&mut state.up), state.up_start)
             };
             drop(world);
-            sink(Completion::Received { token, bytes: &up[start..start + count] });
+            let next = sink(Completion::Received { token, bytes: &up[start..start + count] });
             let mut world = self.world();
             let state = &mut world.links[link];
             state.up = up;
@@ -170,11 +185,11 @@ impl SimDriver {
             if state.arrived() > 0 || state.up_end != End::Open {
                 world.look_at(link);
             }
-            return;
+            return next;
         }
         let state = &mut world.links[link];
         if state.up_end == End::Open || std::mem::replace(&mut state.told_end, true) {
-            return;
+            return Next::Return;
         }
         state.receiving = false;
         let completion = match state.up_end {
@@ -183,7 +198,7 @@ impl SimDriver {
         };
         world.note(link, What::ServerSeesEnd);
         drop(world);
-        sink(completion);
+        sink(completion)
     }
 }
 
@@ -263,8 +278,12 @@ impl Driver for SimDriver {
         timeout: Option<Duration>,
         sink: &mut Sink<'_, SimSocket>,
     ) -> io::Result<()> {
-        let awake = self.deliver(sink) == Next::Return;
+        let awake = self.deliver(sink) != Next::Sleep;
         self.world().now += TURN;
+        if self.round > 0 {
+            self.serve_round(sink);
+            return Ok(());
+        }
         let busy = awake || !self.world().ready.is_empty() || self.can_accept();
         if !busy {
             self.sleep(timeout);
@@ -278,20 +297,16 @@ impl Driver for SimDriver {
         if std::mem::take(&mut self.world().woken) {
             sink(Completion::Woken);
         }
-        let ready = self.world().ready.len();
-        for _ in 0..ready {
-            // The world must be free while the link is served.
-            let next = self.world().ready.pop_front();
-            let Some(link) = next else { break };
-            self.serve(link, sink);
-        }
+        let round = self.world().ready.len();
+        self.round = round;
+        self.serve_round(sink);
         self.accept(sink);
         Ok(())
     }
 
     fn clock(&self) -> Clock {
-        let (world, epoch) = (Rc::clone(&self.world), self.epoch);
-        Clock::virtual_time(move || epoch + world.borrow().now)
+        let world = Rc::clone(&self.world);
+        Clock::virtual_time(move || world.borrow().now)
     }
 
     fn waker(&self) -> Waker {

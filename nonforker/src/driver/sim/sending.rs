@@ -17,7 +17,7 @@ impl World {
     pub(crate) fn try_send(&mut self, token: Token, link: LinkId) {
         let state = &self.links[link];
         let Some(batch) = &state.sending else { return };
-        let (unsent, room, broken) = (batch.unsent().len(), state.room(), state.up_end);
+        let (unsent, room, broken) = (batch.bytes().len(), state.room(), state.up_end);
         if broken == End::Reset || state.shut {
             let errno = if state.shut { Errno::EPIPE } else { Errno::ECONNRESET };
             self.fail_send(token, link, errno);
@@ -47,7 +47,7 @@ impl World {
                 count = self.rng.between(1, count);
             }
             let Some(batch) = self.links[link].sending.take() else { return };
-            self.send_down(link, batch.unsent()[..count].to_vec());
+            self.send_down(link, batch.bytes()[..count].to_vec());
             self.report(link, Completion::Sent { token, count, batch });
         }
     }

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     address::Address,
-    conn::outbound::Batch,
+    conn::buffer::Buffer,
     driver::{Completion, ListenerId, Token},
 };
 
@@ -260,7 +260,7 @@ impl World {
     }
 
     /// The server lets go of a link that it had, or had accepted.
-    pub(crate) fn close(&mut self, link: LinkId, reset: bool) -> Option<Batch> {
+    pub(crate) fn close(&mut self, link: LinkId, reset: bool) -> Option<Buffer> {
         self.note(link, What::ServerCloses { reset });
         let state = &mut self.links[link];
         // Unread input turns a close into a reset, as it does in every kernel.

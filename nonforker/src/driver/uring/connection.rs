@@ -2,7 +2,7 @@
 
 use socket2::Socket;
 
-use crate::conn::outbound::Batch;
+use crate::conn::buffer::Buffer;
 
 /// Where an operation that reports many times is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,7 +33,7 @@ pub(super) struct Connection {
     /// The engine wants it closed, with a reset or without.
     pub(super) closing: Option<bool>,
     /// What came of a send that the close overtook.
-    pub(super) unsent: Option<Batch>,
+    pub(super) unsent: Option<Buffer>,
     /// Bytes that came while they were not wanted, or beyond the turn's share.
     pub(super) stash: Vec<u8>,
     /// How many of them have been delivered.

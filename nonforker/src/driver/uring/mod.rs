@@ -44,7 +44,7 @@ use self::{
 use super::{
     Clock, Completion, Driver, ListenerId, Next, Op, Options, Sink, Token, Waker, socket::Listener,
 };
-use crate::{address::Address, conn::outbound::Batch};
+use crate::{address::Address, conn::buffer::Buffer};
 
 const POLLIN: u32 = 0x1;
 const POLLPRI: u32 = 0x2;
@@ -95,7 +95,7 @@ impl UringDriver {
         self.connections.insert(token, connection);
     }
 
-    fn send(&mut self, token: Token, batch: Batch) {
+    fn send(&mut self, token: Token, batch: Buffer) {
         let Some(connection) = self.connections.get_mut(token) else { return };
         match self.ring.send(token.data().as_ffi(), connection.socket.as_fd(), batch) {
             Ok(()) => connection.sending = true,
@@ -220,7 +220,7 @@ impl UringDriver {
     fn deliver(&mut self, sink: &mut Sink<'_, Socket>) -> Next {
         let mut next = Next::Sleep;
         for completion in self.done.drain(..) {
-            if sink(completion) == Next::Return {
+            if sink(completion) != Next::Sleep {
                 next = Next::Return;
             }
         }
@@ -261,7 +261,7 @@ impl Driver for UringDriver {
     }
 
     fn wait(&mut self, timeout: Option<Duration>, sink: &mut Sink<'_, Socket>) -> io::Result<()> {
-        let awake = self.deliver(sink) == Next::Return;
+        let awake = self.deliver(sink) != Next::Sleep;
         self.turn += 1;
         for token in std::mem::take(&mut self.hungry) {
             self.rearm(token);
@@ -278,7 +278,7 @@ impl Driver for UringDriver {
     }
 
     fn clock(&self) -> Clock {
-        Clock::system()
+        Clock::System
     }
 
     fn waker(&self) -> Waker {

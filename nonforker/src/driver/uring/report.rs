@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::conn::outbound::Batch;
+use crate::conn::buffer::Buffer;
 
 /// What an operation is, in its user data: two bits that no token uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,5 +54,5 @@ pub(super) struct Report {
     /// There will be more reports of the same operation.
     pub(super) more: bool,
     pub(super) lent: Option<Lent>,
-    pub(super) batch: Option<Batch>,
+    pub(super) batch: Option<Buffer>,
 }

@@ -35,7 +35,7 @@ use io_uring::{
 };
 
 use super::report::{Kind, Lent, Name, Report};
-use crate::conn::outbound::Batch;
+use crate::conn::buffer::Buffer;
 
 /// Submissions that fit before they have to be handed to the kernel.
 const SUBMISSIONS: u32 = 512;
@@ -62,7 +62,7 @@ pub(super) struct Ring {
     ring: IoUring,
     buffers: Buffers,
     /// What is being sent, by name.
-    sending: HashMap<u64, Batch>,
+    sending: HashMap<u64, Buffer>,
     /// Operations whose last report has not come.
     live: usize,
 }
@@ -127,10 +127,10 @@ impl Ring {
         &mut self,
         who: u64,
         socket: BorrowedFd<'_>,
-        batch: Batch,
-    ) -> Result<(), (io::Error, Batch)> {
+        batch: Buffer,
+    ) -> Result<(), (io::Error, Buffer)> {
         let name = Name { kind: Kind::Send, who };
-        let unsent = batch.unsent();
+        let unsent = batch.bytes();
         let length = u32::try_from(unsent.len()).unwrap_or(u32::MAX);
         let entry = opcode::Send::new(Fd(socket.as_raw_fd()), unsent.as_ptr(), length)
             .flags(nix::sys::socket::MsgFlags::MSG_NOSIGNAL.bits());
@@ -139,7 +139,7 @@ impl Ring {
         debug_assert!(previous.is_none(), "one send in flight");
         self.start(name, entry.build()).map_err(|error| {
             let batch = self.sending.remove(&name.pack());
-            (error, batch.unwrap_or_else(|| Batch::new(Vec::new())))
+            (error, batch.unwrap_or_else(|| Buffer::with_capacity(0)))
         })
     }
 

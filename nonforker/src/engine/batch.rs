@@ -1,0 +1,191 @@
+//! A batch of bytes: its frames are found and handled one after the other, until something stops it.
+//!
+//! ```text
+//!  bytes ──▶ decode ──▶ handler.frame(conn, frame) ──┐
+//!              ▲                                     │ until nothing is complete,
+//!              └─────────────────────────────────────┘ or the connection may not go on
+//! ```
+//!
+//! Within a batch everything is static and at hand: see [`Replies`](super::replies::Replies).
+
+use std::{
+    any::Any,
+    panic::{AssertUnwindSafe, catch_unwind},
+};
+
+use super::{core::Core, service::Typed};
+use crate::{
+    codec::{Codec, Decoded, FrameError},
+    conn::deadlines::Kind,
+    context::{Conn, Origin},
+    driver::Token,
+    error::CloseReason,
+    handler::Handler,
+};
+
+/// Why the handling of a batch of bytes stopped.
+enum Stop {
+    /// Everything that is complete has been handled.
+    Incomplete,
+    /// The connection may not handle more now: pressure, a pause, or it closes.
+    Held,
+    /// It had its turn.
+    Budget,
+    Rejected(FrameError),
+    Failed(Box<dyn std::error::Error + Send + Sync>),
+    Panicked(Box<dyn Any + Send>),
+}
+
+/// One batch of bytes while it is handled.
+struct Batch<'a> {
+    input: &'a [u8],
+    /// Where the next frame begins.
+    at: usize,
+    frames: usize,
+    /// Where the output of the present callback begins, to be taken back if it panics.
+    mark: usize,
+}
+
+impl<C: Codec, H: Handler<C>> Typed<C, H> {
+    /// Handles what the driver lends, in place. Keeps what no frame took.
+    pub(super) fn handle_lent(&mut self, core: &mut Core, token: Token, bytes: &[u8]) {
+        let (consumed, stop) = self.frames(core, token, bytes);
+        if matches!(stop, Stop::Incomplete | Stop::Held | Stop::Budget) {
+            core.keep(token, bytes.get(consumed..).unwrap_or_default());
+        }
+        self.stopped(core, token, consumed, stop);
+    }
+
+    /// Handles what was kept, after more of it arrived or after it was held.
+    pub(super) fn handle_kept(&mut self, core: &mut Core, token: Token) {
+        let Some(slot) = core.slots.get_mut(token) else { return };
+        let Some(kept) = slot.conn.inbound.take() else { return };
+        let (consumed, stop) = self.frames(core, token, kept.bytes());
+        let Some(slot) = core.slots.get_mut(token) else { return };
+        if let Some(spare) = slot.conn.inbound.give_back(kept, consumed) {
+            core.pool.put(spare);
+        }
+        self.stopped(core, token, consumed, stop);
+    }
+
+    /// Handles the frames in `input`. Returns how many bytes they took and why it stopped.
+    fn frames(&mut self, core: &mut Core, token: Token, input: &[u8]) -> (usize, Stop) {
+        let Self { members, handler, .. } = self;
+        let Some(mut replies) = core.lend(members, token) else { return (input.len(), Stop::Held) };
+        let member = core.slots[token].member;
+        let mut batch = Batch { input, at: 0, frames: 0, mark: 0 };
+        let origin = Origin::Reply;
+        let stop = catch_unwind(AssertUnwindSafe(|| {
+            let replies = &mut replies;
+            handle(handler, Conn { core, members, token, member, replies, origin }, &mut batch)
+        }));
+        core.counters.frames.add(batch.frames);
+        if stop.is_err() {
+            replies.truncate(batch.mark);
+        }
+        core.settle(members, token, replies);
+        (batch.at, stop.unwrap_or_else(Stop::Panicked))
+    }
+
+    /// Decides how a connection goes on after a batch.
+    fn stopped(&mut self, core: &mut Core, token: Token, consumed: usize, stop: Stop) {
+        core.mark_dirty(token);
+        match stop {
+            Stop::Incomplete => core.await_frame(token, consumed > 0),
+            Stop::Held | Stop::Budget => core.hold(token, matches!(stop, Stop::Budget)),
+            Stop::Rejected(error) => self.reject(core, token, error),
+            Stop::Failed(error) => core.handler_failed(token, error),
+            Stop::Panicked(payload) => core.handler_panicked(token, "frame", &*payload),
+        }
+    }
+}
+
+fn handle<C: Codec, H: Handler<C>>(
+    handler: &mut H,
+    mut conn: Conn<'_, C, H::Session>,
+    batch: &mut Batch<'_>,
+) -> Stop {
+    for _ in 0..conn.core.limits.frames_per_turn {
+        let rest = &batch.input[batch.at..];
+        if rest.is_empty() {
+            return Stop::Incomplete;
+        }
+        batch.mark = conn.replies.mark();
+        match conn.replies.codec.decode(rest) {
+            Ok(Decoded::Frame { frame, consumed }) => {
+                debug_assert!((1..=rest.len()).contains(&consumed), "see Decoded::Frame");
+                batch.at += consumed.clamp(1, rest.len());
+                batch.frames += 1;
+                if let Err(error) = handler.frame(&mut conn, frame) {
+                    return Stop::Failed(error);
+                }
+            }
+            Ok(Decoded::Skip(count)) => {
+                debug_assert!((1..=rest.len()).contains(&count), "see Decoded::Skip");
+                batch.at += count.clamp(1, rest.len());
+            }
+            Ok(Decoded::Incomplete { .. }) => return Stop::Incomplete,
+            Err(error) => return Stop::Rejected(error),
+        }
+        if conn.replies.stops() {
+            return Stop::Held;
+        }
+    }
+    Stop::Budget
+}
+
+impl Core {
+    /// The start of a frame is here and the rest is not, or nothing is.
+    fn await_frame(&mut self, token: Token, is_new: bool) {
+        let Some(slot) = self.slots.get_mut(token) else { return };
+        if slot.conn.inbound.is_empty() {
+            slot.conn.deadlines.clear(Kind::Frame);
+        } else if let Some(timeout) = self.limits.frame_timeout
+            && (is_new || slot.conn.deadlines.get(Kind::Frame).is_none())
+        {
+            self.arm(token, Kind::Frame, timeout);
+        }
+    }
+
+    /// Frames may be here that have to wait: for us, so the peer's deadline stops.
+    pub(super) fn hold(&mut self, token: Token, had_its_turn: bool) {
+        let Some(slot) = self.slots.get_mut(token) else { return };
+        slot.conn.deadlines.clear(Kind::Frame);
+        slot.conn.inbound.held = slot.conn.state().handles() && !slot.conn.inbound.is_empty();
+        if slot.conn.inbound.held && had_its_turn {
+            self.mark_runnable(token);
+        }
+    }
+
+    pub(super) fn handler_failed(
+        &mut self,
+        token: Token,
+        error: Box<dyn std::error::Error + Send + Sync>,
+    ) {
+        let now = self.tick;
+        if let Some(left_out) = self.throttles.handler.pass(now)
+            && let Some(slot) = self.slots.get(token)
+        {
+            tracing::warn!(peer = %slot.peer.peer(), left_out, "the handler failed: {error}");
+        }
+        self.close(token, CloseReason::HandlerFailed(error));
+    }
+
+    pub(super) fn handler_panicked(
+        &mut self,
+        token: Token,
+        callback: &str,
+        payload: &(dyn Any + Send),
+    ) {
+        self.counters.panics.add(1);
+        let message = payload
+            .downcast_ref::<&str>()
+            .copied()
+            .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
+            .unwrap_or("no message");
+        if let Some(slot) = self.slots.get(token) {
+            tracing::error!(peer = %slot.peer.peer(), callback, "the handler panicked: {message}");
+        }
+        self.close(token, CloseReason::Panicked);
+    }
+}
