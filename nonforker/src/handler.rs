@@ -12,6 +12,9 @@ use crate::{
 /// Any error converts with `?`.
 pub type Outcome = Result<(), Box<dyn std::error::Error + Send + Sync>>;
 
+/// A handler's callback for urgent bytes: see [`Handler::URGENT`]. An error ends the connection.
+pub type Urgent<H, C> = fn(&mut H, &mut Conn<'_, C, <H as Handler<C>>::Session>, u8) -> Outcome;
+
 /// Handles the requests of every connection of one service.
 ///
 /// A handler is called by one thread and never entered twice at once, so its state needs no lock,
@@ -58,10 +61,47 @@ pub type Outcome = Result<(), Box<dyn std::error::Error + Send + Sync>>;
 /// }
 /// # let _ = nonforker::Server::new().serve_with("127.0.0.1:0", Lines::new(), Counter::default());
 /// ```
-pub trait Handler<C: Codec>: 'static {
+pub trait Handler<C: Codec>: Sized + 'static {
     /// What the handler remembers for one connection, from before [`open`](Self::open) until
     /// after [`closed`](Self::closed).
     type Session: Default + 'static;
+
+    /// What is called when the peer sent an urgent (out-of-band) byte, beside its stream of
+    /// frames; nothing by default, and the byte is dropped.
+    ///
+    /// It is a constant so that it is known before anybody connects: to be told of urgent bytes
+    /// costs more system calls on some drivers, and who does not want them does not pay.
+    ///
+    /// TCP keeps one urgent byte at a time. Of several that arrive together the last is reported
+    /// here; the kernel drops those before it, or leaves them in the stream. A protocol that must
+    /// not lose one waits for an answer before it sends the next, as telnet does.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use nonforker::{Conn, Handler, Outcome, Urgent, codec::Lines};
+    ///
+    /// struct Shell;
+    ///
+    /// impl Shell {
+    ///     fn interrupt(&mut self, conn: &mut Conn<'_, Lines>, _byte: u8) -> Outcome {
+    ///         conn.send("interrupted");
+    ///         Ok(())
+    ///     }
+    /// }
+    ///
+    /// impl Handler<Lines> for Shell {
+    ///     type Session = ();
+    ///     const URGENT: Option<Urgent<Self, Lines>> = Some(Self::interrupt);
+    ///
+    ///     fn frame(&mut self, conn: &mut Conn<'_, Lines>, line: &[u8]) -> Outcome {
+    ///         conn.send(line);
+    ///         Ok(())
+    ///     }
+    /// }
+    /// # let _ = nonforker::Server::new().serve_with("127.0.0.1:0", Lines::new(), Shell);
+    /// ```
+    const URGENT: Option<Urgent<Self, C>> = None;
 
     /// A complete request has arrived. Called once for each, in order.
     ///
@@ -77,20 +117,6 @@ pub trait Handler<C: Codec>: 'static {
     /// Any error ends this connection.
     fn open(&mut self, conn: &mut Conn<'_, C, Self::Session>) -> Outcome {
         let _ = conn;
-        Ok(())
-    }
-
-    /// The peer sent an urgent (out-of-band) byte, beside its stream of frames.
-    ///
-    /// TCP keeps one urgent byte at a time. Of several that arrive together the last is reported
-    /// here; the kernel drops those before it, or leaves them in the stream. A protocol that must
-    /// not lose one waits for an answer before it sends the next, as telnet does.
-    ///
-    /// # Errors
-    ///
-    /// Any error ends this connection.
-    fn urgent(&mut self, conn: &mut Conn<'_, C, Self::Session>, byte: u8) -> Outcome {
-        let _ = (conn, byte);
         Ok(())
     }
 

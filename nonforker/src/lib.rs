@@ -134,5 +134,5 @@ pub use context::{Conn, ConnId};
 pub use engine::stats::Stats;
 pub use error::{CloseReason, Error, NotConnected, Result};
 pub use handle::Handle;
-pub use handler::{Handler, IntoOutcome, Outcome};
+pub use handler::{Handler, IntoOutcome, Outcome, Urgent};
 pub use server::{Bound, DriverKind, Server};

@@ -107,8 +107,17 @@ impl Log {
 
 type Talk<'c> = Conn<'c, Lines>;
 
+impl Log {
+    fn urgent(&mut self, conn: &mut Talk<'_>, byte: u8) -> Outcome {
+        self.note(format!("urgent {}", byte as char));
+        conn.send("urgent");
+        Ok(())
+    }
+}
+
 impl Handler<Lines> for Log {
     type Session = ();
+    const URGENT: Option<nonforker::Urgent<Self, Lines>> = Some(Self::urgent);
 
     fn open(&mut self, _conn: &mut Talk<'_>) -> Outcome {
         self.note("open");
@@ -126,12 +135,6 @@ impl Handler<Lines> for Log {
             b"fail" => return Err("as asked".into()),
             line => conn.send(line),
         }
-        Ok(())
-    }
-
-    fn urgent(&mut self, conn: &mut Talk<'_>, byte: u8) -> Outcome {
-        self.note(format!("urgent {}", byte as char));
-        conn.send("urgent");
         Ok(())
     }
 
@@ -243,9 +246,6 @@ fn the_simulated_network_and_the_kernel_agree() {
     for case in CASES {
         assert_eq!(on_simulation(case), case.seen, "{} on the simulation", case.name);
         for (name, driver) in [("poll", DriverKind::Poll), ("uring", DriverKind::Uring)] {
-            if driver == DriverKind::Uring && case.name.contains("urgent") {
-                continue; // See `DriverKind::Uring`.
-            }
             if let Err(missing) = server(&Log::default()).driver(driver).bind() {
                 eprintln!("skipped: {name}: {missing}");
                 continue;

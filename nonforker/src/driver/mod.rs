@@ -61,7 +61,10 @@ pub(crate) enum Op<S> {
     /// Receive, or stop doing so.
     Receive { token: Token, on: bool },
     /// Send this. Never while another send of the token is in flight.
-    Send { token: Token, batch: Buffer },
+    ///
+    /// If it is `awaited`, something follows from its end, and no wait may sleep on that. Of one
+    /// that is not awaited a driver may tell a moment later, or when something else ends the wait.
+    Send { token: Token, batch: Buffer, awaited: bool },
     /// Tell the peer that nothing more will be sent.
     ShutdownWrite { token: Token },
     /// Close, with a reset if `reset`. Nothing is asked for this token afterwards.
@@ -128,7 +131,15 @@ pub(crate) trait Driver {
     type Socket;
 
     /// Opens listener number `listener`, not accepting yet, and returns its actual address.
-    fn listen(&mut self, listener: ListenerId, address: &Address) -> io::Result<Address>;
+    ///
+    /// Urgent bytes that its connections get are reported if they are wanted: `urgent`. If not,
+    /// they may be, or are dropped. They are never part of the stream.
+    fn listen(
+        &mut self,
+        listener: ListenerId,
+        address: &Address,
+        urgent: bool,
+    ) -> io::Result<Address>;
 
     /// Takes `op`. Its completion comes from a later [`wait`](Self::wait), never from here.
     fn submit(&mut self, op: Op<Self::Socket>);

@@ -4,7 +4,7 @@
 //! Here, and only here, the state becomes operations. So a connection has one write per turn
 //! however many replies it made, and the order in which things happened to it does not matter.
 
-use super::{Engine, core::Core};
+use super::{Engine, core::Core, memory::Scarcity};
 use crate::{
     conn::{
         deadlines::Kind,
@@ -38,14 +38,18 @@ impl<D: Driver> Engine<D> {
 
     /// Sends what is queued, unless a send is in flight or the kernel is out of buffers.
     fn flush_output(&mut self, token: Token) {
-        let Core { slots, limits, .. } = &mut self.core;
+        let Core { slots, limits, memory, .. } = &mut self.core;
         let Some(slot) = slots.get_mut(token) else { return };
         if !slot.conn.state().sends() || slot.conn.deadlines.get(Kind::Retry).is_some() {
             return;
         }
         if let Some(batch) = slot.conn.outbound.take() {
             let timeout = limits.write_timeout;
-            self.driver.submit(Op::Send { token, batch });
+            // Is the next step to close, to handle what waits, or to have memory again?
+            let awaited = slot.conn.state() != State::Open
+                || slot.conn.outbound.is_pressured()
+                || memory.scarcity() > Scarcity::Ample;
+            self.driver.submit(Op::Send { token, batch, awaited });
             if let Some(timeout) = timeout {
                 self.core.arm(token, Kind::Write, timeout);
             }

@@ -82,7 +82,9 @@ impl<D: Driver> Engine<D> {
 
     /// Opens a listener for a service and returns its actual address.
     pub(crate) fn listen(&mut self, address: &Address, service: ServiceId) -> io::Result<Address> {
-        let actual = self.driver.listen(self.listeners, address)?;
+        let wants_urgent =
+            self.services.get(service as usize).is_some_and(|service| service.wants_urgent());
+        let actual = self.driver.listen(self.listeners, address, wants_urgent)?;
         self.listeners += 1;
         self.acceptor.add(service);
         Ok(actual)

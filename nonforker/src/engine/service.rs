@@ -34,6 +34,8 @@ pub(crate) trait Service {
     fn received(&mut self, core: &mut Core, token: Token, bytes: &[u8]);
     /// The connection may go on: with what is held, and with the end of the stream.
     fn advance(&mut self, core: &mut Core, token: Token);
+    /// Whether the handler wants urgent bytes.
+    fn wants_urgent(&self) -> bool;
     /// An urgent byte arrived.
     fn urgent(&mut self, core: &mut Core, token: Token, byte: u8);
     /// Pressure fell.
@@ -176,8 +178,14 @@ impl<C: Codec, H: Handler<C>> Service for Typed<C, H> {
         }
     }
 
+    fn wants_urgent(&self) -> bool {
+        H::URGENT.is_some()
+    }
+
     fn urgent(&mut self, core: &mut Core, token: Token, byte: u8) {
-        self.call(core, token, "urgent", |handler, conn| handler.urgent(conn, byte));
+        if let Some(urgent) = H::URGENT {
+            self.call(core, token, "urgent", |handler, conn| urgent(handler, conn, byte));
+        }
     }
 
     fn relieved(&mut self, core: &mut Core, token: Token) {

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, panic::resume_unwind, rc::Rc, thread, time::Duration};
 
-use crate::{CloseReason, Conn, ConnId, Handler, Outcome, codec::Lines};
+use crate::{CloseReason, Conn, ConnId, Handler, Outcome, Urgent, codec::Lines};
 
 /// What a handler has been told about a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,8 +38,16 @@ impl Witness {
 const OPEN: Option<Told> = Some(Told::Open);
 const END: Option<Told> = Some(Told::End);
 
+impl Witness {
+    fn urgent(&mut self, conn: &mut Conn<'_, Lines, Option<Rc<()>>>, _byte: u8) -> Outcome {
+        self.hears("urgent", conn.id(), &[OPEN, END], None);
+        Ok(())
+    }
+}
+
 impl Handler<Lines> for Witness {
     type Session = Option<Rc<()>>;
+    const URGENT: Option<Urgent<Self, Lines>> = Some(Self::urgent);
 
     fn open(&mut self, conn: &mut Conn<'_, Lines, Self::Session>) -> Outcome {
         self.hears("open", conn.id(), &[None], OPEN);
@@ -60,11 +68,6 @@ impl Handler<Lines> for Witness {
             }
             _ => conn.send(line),
         }
-        Ok(())
-    }
-
-    fn urgent(&mut self, conn: &mut Conn<'_, Lines, Self::Session>, _byte: u8) -> Outcome {
-        self.hears("urgent", conn.id(), &[OPEN, END], None);
         Ok(())
     }
 

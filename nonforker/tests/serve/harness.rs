@@ -15,12 +15,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nonforker::{Address, DriverKind, Handle, Server, Stats};
+use nonforker::{Address, DriverKind, Error, Handle, Server, Stats, codec::Lines};
 
 use crate::{client::Client, log::Log};
 
 /// Every driver there is. Each case runs on each of them.
-pub(crate) const DRIVERS: &[(&str, DriverKind)] = &[("poll", DriverKind::Poll)];
+const DRIVERS: &[(&str, DriverKind)] = &[("poll", DriverKind::Poll), ("uring", DriverKind::Uring)];
 
 /// How long anything may take before a test gives it up.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -38,15 +38,34 @@ pub(crate) struct Case {
 }
 
 /// Runs `test` on every driver, alone in this process. A failure names the test and the driver.
+#[expect(clippy::print_stderr, reason = "what is skipped is said loudly")]
 pub(crate) fn on_every_driver<F: Fn(&Case)>(test: F) {
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let name = type_name::<F>().trim_end_matches("::{{closure}}");
     for &(driver_name, driver) in DRIVERS {
+        if let Err(error) = try_out(driver) {
+            let mut cause: &dyn std::error::Error = &error;
+            while let Some(source) = cause.source() {
+                cause = source;
+            }
+            eprintln!("skipped: {name} on {driver_name}: {cause}");
+            continue;
+        }
         let run = catch_unwind(AssertUnwindSafe(|| test(&Case { driver })));
         if let Err(payload) = run {
             panic!("{name} on {driver_name}: {}", message(&*payload));
         }
+    }
+}
+
+/// Whether this system has a driver.
+fn try_out(driver: DriverKind) -> nonforker::Result<()> {
+    let server = Server::new().driver(driver).serve(ANY, Lines::new(), |_, _| {});
+    match server.bind() {
+        Err(error @ Error::NoUring(_)) => Err(error),
+        // Whatever else is wrong is the test's own to find.
+        _ => Ok(()),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use nonforker::{
-    CloseReason, Conn, Handler, Outcome, Server,
+    CloseReason, Conn, Handler, Outcome, Server, Urgent,
     codec::{Codec, Decoded, Encode, EncodeError, FrameError, Lines},
 };
 
@@ -42,8 +42,16 @@ impl Panics {
     }
 }
 
+impl Panics {
+    fn urgent(&mut self, _conn: &mut Conn<'_, Lines>, _byte: u8) -> Outcome {
+        self.at("urgent");
+        Ok(())
+    }
+}
+
 impl Handler<Lines> for Panics {
     type Session = ();
+    const URGENT: Option<Urgent<Self, Lines>> = Some(Self::urgent);
 
     fn open(&mut self, conn: &mut Conn<'_, Lines>) -> Outcome {
         conn.send("lost");
@@ -60,11 +68,6 @@ impl Handler<Lines> for Panics {
 
     fn timer(&mut self, _conn: &mut Conn<'_, Lines>) -> Outcome {
         self.at("timer");
-        Ok(())
-    }
-
-    fn urgent(&mut self, _conn: &mut Conn<'_, Lines>, _byte: u8) -> Outcome {
-        self.at("urgent");
         Ok(())
     }
 

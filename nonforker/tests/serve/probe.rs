@@ -8,7 +8,7 @@ use std::{
 };
 
 use nonforker::{
-    CloseReason, Conn, ConnId, Handler, Outcome,
+    CloseReason, Conn, ConnId, Handler, Outcome, Urgent,
     codec::{FrameError, Lines},
 };
 
@@ -117,8 +117,16 @@ impl Probe {
     }
 }
 
+impl Probe {
+    fn urgent(&mut self, conn: Peer<'_, '_>, byte: u8) -> Outcome {
+        self.tell(format!("urgent {} {}", conn.session().index, char::from(byte)));
+        Ok(())
+    }
+}
+
 impl Handler<Lines> for Probe {
     type Session = Session;
+    const URGENT: Option<Urgent<Self, Lines>> = Some(Self::urgent);
 
     fn open(&mut self, conn: Peer<'_, '_>) -> Outcome {
         conn.session_mut().index = self.ids.len();
@@ -139,11 +147,6 @@ impl Handler<Lines> for Probe {
             }
         }
         conn.send(line);
-        Ok(())
-    }
-
-    fn urgent(&mut self, conn: Peer<'_, '_>, byte: u8) -> Outcome {
-        self.tell(format!("urgent {} {}", conn.session().index, char::from(byte)));
         Ok(())
     }
 

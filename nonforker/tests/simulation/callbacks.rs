@@ -9,7 +9,7 @@ use std::{
 };
 
 use nonforker::{
-    CloseReason, Conn, ConnId, Handler, Limits, Outcome, Server,
+    CloseReason, Conn, ConnId, Handler, Limits, Outcome, Server, Urgent,
     codec::{FrameError, Lines},
     sim::{Ending, Faults, Simulation},
 };
@@ -21,8 +21,16 @@ struct Obeys {
     reasons: Rc<RefCell<Vec<String>>>,
 }
 
+impl Obeys {
+    fn urgent(&mut self, conn: &mut Conn<'_, Lines, u32>, _byte: u8) -> Outcome {
+        *conn.session_mut() += 1;
+        Ok(())
+    }
+}
+
 impl Handler<Lines> for Obeys {
     type Session = u32;
+    const URGENT: Option<Urgent<Self, Lines>> = Some(Self::urgent);
 
     fn open(&mut self, conn: &mut Conn<'_, Lines, u32>) -> Outcome {
         self.first.get_or_insert_with(|| conn.id());
@@ -59,11 +67,6 @@ impl Handler<Lines> for Obeys {
             },
             line => conn.send(line),
         }
-        Ok(())
-    }
-
-    fn urgent(&mut self, conn: &mut Conn<'_, Lines, u32>, _byte: u8) -> Outcome {
-        *conn.session_mut() += 1;
         Ok(())
     }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use nonforker::{
-    CloseReason, Conn, Handler, Limits, Outcome, Server,
+    CloseReason, Conn, Handler, Limits, Outcome, Server, Urgent,
     codec::Lines,
     sim::{Ending, Faults, Net, Simulation},
 };
@@ -14,8 +14,15 @@ struct Clock {
     ticks: u32,
 }
 
+impl Clock {
+    fn urgent(&mut self, conn: &mut Conn<'_, Lines, u32>, _byte: u8) -> Outcome {
+        self.frame(conn, b"wait")
+    }
+}
+
 impl Handler<Lines> for Clock {
     type Session = u32;
+    const URGENT: Option<Urgent<Self, Lines>> = Some(Self::urgent);
 
     fn frame(&mut self, conn: &mut Conn<'_, Lines, u32>, line: &[u8]) -> Outcome {
         match line {
@@ -39,10 +46,6 @@ impl Handler<Lines> for Clock {
         conn.resume();
         conn.send("now");
         Ok(())
-    }
-
-    fn urgent(&mut self, conn: &mut Conn<'_, Lines, u32>, _byte: u8) -> Outcome {
-        self.frame(conn, b"wait")
     }
 
     fn closed(&mut self, _conn: &mut Conn<'_, Lines, u32>, reason: &CloseReason) {

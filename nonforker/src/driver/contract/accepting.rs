@@ -36,7 +36,7 @@ pub(super) fn a_listener_tells_where_it_is<R: Rig>(bench: &mut Bench<R>) {
 
 pub(super) fn an_address_has_one_listener<R: Rig>(bench: &mut Bench<R>) {
     let (listener, address) = bench.listen();
-    let second = bench.driver.listen(listener + 1, &address);
+    let second = bench.driver.listen(listener + 1, &address, true);
     assert!(second.is_err(), "{address} has two");
     bench.accept(listener, true);
     bench.rig.connect(&address).expect("the first one still listens");

@@ -40,9 +40,14 @@ impl<R: Rig> Bench<R> {
 
     /// Opens a listener that does not accept yet.
     pub(super) fn listen(&mut self) -> (ListenerId, Address) {
+        self.listen_for(R::URGENT)
+    }
+
+    /// The same, with urgent bytes or without.
+    pub(super) fn listen_for(&mut self, urgent: bool) -> (ListenerId, Address) {
         let wanted = self.rig.address();
         let listener = self.log.accepting.len();
-        let address = self.driver.listen(listener, &wanted).expect("the address is free");
+        let address = self.driver.listen(listener, &wanted, urgent).expect("the address is free");
         self.log.accepting.push(false);
         (listener, address)
     }
@@ -70,6 +75,14 @@ impl<R: Rig> Bench<R> {
         (client, self.adopt())
     }
 
+    /// A connection that does not want urgent bytes.
+    pub(super) fn open_without_urgent(&mut self) -> (R::Client, Token) {
+        let (listener, address) = self.listen_for(false);
+        self.accept(listener, true);
+        let client = self.rig.connect(&address).expect("somebody listens");
+        (client, self.adopt())
+    }
+
     /// Many connections with their peers, in the order of the peers.
     pub(super) fn open_many(&mut self, count: usize) -> Vec<(R::Client, Token)> {
         let (listener, address) = self.listen();
@@ -87,19 +100,24 @@ impl<R: Rig> Bench<R> {
     }
 
     pub(super) fn send(&mut self, token: Token, bytes: &[u8]) {
-        self.send_batch(token, Buffer::new(bytes.to_vec()));
+        self.send_batch(token, Buffer::new(bytes.to_vec()), true);
+    }
+
+    /// Sends so that a wait may sleep on it.
+    pub(super) fn send_unawaited(&mut self, token: Token, bytes: &[u8]) {
+        self.send_batch(token, Buffer::new(bytes.to_vec()), false);
     }
 
     /// Sends again what came back unsent. Returns whether there was any.
     pub(super) fn send_rest(&mut self, token: Token) -> bool {
         let Some(rest) = self.track(token).rest.take() else { return false };
-        self.send_batch(token, rest);
+        self.send_batch(token, rest, true);
         true
     }
 
-    fn send_batch(&mut self, token: Token, batch: Buffer) {
+    fn send_batch(&mut self, token: Token, batch: Buffer, awaited: bool) {
         self.track(token).send(&batch);
-        self.driver.submit(Op::Send { token, batch });
+        self.driver.submit(Op::Send { token, batch, awaited });
     }
 
     /// Sends more and more until the connection takes no more, and a batch stays in flight.

@@ -25,32 +25,69 @@ use crate::{
     driver::{Driver, Options, poll::PollDriver},
 };
 
-/// A driver of sockets, as it is made.
-pub(super) trait SocketDriver: Driver + Sized {
+/// A way to make a driver of sockets, and to use it.
+pub(super) trait SocketDriver: Sized {
+    type Driver: Driver;
     const NAME: &'static str;
-    /// Whether it reports urgent bytes while it receives.
+    /// Whether its listeners want urgent bytes.
     const URGENT: bool;
     /// `None` if this system does not have it.
-    fn make(options: Options) -> Option<Self>;
+    fn make(options: Options) -> Option<Self::Driver>;
 }
 
-impl SocketDriver for PollDriver {
+pub(super) struct Poll;
+
+impl SocketDriver for Poll {
+    type Driver = PollDriver;
     const NAME: &'static str = "poll";
     const URGENT: bool = true;
 
-    fn make(options: Options) -> Option<Self> {
-        Some(Self::new(options).expect("every Unix has it"))
+    fn make(options: Options) -> Option<PollDriver> {
+        Some(PollDriver::new(options).expect("every Unix has it"))
     }
 }
 
 #[cfg(target_os = "linux")]
-impl SocketDriver for UringDriver {
+pub(super) struct Uring;
+
+#[cfg(target_os = "linux")]
+impl SocketDriver for Uring {
+    type Driver = UringDriver;
     const NAME: &'static str = "uring";
-    // The kernel's own receiving skips the byte before anybody can ask for it.
     const URGENT: bool = false;
 
-    fn make(options: Options) -> Option<Self> {
-        Self::new(options).ok()
+    fn make(options: Options) -> Option<UringDriver> {
+        UringDriver::new(options).ok()
+    }
+}
+
+/// It receives in another way.
+#[cfg(target_os = "linux")]
+pub(super) struct UringForUrgent;
+
+#[cfg(target_os = "linux")]
+impl SocketDriver for UringForUrgent {
+    type Driver = UringDriver;
+    const NAME: &'static str = "uring, for urgent bytes";
+    const URGENT: bool = true;
+
+    fn make(options: Options) -> Option<UringDriver> {
+        UringDriver::new(options).ok()
+    }
+}
+
+/// Its queues are full, and its buffers empty, all the time.
+#[cfg(target_os = "linux")]
+pub(super) struct TightUring;
+
+#[cfg(target_os = "linux")]
+impl SocketDriver for TightUring {
+    type Driver = UringDriver;
+    const NAME: &'static str = "tight uring";
+    const URGENT: bool = false;
+
+    fn make(options: Options) -> Option<UringDriver> {
+        UringDriver::tight(options).ok()
     }
 }
 
@@ -63,13 +100,14 @@ pub(super) struct Sockets<D> {
 }
 
 impl<D: SocketDriver> Rig for Sockets<D> {
-    type Driver = D;
+    type Driver = D::Driver;
     type Client = SocketClient;
 
     const NAME: &'static str = D::NAME;
+    const URGENT: bool = D::URGENT;
     const TRANSPORTS: &'static [Transport] = &[Transport::Tcp, Transport::Unix];
 
-    fn new(transport: Transport, options: Options) -> Option<(Self, D)> {
+    fn new(transport: Transport, options: Options) -> Option<(Self, D::Driver)> {
         static FOLDERS: AtomicUsize = AtomicUsize::new(0);
         let driver = D::make(options)?;
         let number = FOLDERS.fetch_add(1, Relaxed);
@@ -103,10 +141,6 @@ impl<D: SocketDriver> Rig for Sockets<D> {
     }
 
     fn has_urgent(&self) -> bool {
-        if !D::URGENT {
-            skip(format_args!("urgent bytes do not reach the {} driver reliably", D::NAME));
-            return false;
-        }
         let has = self.transport == Transport::Tcp
             || Socket::pair(Domain::UNIX, Type::STREAM, None)
                 .is_ok_and(|(socket, _other)| socket.send_out_of_band(b"!").is_ok());

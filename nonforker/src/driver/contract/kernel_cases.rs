@@ -13,7 +13,10 @@ use super::{
     bench::Bench,
     kernel::{self, SocketDriver, Sockets},
 };
-use crate::{address::Address, driver::Op};
+use crate::{
+    address::Address,
+    driver::{Driver, Op},
+};
 
 /// Set in the process that runs out of descriptors.
 const CHILD: &str = "NONFORKER_CONTRACT_CHILD";
@@ -73,8 +76,8 @@ fn over_unix<D: SocketDriver>(bench: &mut On<D>, case: impl FnOnce(&mut On<D>, P
     }
 }
 
-fn listen<D: SocketDriver>(driver: &mut D, path: &Path) -> io::Result<Address> {
-    driver.listen(0, &Address::Unix(path.to_owned()))
+fn listen(driver: &mut impl Driver, path: &Path) -> io::Result<Address> {
+    driver.listen(0, &Address::Unix(path.to_owned()), true)
 }
 
 pub(super) fn a_unix_socket_has_the_mode_it_is_given<D: SocketDriver>(bench: &mut On<D>) {

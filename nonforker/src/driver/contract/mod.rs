@@ -45,6 +45,8 @@ trait Rig: Sized {
 
     /// The driver's name.
     const NAME: &'static str;
+    /// Whether its listeners want urgent bytes.
+    const URGENT: bool;
     /// Every case is run over each of them.
     const TRANSPORTS: &'static [Transport];
 
@@ -150,6 +152,7 @@ macro_rules! driver {
                 an_urgent_byte_comes_beside_the_stream,
                 an_urgent_byte_arrives_while_receiving_is_off,
                 a_storm_of_urgent_bytes_passes,
+                urgent_bytes_nobody_wants_leave_the_stream_alone,
             }
             sending {
                 a_buffer_comes_back_when_it_is_sent,
@@ -158,6 +161,7 @@ macro_rules! driver {
                 sending_to_a_peer_that_has_gone_fails,
                 a_reset_gives_back_what_was_in_flight,
                 after_shutting_down_we_still_receive,
+                what_is_not_awaited_is_told_when_a_wait_ends,
             }
             closing {
                 what_was_sent_before_a_close_arrives,
@@ -183,10 +187,14 @@ macro_rules! driver {
 
 /// What a driver of this system's sockets has to do besides.
 macro_rules! kernel_driver {
-    ($name:ident: $driver:ty, $kernel:ident) => {
-        driver!($name: crate::driver::contract::kernel::Sockets<$driver>);
+    ($name:ident: $driver:ident, $kernel:ident) => {
+        driver!($name: crate::driver::contract::kernel::Sockets<
+            crate::driver::contract::kernel::$driver,
+        >);
         tests! {
-            $kernel: crate::driver::contract::kernel::Sockets<$driver>,
+            $kernel: crate::driver::contract::kernel::Sockets<
+            crate::driver::contract::kernel::$driver,
+        >,
             kernel_cases {
                 another_thread_ends_a_wait,
                 running_out_of_descriptors_turns_accepting_off,
@@ -202,6 +210,10 @@ macro_rules! kernel_driver {
     };
 }
 
-kernel_driver!(poll: crate::driver::poll::PollDriver, poll_in_the_kernel);
+kernel_driver!(poll: Poll, poll_in_the_kernel);
 #[cfg(target_os = "linux")]
-kernel_driver!(uring: crate::driver::uring::UringDriver, uring_in_the_kernel);
+kernel_driver!(uring: Uring, uring_in_the_kernel);
+#[cfg(target_os = "linux")]
+kernel_driver!(uring_for_urgent: UringForUrgent, uring_for_urgent_in_the_kernel);
+#[cfg(target_os = "linux")]
+kernel_driver!(tight_uring: TightUring, tight_uring_in_the_kernel);

@@ -154,7 +154,7 @@ pub(super) fn an_end_while_receiving_is_off_is_told_when_it_is_on<R: Rig>(bench:
 }
 
 pub(super) fn an_urgent_byte_comes_beside_the_stream<R: Rig>(bench: &mut Bench<R>) {
-    if !bench.rig.has_urgent() {
+    if !R::URGENT || !bench.rig.has_urgent() {
         return;
     }
     for (before, behind) in [("", ""), ("before", ""), ("", "behind"), ("before", "behind")] {
@@ -183,7 +183,7 @@ pub(super) fn an_urgent_byte_comes_beside_the_stream<R: Rig>(bench: &mut Bench<R
 }
 
 pub(super) fn an_urgent_byte_arrives_while_receiving_is_off<R: Rig>(bench: &mut Bench<R>) {
-    if !bench.rig.has_urgent() {
+    if !R::URGENT || !bench.rig.has_urgent() {
         return;
     }
     let (mut client, token) = bench.open();
@@ -198,7 +198,7 @@ pub(super) fn an_urgent_byte_arrives_while_receiving_is_off<R: Rig>(bench: &mut 
 }
 
 pub(super) fn a_storm_of_urgent_bytes_passes<R: Rig>(bench: &mut Bench<R>) {
-    if !bench.rig.has_urgent() {
+    if !R::URGENT || !bench.rig.has_urgent() {
         return;
     }
     for receiving in [true, false] {
@@ -222,6 +222,34 @@ pub(super) fn a_storm_of_urgent_bytes_passes<R: Rig>(bench: &mut Bench<R>) {
         assert!(client.send_urgent(b'!'));
         bench.until("one more", |bench| bench.of(token).urgent.last() == Some(&b'!'));
         client.shutdown_write();
+        bench.until("the end", |bench| bench.of(token).ended);
+    }
+}
+
+pub(super) fn urgent_bytes_nobody_wants_leave_the_stream_alone<R: Rig>(bench: &mut Bench<R>) {
+    if !bench.rig.has_urgent() {
+        return;
+    }
+    for receiving in [true, false] {
+        let (mut client, token) = bench.open_without_urgent();
+        bench.receive(token, receiving);
+        bench.settle();
+        for round in 0..10 {
+            bench.send_from(&mut client, b"before ");
+            assert!(client.send_urgent(b'!'));
+            if round % 2 == 0 {
+                bench.settle();
+            }
+            bench.send_from(&mut client, b"behind ");
+            bench.settle();
+            bench.receive(token, true);
+            let stream = b"before behind ".repeat(round + 1);
+            bench.until("the stream", |bench| bench.of(token).received.len() >= stream.len());
+            assert!(bench.of(token).received == stream, "without the urgent byte");
+            bench.receive(token, receiving);
+        }
+        client.shutdown_write();
+        bench.receive(token, true);
         bench.until("the end", |bench| bench.of(token).ended);
     }
 }

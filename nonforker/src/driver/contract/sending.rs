@@ -1,6 +1,10 @@
 //! Cases: batches that leave, and come back.
 
-use super::{Client, Heard, READ_MAX, Rig, bench::Bench, receiving::bytes};
+use super::{
+    Client, Heard, READ_MAX, Rig,
+    bench::{Bench, QUIET},
+    receiving::bytes,
+};
 use crate::driver::{Driver, Op};
 
 /// Takes in what has arrived at a peer. Returns whether the stream has ended.
@@ -148,4 +152,36 @@ pub(super) fn after_shutting_down_we_still_receive<R: Rig>(bench: &mut Bench<R>)
     bench.until("the end", |bench| bench.of(token).ended);
     assert!(!bench.of(token).failed, "both have finished in order");
     bench.settle();
+}
+
+pub(super) fn what_is_not_awaited_is_told_when_a_wait_ends<R: Rig>(bench: &mut Bench<R>) {
+    let (mut client, token) = bench.open();
+    bench.settle();
+    let mut heard = Vec::new();
+    for round in 1..=5 {
+        bench.send_unawaited(token, b"reply");
+        bench.wait(QUIET);
+        assert!(!bench.of(token).is_sending(), "one wait is enough");
+        assert_eq!(bench.of(token).sent, 5 * round);
+        bench.until("the reply", |_| {
+            hear(&mut client, &mut heard);
+            heard.len() == 5 * round
+        });
+    }
+    // What does not go in one piece is told of like any other.
+    let flood = bytes(4 << 20);
+    bench.send_unawaited(token, &flood);
+    bench.until("a part of it", |bench| !bench.of(token).is_sending());
+    heard.clear();
+    bench.until("all of it", |bench| {
+        hear(&mut client, &mut heard);
+        bench.send_rest(token);
+        heard.len() == flood.len()
+    });
+    assert!(heard == flood);
+    // A close awaits it.
+    bench.settle();
+    bench.send_unawaited(token, b"bye");
+    bench.close(token, false);
+    bench.promptly("the last word", |bench| bench.of(token).closed);
 }

@@ -241,7 +241,12 @@ impl PollDriver {
 impl Driver for PollDriver {
     type Socket = Socket;
 
-    fn listen(&mut self, listener: ListenerId, address: &Address) -> io::Result<Address> {
+    fn listen(
+        &mut self,
+        listener: ListenerId,
+        address: &Address,
+        _urgent: bool,
+    ) -> io::Result<Address> {
         let opened = Listener::open(address, &self.options)?;
         let address = opened.address()?;
         self.poll.registry().register(
@@ -264,7 +269,7 @@ impl Driver for PollDriver {
             }
             Op::Adopt { token, socket } => self.adopt(token, socket),
             Op::Receive { token, on } => self.receive(token, on),
-            Op::Send { token, batch } => self.send(token, batch),
+            Op::Send { token, batch, .. } => self.send(token, batch),
             Op::ShutdownWrite { token } => {
                 if let Some(entry) = self.entries.get(token) {
                     // It fails only where the peer has already gone, which reading will tell.

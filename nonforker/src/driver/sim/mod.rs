@@ -205,7 +205,12 @@ impl SimDriver {
 impl Driver for SimDriver {
     type Socket = SimSocket;
 
-    fn listen(&mut self, listener: ListenerId, address: &Address) -> io::Result<Address> {
+    fn listen(
+        &mut self,
+        listener: ListenerId,
+        address: &Address,
+        _urgent: bool,
+    ) -> io::Result<Address> {
         let mut world = self.world();
         if world.listeners.iter().any(|other| other.address == *address) {
             return Err(Errno::EADDRINUSE.into());
@@ -252,7 +257,7 @@ impl Driver for SimDriver {
                 world.links[link].receiving = on;
                 world.look_at(link);
             }
-            Op::Send { token, batch } => {
+            Op::Send { token, batch, .. } => {
                 let link = known(world, token);
                 assert!(world.links[link].sending.is_none(), "one send in flight per token");
                 world.links[link].sending = Some(batch);

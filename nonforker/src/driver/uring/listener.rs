@@ -1,16 +1,15 @@
-//! Accepting over io_uring: armed once, until it is cancelled or fails.
+//! Accepting: the ring tells that somebody knocks, and a call of its own lets each one in.
+//!
+//! An accept in the ring takes a descriptor whenever somebody connects, wanted or not, and a
+//! multishot one takes all there are before it can be stopped. Those are the descriptors that the
+//! engine keeps free. It does not tell who the peer is either, which costs the call that it saves.
 
-use std::{collections::VecDeque, os::fd::AsFd};
-
-use nix::errno::Errno;
-use socket2::Socket;
-
-use super::{
-    UringDriver,
-    connection::Arm,
-    report::{Kind, Name, Report},
-    ring::Ring,
+use std::{
+    io::{self, ErrorKind},
+    os::fd::AsFd,
 };
+
+use super::{Incoming, POLLIN, UringDriver, connection::Arm, name_of_listener, report::Report};
 use crate::{
     address::Peer,
     driver::{
@@ -19,116 +18,113 @@ use crate::{
     },
 };
 
-/// One listener, and whom it accepted when nobody was wanted.
+/// Connections taken per listener and wait, so that a flood of them does not starve the rest.
+const ACCEPTS: usize = 16;
+
+/// One listener. It is [gone](UringDriver::unlisten) when it is closed.
 #[derive(Debug)]
 pub(super) struct Accepting {
     listener: Listener,
     on: bool,
-    arm: Arm,
-    waiting: VecDeque<(Socket, Peer)>,
+    /// Somebody may be waiting.
+    knocked: bool,
+    watch: Arm,
+    /// Its connections want urgent bytes.
+    urgent: bool,
 }
 
 impl Accepting {
-    pub(super) const fn new(listener: Listener) -> Self {
-        Self { listener, on: false, arm: Arm::Idle, waiting: VecDeque::new() }
+    pub(super) const fn new(listener: Listener, urgent: bool) -> Self {
+        Self { listener, on: false, knocked: true, watch: Arm::Idle, urgent }
+    }
+
+    /// Lets one in.
+    fn accept(&self) -> io::Result<Option<(Incoming, Peer)>> {
+        // Its sends and receives wait in the kernel, so that it stays a blocking socket.
+        let (socket, address) = self.listener.socket.accept()?;
+        let peer = socket::peer_of(&address);
+        // A socket that cannot be set up broke while it waited.
+        let set_up = socket::set_up(&socket, peer).ok();
+        Ok(set_up.map(|()| (Incoming { socket, urgent: self.urgent }, peer)))
     }
 }
 
 impl UringDriver {
     pub(super) fn turn_accepting(&mut self, listener: ListenerId, on: bool) {
-        let Some(accepting) = self.listeners.get_mut(listener).and_then(Option::as_mut) else {
-            return;
-        };
-        accepting.on = on;
-        if on {
-            self.arm_accepting(listener);
-        } else if accepting.arm == Arm::Armed
-            && self.ring.cancel(Name { kind: Kind::Accept, who: listener as u64 }).is_ok()
-        {
-            accepting.arm = Arm::Ending;
+        if let Some(accepting) = self.listeners.get_mut(listener).and_then(Option::as_mut) {
+            accepting.on = on;
+            if accepting.watch == Arm::Idle {
+                self.watch_listener(listener);
+            }
         }
     }
 
-    fn arm_accepting(&mut self, listener: ListenerId) {
+    fn watch_listener(&mut self, listener: ListenerId) {
         let Some(accepting) = self.listeners.get_mut(listener).and_then(Option::as_mut) else {
             return;
         };
-        if accepting.arm == Arm::Idle {
-            let fd = accepting.listener.socket.as_fd();
-            match self.ring.accept(listener as u64, fd) {
-                Ok(()) => accepting.arm = Arm::Armed,
-                Err(error) => {
-                    accepting.on = false;
-                    self.done.push(Completion::AcceptFailed { listener, error });
-                }
+        let fd = accepting.listener.socket.as_fd();
+        match self.ring.watch(name_of_listener(listener), fd, POLLIN, true) {
+            Ok(()) => accepting.watch = Arm::Armed,
+            Err(error) => {
+                accepting.on = false;
+                self.done.push(Completion::AcceptFailed { listener, error });
             }
         }
     }
 
     pub(super) fn unlisten(&mut self, listener: ListenerId) {
-        self.turn_accepting(listener, false);
-        if let Some(accepting) = self.listeners.get_mut(listener) {
-            // The kernel keeps the socket until the accept has ended; nobody reaches it any more.
-            if let Some(accepting) = accepting {
-                let _ = accepting.listener.socket.shutdown(std::net::Shutdown::Both);
-            }
-            *accepting = None;
+        let Some(accepting) = self.listeners.get_mut(listener).and_then(Option::take) else {
+            return;
+        };
+        if accepting.watch == Arm::Armed && self.ring.cancel(name_of_listener(listener)).is_ok() {
+            // The ring may not have been given the watch yet, which names the descriptor.
+            let _ = self.ring.hand_over();
         }
+        // The kernel keeps the socket until the watch has ended; nobody reaches it any more.
+        let _ = accepting.listener.socket.shutdown(std::net::Shutdown::Both);
     }
 
-    /// Whether somebody was accepted and can be reported without waiting.
-    pub(super) fn has_waiting(&self) -> bool {
-        self.listeners.iter().flatten().any(|it| it.on && !it.waiting.is_empty())
+    /// Whether somebody may be let in without waiting.
+    pub(super) fn has_knocked(&self) -> bool {
+        self.listeners.iter().flatten().any(|accepting| accepting.on && accepting.knocked)
     }
 
-    pub(super) fn serve_waiting(&mut self, sink: &mut Sink<'_, Socket>) {
-        for (listener, accepting) in self.listeners.iter_mut().enumerate() {
-            let Some(accepting) = accepting.as_mut().filter(|accepting| accepting.on) else {
-                continue;
-            };
-            for (socket, peer) in accepting.waiting.drain(..) {
-                sink(Completion::Accepted { listener, socket, peer });
-            }
-        }
-    }
-
-    pub(super) fn accepted(&mut self, report: Report, sink: &mut Sink<'_, Socket>) {
-        // What was accepted is ours even if its listener has gone: it is closed then.
-        let socket = Ring::own(&report).map(Socket::from);
+    /// Somebody knocked.
+    pub(super) fn knocked(&mut self, report: &Report) {
         let Ok(listener) = ListenerId::try_from(report.name.who) else { return };
         let Some(accepting) = self.listeners.get_mut(listener).and_then(Option::as_mut) else {
             return;
         };
+        accepting.knocked = true;
         if !report.more {
-            accepting.arm = Arm::Idle;
+            accepting.watch = Arm::Idle;
+            self.watch_listener(listener);
         }
-        match report.result {
-            Ok(_) => {
-                // `None` broke while it waited.
-                let set_up = socket.and_then(|socket| {
-                    let peer = socket::peer_of(&socket.peer_addr().ok()?);
-                    socket::set_up(&socket, peer).ok()?;
-                    Some((socket, peer))
-                });
-                match set_up {
-                    Some((socket, peer)) if accepting.on => {
+    }
+
+    pub(super) fn serve_listeners(&mut self, sink: &mut Sink<'_, Incoming>) {
+        for (listener, accepting) in self.listeners.iter_mut().enumerate() {
+            let Some(accepting) = accepting else { continue };
+            for _ in 0..ACCEPTS {
+                if !accepting.on || !accepting.knocked {
+                    break;
+                }
+                match accepting.accept() {
+                    Ok(Some((socket, peer))) => {
                         sink(Completion::Accepted { listener, socket, peer });
                     }
-                    Some(waiting) => accepting.waiting.push_back(waiting),
-                    None => {}
+                    Ok(None) => {}
+                    Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                        accepting.knocked = false;
+                    }
+                    Err(error) => {
+                        accepting.on = false;
+                        sink(Completion::AcceptFailed { listener, error });
+                    }
                 }
             }
-            Err(error) => {
-                let errno = error.raw_os_error().map(Errno::from_raw);
-                if !matches!(errno, Some(Errno::ECANCELED | Errno::EINTR | Errno::EAGAIN)) {
-                    accepting.on = false;
-                    sink(Completion::AcceptFailed { listener, error });
-                }
-            }
-        }
-        let on = self.listeners.get(listener).and_then(Option::as_ref).is_some_and(|it| it.on);
-        if on {
-            self.arm_accepting(listener);
         }
     }
 }

@@ -6,49 +6,66 @@
 //!                                          received bytes lie in the ring's buffers
 //! ```
 //!
-//! Accepting, receiving and watching for urgent data are armed once and report many times. To
-//! turn one off is to cancel it; what it still reports meanwhile is stashed, so that nothing is
-//! lost and nothing comes that was not wanted.
+//! | file | subject |
+//! |---|---|
+//! | `ring`, `buffers`, `flights`, `report` | what is shared with the kernel; all `unsafe` |
+//! | `probe` | whether this kernel has what is needed |
+//! | `listener`, `receiving`, `urgent`, `sending`, `watching` | what becomes of each operation |
+//!
+//! Receiving is armed once and reports many times. To turn it off is to cancel it; what it still
+//! reports meanwhile is stashed, so that nothing is lost and nothing comes that was not wanted.
 //!
 //! A connection that is closed goes in three steps: what is in flight is cancelled, its last
 //! reports are awaited, the descriptor is closed. Then comes `Closed`.
 
+mod buffers;
 mod connection;
+mod flights;
 mod listener;
+mod probe;
 mod receiving;
 mod report;
 mod ring;
+mod sending;
+mod urgent;
+mod watching;
 
-use std::{
-    collections::VecDeque,
-    io::{self, ErrorKind},
-    net::Shutdown,
-    os::fd::{AsFd, AsRawFd},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::VecDeque, io, net::Shutdown, os::fd::AsFd, sync::Arc, time::Duration};
 
-use nix::sys::{
-    eventfd::{EfdFlags, EventFd},
-    socket::{MsgFlags, recv},
-};
+use nix::sys::eventfd::{EfdFlags, EventFd};
 use slotmap::{Key, KeyData, SecondaryMap};
 use socket2::Socket;
 
 use self::{
-    connection::{Arm, Connection, End},
+    connection::{Arm, Connection},
     listener::Accepting,
     report::{Kind, Name, Report},
-    ring::Ring,
+    ring::{Ring, Size},
 };
 use super::{
     Clock, Completion, Driver, ListenerId, Next, Op, Options, Sink, Token, Waker, socket::Listener,
 };
-use crate::{address::Address, conn::buffer::Buffer};
+use crate::address::Address;
 
 const POLLIN: u32 = 0x1;
 const POLLPRI: u32 = 0x2;
 const POLLERR: u32 = 0x8;
+const POLLHUP: u32 = 0x10;
+const POLLRDHUP: u32 = 0x2000;
+
+/// How long a wait sleeps on sends that nobody awaits. It is longer than a busy server sleeps, so
+/// that it costs such a one nothing, and when all is quiet their buffers come back nevertheless.
+const MOMENT: Duration = Duration::from_millis(10);
+
+const WAKE: Name = Name { kind: Kind::Wake, who: 0 };
+
+/// A connection that has not been adopted yet.
+#[derive(Debug)]
+pub(crate) struct Incoming {
+    socket: Socket,
+    /// Its listener was opened for a handler that wants urgent bytes.
+    urgent: bool,
+}
 
 /// See the [module](self).
 #[derive(Debug)]
@@ -58,20 +75,36 @@ pub(crate) struct UringDriver {
     options: Options,
     listeners: Vec<Option<Accepting>>,
     connections: SecondaryMap<Token, Connection>,
-    /// Connections with stashed bytes, or an end, to be delivered in the next wait.
+    /// Connections with stashed bytes, an end, or something to be read, served in the next wait.
     ready: VecDeque<Token>,
     /// Connections that were refused a buffer.
     hungry: Vec<Token>,
-    done: Vec<Completion<'static, Socket>>,
-    turn: u64,
+    /// Connections that may have to be watched.
+    minded: Vec<Token>,
+    done: Vec<Completion<'static, Incoming>>,
+    /// Something is told of at once, and by no completion: the next wait does not sleep.
+    hurry: bool,
+    turn: u32,
+    /// Where connections are read into of which urgent bytes are wanted.
+    scratch: Vec<u8>,
 }
 
 impl UringDriver {
-    /// A driver, where the kernel has what it needs.
+    /// A driver, where the kernel has what it needs. The error says what is missing.
     pub(crate) fn new(options: Options) -> io::Result<Self> {
-        let mut ring = Ring::new()?;
+        Self::with_size(options, Size::DEFAULT)
+    }
+
+    /// A driver with next to no room, so that nothing ever fits.
+    #[cfg(test)]
+    pub(crate) fn tight(options: Options) -> io::Result<Self> {
+        Self::with_size(options, Size { submissions: 2, completions: 4, buffers: 2 })
+    }
+
+    fn with_size(options: Options, size: Size) -> io::Result<Self> {
+        let mut ring = Ring::new(size)?;
         let event = Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?);
-        ring.watch(Name { kind: Kind::Wake, who: 0 }, event.as_fd(), POLLIN)?;
+        ring.watch(WAKE, event.as_fd(), POLLIN, true)?;
         Ok(Self {
             ring,
             event,
@@ -80,36 +113,36 @@ impl UringDriver {
             connections: SecondaryMap::new(),
             ready: VecDeque::new(),
             hungry: Vec::new(),
+            minded: Vec::new(),
             done: Vec::new(),
+            hurry: false,
             turn: 0,
+            scratch: Vec::new(),
         })
     }
 
-    fn adopt(&mut self, token: Token, socket: Socket) {
-        let watched = self.ring.watch(name(Kind::Watch, token), socket.as_fd(), POLLPRI);
-        let mut connection = Connection::new(socket);
-        match watched {
-            Ok(()) => connection.watch = Arm::Armed,
-            Err(error) => self.done.push(Completion::Failed { token, error }),
-        }
+    fn adopt(&mut self, token: Token, incoming: Incoming) {
+        let Incoming { socket, urgent } = incoming;
+        let mut connection = Connection::new(socket, urgent);
+        // A Unix socket's reads stop short behind a descriptor that the peer passed.
+        connection.probe = urgent && connection.socket.local_addr().is_ok_and(|at| at.is_unix());
         self.connections.insert(token, connection);
-    }
-
-    fn send(&mut self, token: Token, batch: Buffer) {
-        let Some(connection) = self.connections.get_mut(token) else { return };
-        match self.ring.send(token.data().as_ffi(), connection.socket.as_fd(), batch) {
-            Ok(()) => connection.sending = true,
-            Err((error, batch)) => self.done.push(Completion::SendFailed { token, error, batch }),
+        if urgent {
+            self.watch_for_urgent(token);
+        } else {
+            self.mind(token);
         }
     }
 
     fn close(&mut self, token: Token, reset: bool) {
         let Some(connection) = self.connections.get_mut(token) else { return };
         connection.closing = Some(reset);
+        // A send that is carried out at once is told of at once.
+        self.hurry |= connection.sending;
         for (kind, armed) in [
             (Kind::Receive, connection.receive == Arm::Armed),
             (Kind::Watch, connection.watch == Arm::Armed),
-            (Kind::Send, connection.sending),
+            (Kind::Send, connection.sending && connection.clogged),
         ] {
             if armed && self.ring.cancel(name(kind, token)).is_err() {
                 // What cannot be cancelled ends with the stream.
@@ -128,96 +161,34 @@ impl UringDriver {
             let _ = connection.socket.set_linger(Some(Duration::ZERO));
         }
         if let Some(connection) = self.connections.remove(token) {
-            self.done.push(Completion::Closed { token, unsent: connection.unsent });
+            let unsent = connection.rare.and_then(|rare| rare.unsent);
+            self.done.push(Completion::Closed { token, unsent });
         }
     }
 
-    fn take(&mut self, report: Report, sink: &mut Sink<'_, Socket>) {
+    fn take(&mut self, report: Report, sink: &mut Sink<'_, Incoming>) {
         let Name { kind, who } = report.name;
         let token = Token::from(KeyData::from_ffi(who));
         match kind {
-            Kind::Accept => self.accepted(report, sink),
+            Kind::Knock => self.knocked(&report),
             Kind::Receive => self.received(token, report, sink),
-            Kind::Send => self.sent(token, report, sink),
-            Kind::Watch => self.watched(token, report, sink),
-            Kind::Wake => {
-                let _ = self.event.read();
-                sink(Completion::Woken);
-                if !report.more {
-                    let wake = Name { kind: Kind::Wake, who: 0 };
-                    // It can only fail for lack of memory; then waits end by their timeouts.
-                    let _ = self.ring.watch(wake, self.event.as_fd(), POLLIN);
-                }
-            }
-            Kind::Cancel => {}
+            Kind::Send => self.sent_patiently(token, report, sink),
+            Kind::Watch => self.watched(token, &report, sink),
+            Kind::Wake => self.woken(&report, sink),
+            Kind::Cancel | Kind::Flight => {}
         }
     }
 
-    fn sent(&mut self, token: Token, report: Report, sink: &mut Sink<'_, Socket>) {
-        let Some(connection) = self.connections.get_mut(token) else { return };
-        let Some(batch) = report.batch else { return };
-        connection.sending = false;
-        match report.result.map(|count| count as usize) {
-            Err(_) if connection.closing.is_some() => connection.unsent = Some(batch),
-            Err(error) => {
-                sink(Completion::SendFailed { token, error, batch });
-            }
-            Ok(count) => {
-                sink(Completion::Sent { token, count, batch });
-            }
-        }
-        self.tell_broken(token);
-        self.release(token);
-    }
-
-    fn watched(&mut self, token: Token, report: Report, sink: &mut Sink<'_, Socket>) {
-        let Some(connection) = self.connections.get_mut(token) else { return };
+    fn woken(&mut self, report: &Report, sink: &mut Sink<'_, Incoming>) {
+        let _ = self.event.read();
+        sink(Completion::Woken);
         if !report.more {
-            connection.watch = Arm::Idle;
-        }
-        if connection.closing.is_some() {
-            return self.release(token);
-        }
-        let Ok(events) = report.result else { return };
-        if events & POLLPRI != 0 {
-            let mut byte = [0];
-            let flags = MsgFlags::MSG_OOB | MsgFlags::MSG_DONTWAIT;
-            // EINVAL is normal: the byte has been overtaken by a newer one, or taken already.
-            if let Ok(1) = recv(connection.socket.as_raw_fd(), &mut byte, flags) {
-                sink(Completion::Urgent { token, byte: byte[0] });
-            }
-            // A receive stops at the mark and takes that for all there is: it is armed anew.
-            let armed = self
-                .connections
-                .get(token)
-                .is_some_and(|connection| connection.receive == Arm::Armed);
-            if armed {
-                self.disarm(token);
-            }
-        }
-        let Some(connection) = self.connections.get_mut(token) else { return };
-        if events & POLLERR != 0 {
-            connection.broken = true;
-            self.tell_broken(token);
-        } else if connection.watch == Arm::Idle
-            && self.ring.watch(name(Kind::Watch, token), connection.socket.as_fd(), POLLPRI).is_ok()
-        {
-            connection.watch = Arm::Armed;
+            // It can only fail for lack of memory; then waits end by their timeouts.
+            let _ = self.ring.watch(WAKE, self.event.as_fd(), POLLIN, true);
         }
     }
 
-    /// Tells that a connection broke, if no operation of it does.
-    fn tell_broken(&mut self, token: Token) {
-        let Some(connection) = self.connections.get_mut(token) else { return };
-        if connection.is_silently_broken() {
-            connection.broken = false;
-            let error = connection.socket.take_error().ok().flatten();
-            let error = error.unwrap_or_else(|| ErrorKind::ConnectionReset.into());
-            self.end(token, End::Broken(error));
-        }
-    }
-
-    fn deliver(&mut self, sink: &mut Sink<'_, Socket>) -> Next {
+    fn deliver(&mut self, sink: &mut Sink<'_, Incoming>) -> Next {
         let mut next = Next::Sleep;
         for completion in self.done.drain(..) {
             if sink(completion) != Next::Sleep {
@@ -232,24 +203,33 @@ fn name(kind: Kind, token: Token) -> Name {
     Name { kind, who: token.data().as_ffi() }
 }
 
-impl Driver for UringDriver {
-    type Socket = Socket;
+const fn name_of_listener(listener: ListenerId) -> Name {
+    Name { kind: Kind::Knock, who: listener as u64 }
+}
 
-    fn listen(&mut self, listener: ListenerId, address: &Address) -> io::Result<Address> {
+impl Driver for UringDriver {
+    type Socket = Incoming;
+
+    fn listen(
+        &mut self,
+        listener: ListenerId,
+        address: &Address,
+        urgent: bool,
+    ) -> io::Result<Address> {
         let opened = Listener::open(address, &self.options)?;
         let address = opened.address()?;
         debug_assert_eq!(listener, self.listeners.len(), "listeners are opened in order");
-        self.listeners.push(Some(Accepting::new(opened)));
+        self.listeners.push(Some(Accepting::new(opened, urgent)));
         Ok(address)
     }
 
-    fn submit(&mut self, op: Op<Socket>) {
+    fn submit(&mut self, op: Op<Incoming>) {
         match op {
             Op::Accept { listener, on } => self.turn_accepting(listener, on),
             Op::Unlisten { listener } => self.unlisten(listener),
             Op::Adopt { token, socket } => self.adopt(token, socket),
             Op::Receive { token, on } => self.receive(token, on),
-            Op::Send { token, batch } => self.send(token, batch),
+            Op::Send { token, batch, awaited } => self.send(token, batch, awaited),
             Op::ShutdownWrite { token } => {
                 if let Some(connection) = self.connections.get(token) {
                     // It fails only where the peer has already gone, which reading will tell.
@@ -260,20 +240,28 @@ impl Driver for UringDriver {
         }
     }
 
-    fn wait(&mut self, timeout: Option<Duration>, sink: &mut Sink<'_, Socket>) -> io::Result<()> {
+    fn wait(&mut self, timeout: Option<Duration>, sink: &mut Sink<'_, Incoming>) -> io::Result<()> {
         let awake = self.deliver(sink) != Next::Sleep;
-        self.turn += 1;
+        self.turn = self.turn.wrapping_add(1);
         for token in std::mem::take(&mut self.hungry) {
             self.rearm(token);
         }
-        let busy = awake || !self.ready.is_empty() || self.has_waiting();
-        self.ring.enter(if busy { Some(Duration::ZERO) } else { timeout })?;
+        self.watch_minded();
+        let hurry = std::mem::take(&mut self.hurry);
+        let busy = awake || hurry || !self.ready.is_empty() || self.has_knocked();
+        let timeout = match timeout {
+            _ if busy => Some(Duration::ZERO),
+            _ if self.ring.has_flights() => Some(timeout.unwrap_or(MOMENT).min(MOMENT)),
+            _ => timeout,
+        };
+        self.ring.enter(timeout)?;
         sink(Completion::Awake);
-        self.serve_ready(sink);
-        self.serve_waiting(sink);
+        self.serve_flights(sink);
         while let Some(report) = self.ring.next() {
             self.take(report, sink);
         }
+        self.serve_ready(sink);
+        self.serve_listeners(sink);
         Ok(())
     }
 

@@ -1,17 +1,16 @@
 //! Receiving over io_uring: armed once, reported many times, and stashed where it is not wanted.
+//!
+//! A receive that finds no buffer ends. It is armed anew when the next wait begins, and by then
+//! every buffer has been given back: so nobody spins, and what has not been received stays in its
+//! order in the kernel.
 
-use std::{
-    collections::VecDeque,
-    io::{self, ErrorKind},
-    os::fd::AsFd,
-};
+use std::{collections::VecDeque, os::fd::AsFd};
 
 use nix::errno::Errno;
 use slotmap::Key;
-use socket2::Socket;
 
 use super::{
-    UringDriver,
+    Incoming, UringDriver,
     connection::{Arm, Connection, End},
     name,
     report::{Kind, Report},
@@ -25,7 +24,11 @@ impl UringDriver {
     pub(super) fn receive(&mut self, token: Token, on: bool) {
         let Some(connection) = self.connections.get_mut(token) else { return };
         connection.receiving = on;
-        if on {
+        if connection.urgent {
+            if on && connection.readable {
+                enqueue(&mut self.ready, connection, token);
+            }
+        } else if on {
             if connection.stashed() > 0 || connection.end.is_some() {
                 enqueue(&mut self.ready, connection, token);
             } else {
@@ -33,6 +36,9 @@ impl UringDriver {
             }
         } else if connection.receive == Arm::Armed {
             self.disarm(token);
+        }
+        if !on {
+            self.mind(token);
         }
     }
 
@@ -42,7 +48,7 @@ impl UringDriver {
         if connection.receive == Arm::Idle && !connection.ended && connection.closing.is_none() {
             match self.ring.receive(token.data().as_ffi(), connection.socket.as_fd()) {
                 Ok(()) => connection.receive = Arm::Armed,
-                Err(error) => self.end(token, End::Broken(error)),
+                Err(error) => self.end(token, End::broken(&error)),
             }
         }
     }
@@ -59,10 +65,12 @@ impl UringDriver {
     /// The peer's direction has ended. It is told behind what is stashed.
     pub(super) fn end(&mut self, token: Token, end: End) {
         let Some(connection) = self.connections.get_mut(token) else { return };
-        if connection.ended && !matches!(end, End::Broken(_)) {
+        let broken = matches!(end, End::Broken(_));
+        if connection.told_broken || connection.ended && !broken {
             return;
         }
         connection.ended = true;
+        connection.told_broken = broken;
         connection.end = Some(end);
         enqueue(&mut self.ready, connection, token);
     }
@@ -71,7 +79,7 @@ impl UringDriver {
         &mut self,
         token: Token,
         mut report: Report,
-        sink: &mut Sink<'_, Socket>,
+        sink: &mut Sink<'_, Incoming>,
     ) {
         let lent = report.lent.take();
         if let Some(connection) = self.connections.get_mut(token) {
@@ -89,16 +97,16 @@ impl UringDriver {
                 }
                 let (now, later) = bytes.split_at(count);
                 if !later.is_empty() {
-                    connection.stash.extend_from_slice(later);
+                    connection.rare().stash.extend_from_slice(later);
                     enqueue(&mut self.ready, connection, token);
                 }
                 if !now.is_empty() {
-                    connection.taken += count;
+                    connection.took(count);
                     sink(Completion::Received { token, bytes: now });
                 }
             }
         }
-        if let Some(lent) = lent {
+        if let Some(lent) = &lent {
             self.ring.give_back(lent);
         }
         self.after_receive(token, &report);
@@ -122,12 +130,10 @@ impl UringDriver {
             Err(error) => match error.raw_os_error().map(Errno::from_raw) {
                 Some(Errno::ENOBUFS) => self.hungry.push(token),
                 Some(Errno::ECANCELED | Errno::EINTR | Errno::EAGAIN) => self.rearm(token),
-                errno => {
-                    let error = errno.map_or_else(|| ErrorKind::Other.into(), io::Error::from);
-                    self.end(token, End::Broken(error));
-                }
+                _ => self.end(token, End::broken(error)),
             },
         }
+        self.mind(token);
     }
 
     /// Has the kernel receive again, if that is wanted and nothing is stashed.
@@ -140,19 +146,22 @@ impl UringDriver {
         }
     }
 
-    /// Gives those with something stashed their share, and whoever lacked a buffer another chance.
-    pub(super) fn serve_ready(&mut self, sink: &mut Sink<'_, Socket>) {
+    /// Gives those who have more their share.
+    pub(super) fn serve_ready(&mut self, sink: &mut Sink<'_, Incoming>) {
         for _ in 0..self.ready.len() {
             let Some(token) = self.ready.pop_front() else { break };
             self.serve_stash(token, sink);
         }
     }
 
-    fn serve_stash(&mut self, token: Token, sink: &mut Sink<'_, Socket>) {
+    fn serve_stash(&mut self, token: Token, sink: &mut Sink<'_, Incoming>) {
         let Some(connection) = self.connections.get_mut(token) else { return };
         connection.queued = false;
         if connection.closing.is_some() {
             return;
+        }
+        if connection.urgent && connection.end.is_none() {
+            return self.read(token, sink);
         }
         // That it broke is told even if nothing is received.
         let broken = connection.stashed() == 0 && matches!(connection.end, Some(End::Broken(_)));
@@ -161,34 +170,34 @@ impl UringDriver {
         }
         let count = connection.share(self.turn, self.options.read_max).min(connection.stashed());
         if count > 0 {
-            let first = connection.delivered;
-            connection.taken += count;
-            connection.delivered += count;
-            let bytes = &connection.stash[first..first + count];
+            connection.took(count);
+            let rare = connection.rare();
+            let bytes = &rare.stash[rare.delivered..][..count];
+            rare.delivered += count;
             sink(Completion::Received { token, bytes });
         }
         if connection.stashed() > 0 {
             return enqueue(&mut self.ready, connection, token);
         }
-        connection.stash = Vec::new();
-        connection.delivered = 0;
+        connection.rare = None;
         match connection.end.take() {
             None => self.rearm(token),
             Some(End::Finished) => {
                 connection.receiving = false;
                 sink(Completion::EndOfStream { token });
                 self.tell_broken(token);
+                self.mind(token);
             }
-            Some(End::Broken(error)) => {
+            Some(End::Broken(number)) => {
                 connection.receiving = false;
-                sink(Completion::Failed { token, error });
+                sink(Completion::Failed { token, error: Errno::from_raw(number).into() });
             }
         }
     }
 }
 
-/// Has a connection looked at in the next wait.
-fn enqueue(ready: &mut VecDeque<Token>, connection: &mut Connection, token: Token) {
+/// Has a connection served in the next wait.
+pub(super) fn enqueue(ready: &mut VecDeque<Token>, connection: &mut Connection, token: Token) {
     if !std::mem::replace(&mut connection.queued, true) {
         ready.push_back(token);
     }

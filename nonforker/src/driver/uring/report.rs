@@ -4,12 +4,18 @@ use std::io;
 
 use crate::conn::buffer::Buffer;
 
-/// What an operation is, in its user data: two bits that no token uses.
+/// What an operation is, in its user data: four bits that no token uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    Accept,
+    /// Somebody connects to a listener.
+    Knock,
+    /// Received bytes, in buffers of the ring.
     Receive,
+    /// A send that waits until the kernel takes some of it.
     Send,
+    /// A send that is carried out at once or not at all: see [`flights`](super::flights).
+    Flight,
+    /// Something happens to a socket.
     Watch,
     Cancel,
     Wake,
@@ -24,8 +30,15 @@ pub(super) struct Name {
 
 impl Name {
     const SHIFT: u32 = 28;
-    const KINDS: [Kind; 6] =
-        [Kind::Accept, Kind::Receive, Kind::Send, Kind::Watch, Kind::Cancel, Kind::Wake];
+    const KINDS: [Kind; 7] = [
+        Kind::Knock,
+        Kind::Receive,
+        Kind::Send,
+        Kind::Flight,
+        Kind::Watch,
+        Kind::Cancel,
+        Kind::Wake,
+    ];
 
     pub(super) fn pack(self) -> u64 {
         debug_assert_eq!(self.who & (0xf << Self::SHIFT), 0, "there are fewer than 2^28 slots");
@@ -55,4 +68,19 @@ pub(super) struct Report {
     pub(super) more: bool,
     pub(super) lent: Option<Lent>,
     pub(super) batch: Option<Buffer>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_what_it_was_packed_from() {
+        for kind in Name::KINDS {
+            for who in [0, 1, 0xfff_ffff, 0xffff_ffff_0000_0001] {
+                let name = Name { kind, who };
+                assert_eq!(Name::unpack(name.pack()), Some(name));
+            }
+        }
+    }
 }

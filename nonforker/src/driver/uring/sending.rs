@@ -1,0 +1,125 @@
+//! Sending: at once where that goes, which costs no completion; else when the kernel takes some.
+//!
+//! ```text
+//!  send ──▶ now ── nothing told ──▶ Sent
+//!            └──── told: would block, or a part ──▶ patiently ──▶ Sent, SendFailed
+//! ```
+//!
+//! A connection of which the last send had to wait is *clogged*: the next one waits from the
+//! start, until one goes through in one piece.
+
+use std::os::fd::AsFd;
+
+use nix::errno::Errno;
+use slotmap::{Key, KeyData};
+
+use super::{
+    Incoming, UringDriver,
+    flights::{Bounced, Flight},
+    report::Report,
+};
+use crate::{
+    conn::buffer::Buffer,
+    driver::{Completion, Sink, Token},
+};
+
+impl UringDriver {
+    pub(super) fn send(&mut self, token: Token, batch: Buffer, awaited: bool) {
+        let Some(connection) = self.connections.get_mut(token) else { return };
+        debug_assert!(!connection.sending, "one send in flight");
+        let (who, socket) = (token.data().as_ffi(), connection.socket.as_fd());
+        let started = if connection.clogged {
+            self.ring.send_patiently(who, socket, batch)
+        } else {
+            self.hurry |= awaited;
+            self.ring.send_now(who, socket, batch)
+        };
+        match started {
+            Ok(()) => connection.sending = true,
+            Err((error, batch)) => self.done.push(Completion::SendFailed { token, error, batch }),
+        }
+    }
+
+    /// Tells of the sends that were carried out, or not, when they were handed over.
+    pub(super) fn serve_flights(&mut self, sink: &mut Sink<'_, Incoming>) {
+        let mut landed = self.ring.landed();
+        for Flight { who, batch, .. } in landed.drain(..) {
+            let count = batch.bytes().len();
+            self.sent(Token::from(KeyData::from_ffi(who)), count, batch, sink);
+        }
+        self.ring.recycle(landed);
+        for Bounced { who, batch, result } in self.ring.bounced() {
+            let token = Token::from(KeyData::from_ffi(who));
+            match usize::try_from(result) {
+                Ok(count) if count > 0 => {
+                    if let Some(connection) = self.connections.get_mut(token) {
+                        connection.clogged = count < batch.bytes().len();
+                    }
+                    self.sent(token, count, batch, sink);
+                }
+                _ => self.not_sent(token, Errno::from_raw(-result), batch, sink),
+            }
+        }
+    }
+
+    /// A patient send has ended.
+    pub(super) fn sent_patiently(
+        &mut self,
+        token: Token,
+        report: Report,
+        sink: &mut Sink<'_, Incoming>,
+    ) {
+        let Some(batch) = report.batch else { return };
+        match report.result.map(|count| count as usize) {
+            Ok(count) => {
+                if let Some(connection) = self.connections.get_mut(token) {
+                    connection.clogged = count < batch.bytes().len();
+                }
+                self.sent(token, count, batch, sink);
+            }
+            Err(error) => {
+                let errno = error.raw_os_error().map_or(Errno::EIO, Errno::from_raw);
+                self.not_sent(token, errno, batch, sink);
+            }
+        }
+    }
+
+    fn sent(&mut self, token: Token, count: usize, batch: Buffer, sink: &mut Sink<'_, Incoming>) {
+        let Some(connection) = self.connections.get_mut(token) else { return };
+        connection.sending = false;
+        let stays = connection.closing.is_none() && connection.receiving;
+        sink(Completion::Sent { token, count, batch });
+        if !stays {
+            self.mind(token);
+            self.release(token);
+        }
+    }
+
+    fn not_sent(
+        &mut self,
+        token: Token,
+        errno: Errno,
+        batch: Buffer,
+        sink: &mut Sink<'_, Incoming>,
+    ) {
+        let Some(connection) = self.connections.get_mut(token) else { return };
+        connection.sending = false;
+        if connection.closing.is_some() {
+            connection.rare().unsent = Some(batch);
+            return self.release(token);
+        }
+        if matches!(errno, Errno::EAGAIN | Errno::EINTR | Errno::ECANCELED) {
+            connection.clogged = true;
+            match self.ring.send_patiently(token.data().as_ffi(), connection.socket.as_fd(), batch)
+            {
+                Ok(()) => connection.sending = true,
+                Err((error, batch)) => {
+                    sink(Completion::SendFailed { token, error, batch });
+                }
+            }
+            return;
+        }
+        sink(Completion::SendFailed { token, error: errno.into(), batch });
+        self.mind(token);
+    }
+}

@@ -1,0 +1,74 @@
+//! Watching connections of which nothing is received: that one broke is told all the same.
+//!
+//! Whatever is received or sent tells of a reset by failing. A connection that does neither when a
+//! wait begins is watched, once: so a connection that only passes through this state within a turn
+//! costs nothing.
+
+use std::os::fd::AsFd;
+
+use super::{
+    Incoming, POLLERR, UringDriver,
+    connection::{Arm, End},
+    name,
+    report::{Kind, Report},
+};
+use crate::driver::{Sink, Token};
+
+impl UringDriver {
+    /// Has a connection looked at when the next wait begins.
+    pub(super) fn mind(&mut self, token: Token) {
+        if let Some(connection) = self.connections.get_mut(token)
+            && !connection.receiving
+            && !std::mem::replace(&mut connection.minded, true)
+        {
+            self.minded.push(token);
+        }
+    }
+
+    /// Watches those that nothing else would tell of.
+    pub(super) fn watch_minded(&mut self) {
+        let mut minded = std::mem::take(&mut self.minded);
+        for token in minded.drain(..) {
+            let Some(connection) = self.connections.get_mut(token) else { continue };
+            connection.minded = false;
+            if connection.is_silent() && connection.broken {
+                self.tell_broken(token);
+            } else if connection.is_silent() && connection.watch == Arm::Idle && !connection.urgent
+            {
+                let fd = connection.socket.as_fd();
+                // What cannot be watched is told of by the next send.
+                if self.ring.watch(name(Kind::Watch, token), fd, POLLERR, false).is_ok() {
+                    connection.watch = Arm::Armed;
+                }
+            }
+        }
+        self.minded = minded;
+    }
+
+    pub(super) fn watched(&mut self, token: Token, report: &Report, sink: &mut Sink<'_, Incoming>) {
+        let Some(connection) = self.connections.get_mut(token) else { return };
+        if !report.more {
+            connection.watch = Arm::Idle;
+        }
+        if connection.closing.is_some() {
+            return self.release(token);
+        }
+        let Ok(events) = report.result else { return };
+        connection.broken |= events & POLLERR != 0;
+        if connection.urgent {
+            self.watched_for_urgent(token, events, sink);
+        }
+        self.tell_broken(token);
+    }
+
+    /// Tells that a connection broke, if no operation of it does.
+    pub(super) fn tell_broken(&mut self, token: Token) {
+        let Some(connection) = self.connections.get_mut(token) else { return };
+        if connection.broken && connection.is_silent() {
+            connection.broken = false;
+            let error = connection.socket.take_error().ok().flatten();
+            let errno = error.and_then(|error| error.raw_os_error());
+            self.end(token, End::Broken(errno.unwrap_or(nix::libc::ECONNRESET)));
+        }
+    }
+}
