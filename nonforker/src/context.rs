@@ -238,8 +238,7 @@ impl<C: Codec, S> Conn<'_, C, S> {
         if self.replies.closed {
             return;
         }
-        let pool = &mut self.core.pool;
-        let (codec, out) = self.replies.writer(|least| pool.take_warm(least));
+        let Replies { codec, out, .. } = &mut *self.replies;
         let mark = out.len();
         let mut undo = Undo { mark, out };
         let filled = fill(codec, undo.out);
@@ -259,7 +258,7 @@ impl<C: Codec, S> Conn<'_, C, S> {
     /// A reply may take as much room as it needs, a push only if there is nothing before it.
     #[cold]
     fn much_is_queued(&mut self, mark: usize) {
-        let is_first = self.replies.queued() == self.replies.mark() && mark == 0;
+        let is_first = self.replies.queued() == self.replies.out.len() && mark == 0;
         let much = !is_first && self.replies.queued() > self.core.marks.cap;
         if self.origin == Origin::Push && much {
             self.core.fail(self.token, CloseReason::OutputOverflow, true);

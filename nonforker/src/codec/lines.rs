@@ -16,9 +16,7 @@
 //! - What is said about a frame depends on its first bytes only, never on how many more are there.
 //!   The limit is therefore applied before the ending is judged.
 
-use memchr::memchr;
-
-use super::{Codec, DEFAULT_FRAME_MAX, Decoded, Encode, EncodeError, FrameError};
+use super::{Codec, DEFAULT_FRAME_MAX, Decoded, Encode, EncodeError, FrameError, scan};
 
 /// Lines: every frame ends at a line feed.
 ///
@@ -123,25 +121,39 @@ impl Codec for Lines {
     #[inline]
     fn decode<'a>(&mut self, input: &'a [u8]) -> Result<Decoded<&'a [u8]>, FrameError> {
         let unscanned = input.get(self.scanned..).unwrap_or_default();
-        let end = memchr(b'\n', unscanned).map(|at| self.scanned + at);
-        let line = end.and_then(|end| input.get(..end)).unwrap_or(input);
-        // While the line feed is yet to come, the last carriage return may belong to it.
-        let payload = match self.ending {
-            Ending::Lf => line,
-            Ending::LfOrCrlf | Ending::Crlf => line.strip_suffix(b"\r").unwrap_or(line),
-        };
+        let Some(at) = scan::first(b'\n', unscanned) else { return self.incomplete(input) };
+        let end = self.scanned + at;
+        self.scanned = 0;
+        let line = input.get(..end).unwrap_or_default();
+        let payload = self.payload(line);
         if payload.len() > self.max {
             return Err(FrameError::TooLong { max: self.max });
         }
-        let Some(end) = end else {
-            self.scanned = input.len();
-            return Ok(Decoded::Incomplete { need: 1 });
-        };
-        self.scanned = 0;
         if self.ending == Ending::Crlf && payload.len() == line.len() {
             return Err(FrameError::Malformed { offset: end, expected: "a carriage return" });
         }
         Ok(Decoded::Frame { frame: payload, consumed: end + 1 })
+    }
+}
+
+impl Lines {
+    /// A line without what may belong to its ending.
+    #[inline]
+    fn payload<'a>(&self, line: &'a [u8]) -> &'a [u8] {
+        match self.ending {
+            Ending::Lf => line,
+            Ending::LfOrCrlf | Ending::Crlf => line.strip_suffix(b"\r").unwrap_or(line),
+        }
+    }
+
+    /// The line feed is yet to come, and the last carriage return may belong to it.
+    #[cold]
+    fn incomplete<'a>(&mut self, input: &'a [u8]) -> Result<Decoded<&'a [u8]>, FrameError> {
+        if self.payload(input).len() > self.max {
+            return Err(FrameError::TooLong { max: self.max });
+        }
+        self.scanned = input.len();
+        Ok(Decoded::Incomplete { need: 1 })
     }
 }
 

@@ -25,6 +25,7 @@ mod delimited;
 mod lines;
 mod raw;
 pub mod resp;
+mod scan;
 
 use thiserror::Error;
 

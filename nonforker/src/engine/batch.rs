@@ -81,7 +81,7 @@ impl<C: Codec, H: Handler<C>> Typed<C, H> {
         }));
         core.counters.frames.add(batch.frames);
         if stop.is_err() {
-            replies.truncate(batch.mark);
+            replies.out.truncate(batch.mark);
         }
         core.settle(members, token, replies);
         (batch.at, stop.unwrap_or_else(Stop::Panicked))
@@ -110,7 +110,7 @@ fn handle<C: Codec, H: Handler<C>>(
         if rest.is_empty() {
             return Stop::Incomplete;
         }
-        batch.mark = conn.replies.mark();
+        batch.mark = conn.replies.out.len();
         match conn.replies.codec.decode(rest) {
             Ok(Decoded::Frame { frame, consumed }) => {
                 debug_assert!((1..=rest.len()).contains(&consumed), "see Decoded::Frame");

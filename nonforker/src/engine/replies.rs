@@ -13,24 +13,22 @@
 //! Whatever the callbacks do to their connection that decides whether the next frame is handled is
 //! noted here as well: [`stops`](Replies::stops).
 
+use std::mem;
+
 use super::core::Core;
-use crate::{
-    codec::Codec,
-    conn::{buffer::Buffer, outbound::Watermarks},
-    context::Members,
-    driver::Token,
-};
+use crate::{codec::Codec, conn::buffer::Buffer, context::Members, driver::Token};
 
 /// See the [module](self).
 #[derive(Debug)]
 pub(crate) struct Replies<C> {
     pub(crate) codec: C,
-    /// What is queued and not in flight. There is none before the first reply.
-    out: Option<Buffer>,
+    /// What is queued and not in flight.
+    pub(crate) out: Vec<u8>,
+    /// Where `out` belongs.
+    buffer: Buffer,
     in_flight: usize,
-    /// The capacity that served last time, in bytes.
-    hint: usize,
-    high: usize,
+    /// Longer than this, `out` is above the high watermark.
+    out_max: usize,
     /// The connection takes no more replies.
     pub(crate) closed: bool,
     pub(crate) paused: bool,
@@ -44,40 +42,14 @@ impl<C> Replies<C> {
     }
 
     /// How many bytes are queued or in flight.
-    pub(crate) fn queued(&self) -> usize {
-        self.mark() + self.in_flight
-    }
-
-    /// How much has been written, as a mark for [`truncate`](Self::truncate).
-    #[inline]
-    pub(crate) fn mark(&self) -> usize {
-        self.out.as_ref().map_or(0, Buffer::len)
-    }
-
-    /// Takes back what was written since `mark`.
-    pub(crate) fn truncate(&mut self, mark: usize) {
-        if let Some(out) = &mut self.out {
-            out.vec().truncate(mark);
-        }
-    }
-
-    /// The codec, and where it writes.
-    #[inline]
-    pub(crate) fn writer(
-        &mut self,
-        allocate: impl FnOnce(usize) -> Buffer,
-    ) -> (&mut C, &mut Vec<u8>) {
-        let out = match &mut self.out {
-            Some(out) => out,
-            none => none.insert(allocate(self.hint)),
-        };
-        (&mut self.codec, out.vec())
+    pub(crate) const fn queued(&self) -> usize {
+        self.out.len() + self.in_flight
     }
 
     /// Something was written: raises pressure if that is much. Returns whether it did.
     #[inline]
-    pub(crate) fn written(&mut self) -> bool {
-        let much = self.queued() > self.high;
+    pub(crate) const fn written(&mut self) -> bool {
+        let much = self.out.len() > self.out_max;
         self.pressured |= much;
         much
     }
@@ -92,17 +64,20 @@ impl Core {
     ) -> Option<Replies<C>> {
         let slot = self.slots.get_mut(token)?;
         let codec = members.get_mut(slot.member)?.codec.take()?;
-        let Watermarks { high, .. } = self.marks;
         let conn = &mut slot.conn;
+        let in_flight = conn.outbound.in_flight();
+        // Whether there will be a reply is not known, but a warm buffer costs nothing.
+        let hint = conn.outbound.hint();
+        let mut buffer = conn.outbound.lend().unwrap_or_else(|| self.pool.take_warm(hint));
         Some(Replies {
             codec,
-            in_flight: conn.outbound.in_flight(),
-            hint: conn.outbound.hint(),
-            high,
+            in_flight,
+            out_max: self.marks.high.saturating_sub(in_flight),
             closed: !conn.state().handles(),
             paused: conn.paused,
             pressured: conn.outbound.is_pressured(),
-            out: conn.outbound.lend(),
+            out: mem::take(buffer.vec()),
+            buffer,
         })
     }
 
@@ -113,14 +88,14 @@ impl Core {
         token: Token,
         replies: Replies<C>,
     ) {
-        let Replies { codec, out, .. } = replies;
+        let Replies { codec, out, mut buffer, .. } = replies;
+        self.collected += out.len();
+        *buffer.vec() = out;
         let Some(slot) = self.slots.get_mut(token) else { return };
         if let Some(member) = members.get_mut(slot.member) {
             member.codec = Some(codec);
         }
-        let Some(out) = out else { return };
-        self.collected += out.len();
-        if let Some(empty) = slot.conn.outbound.give_back(out, &self.marks) {
+        if let Some(empty) = slot.conn.outbound.give_back(buffer, &self.marks) {
             self.pool.put(empty);
         } else if !slot.dirty {
             slot.dirty = true;
