@@ -1,0 +1,146 @@
+//! The flags, and the help that teaches them.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::{cases, peers};
+
+const ABOUT: &str = "\
+Compares nonforker with hand-written loops and with other frameworks.
+
+Every server does the same job: lines, each sent back, correct with partial reads and writes. Peers
+are built or installed quietly the first time; one that cannot be had is skipped, with why. All of
+them are alive at once, on a core of their own, and are measured by turns in an order that is shuffled
+in each round; ratios are taken within a round. Run it as root on Debian to have packages installed.";
+
+const EXAMPLES: &str = "\
+Examples:
+  cargo run --release -p bench -- compare --peers mio,nonforker-poll --scenarios 64x1x64,64x16x64
+  cargo run --release -p bench -- compare --rounds 1 --duration 300ms    Does every peer work?
+  cargo run --release -p bench -- compare                                All of it: about an hour
+  cargo run --release -p bench -- instructions --check                   Has a message become dearer?
+  cargo run --release -p bench -- syscalls";
+
+/// The program.
+#[derive(Debug, Parser)]
+#[command(name = "bench", about = ABOUT, after_help = EXAMPLES, version)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: What,
+}
+
+/// What to find out.
+#[derive(Debug, Subcommand)]
+pub(crate) enum What {
+    /// Measure speed, CPU time per message, latency and memory; write tables
+    #[command(after_help = lists())]
+    Compare(CompareArgs),
+    /// Count instructions per message in user space, with valgrind: a number without noise
+    Instructions(InstructionArgs),
+    /// Count system calls per message, with strace
+    Syscalls(SyscallArgs),
+}
+
+/// What to compare, and how long.
+#[derive(Debug, Args)]
+pub(crate) struct CompareArgs {
+    /// Only these servers; the one that others are divided by is always there
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    pub(crate) peers: Vec<String>,
+
+    /// Only these scenarios
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    pub(crate) scenarios: Vec<String>,
+
+    /// How often each server is measured in each scenario
+    #[arg(long, value_name = "N", default_value = "5", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) rounds: u16,
+
+    /// How long each measurement takes
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = time)]
+    pub(crate) duration: Duration,
+
+    /// How long the server is loaded before it
+    #[arg(long, value_name = "TIME", default_value = "200ms", value_parser = time)]
+    pub(crate) warm_up: Duration,
+
+    /// The core of the servers
+    #[arg(long, value_name = "CORE", default_value_t = 0)]
+    pub(crate) server_core: usize,
+
+    /// The core of the load
+    #[arg(long, value_name = "CORE", default_value_t = 1)]
+    pub(crate) load_core: usize,
+
+    /// What the order is shuffled with
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) seed: u64,
+
+    /// Where compare.md, compare.json and compare.svg go [default: target/bench]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+}
+
+/// Whose instructions to count, and what to do with the numbers.
+#[derive(Debug, Args)]
+pub(crate) struct InstructionArgs {
+    /// Only these servers [default: epoll,nonforker-poll,mio,tokio; nonforker-poll for --check]
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    pub(crate) peers: Vec<String>,
+
+    /// Write the numbers to bench/baseline.json
+    #[arg(long, conflicts_with = "check")]
+    pub(crate) record: bool,
+
+    /// Fail if a number differs from bench/baseline.json by more than 2 %
+    #[arg(long)]
+    pub(crate) check: bool,
+}
+
+/// Whose system calls to count.
+#[derive(Debug, Args)]
+pub(crate) struct SyscallArgs {
+    /// Only these servers [default: epoll,uring,nonforker-poll,nonforker-uring,mio,tokio,monoio]
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    pub(crate) peers: Vec<String>,
+}
+
+fn time(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(time) if !time.is_zero() => Ok(time),
+        _ => Err("write a duration such as 300ms or 1s".into()),
+    }
+}
+
+/// The peers and the scenarios, for the help.
+fn lists() -> String {
+    let mut text = format!("Peers:\n  {}\n\nScenarios:\n", peers::names().join(", "));
+    for (name, what) in cases::SCENARIOS {
+        text += &format!("  {name:<14} {what}\n");
+    }
+    text + &format!("\nWithout --scenarios:\n  {}", cases::DEFAULT.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_flags_are_sound_and_the_help_names_every_peer() {
+        Cli::command().debug_assert();
+        for name in peers::names() {
+            assert!(lists().contains(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn times_have_units_and_are_not_zero() {
+        assert_eq!(time("300ms"), Ok(Duration::from_millis(300)));
+        for bad in ["0s", "1", "", "-1s"] {
+            assert!(time(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! What is measured: the scenarios, by name, and the flags of `nonforker bench` that each means.
+
+use crate::peers::Job;
+
+/// The idle connections: a server and the load have 20,000 descriptors at most on many machines.
+pub(crate) const IDLE: usize = 9_900;
+
+/// A thing to measure, with a table of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Case {
+    pub(crate) name: String,
+    pub(crate) kind: Kind,
+}
+
+/// What kind of thing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// A closed loop: connections, in flight on each, bytes.
+    Closed(usize, usize, usize),
+    /// An open loop at half of what raw epoll can do with 64 connections.
+    HalfRate,
+    /// Memory of idle connections that have exchanged a line of this size, if any.
+    Idle(Option<usize>),
+    /// 64 normal connections, with and without one that never reads.
+    NeverReading,
+    /// 64 normal connections, beside 4 with 2048 in flight.
+    Flooding,
+    /// One line of 64 bytes to so many.
+    Broadcast(usize),
+    /// `redis-benchmark`: a command, and how many in flight on each of 64 connections.
+    Redis(&'static str, usize),
+}
+
+/// What scenarios there are, what each means, and whether it is measured if nothing is said.
+pub(crate) const SCENARIOS: &[(&str, &str)] = &[
+    ("CxPxS", "closed loop: connections x in flight x bytes, such as 64x16x64"),
+    ("half-rate", "open loop at half of raw epoll's peak, 64 connections"),
+    ("idle", "memory per idle connection: fresh, after 64 bytes, after 16 KiB"),
+    ("never-reading", "64 connections, with and without one more that never reads"),
+    ("flooding", "64 connections beside 4 with 2048 in flight"),
+    ("broadcast", "one line to 5000 connections; broadcastN for another number"),
+    ("redis", "ping, set and get with 1, 16 and 128 in flight, beside redis-server"),
+];
+
+/// What is measured if nothing is said.
+pub(crate) const DEFAULT: &[&str] = &[
+    "1x1x64",
+    "64x1x64",
+    "512x1x64",
+    "64x16x64",
+    "64x128x64",
+    "64x1x16384",
+    "10000x1x64",
+    "half-rate",
+    "idle",
+    "never-reading",
+    "flooding",
+    "broadcast",
+    "redis",
+];
+
+/// The commands of Redis that are measured.
+const COMMANDS: [&str; 3] = ["ping", "set", "get"];
+
+impl Kind {
+    /// Who can be measured with it.
+    pub(crate) fn job(self) -> Job {
+        match self {
+            Self::Broadcast(_) => Job::Broadcast,
+            Self::Redis(..) => Job::Redis,
+            _ => Job::Echo,
+        }
+    }
+
+    /// Whether each server has to be a fresh one.
+    pub(crate) fn wants_fresh_servers(self) -> bool {
+        matches!(self, Self::Idle(_) | Self::NeverReading)
+    }
+
+    /// The flags of `nonforker bench`, but for time and rate. None of `redis-benchmark`.
+    pub(crate) fn flags(self) -> Vec<String> {
+        let idle = IDLE.to_string();
+        let words = match self {
+            Self::Closed(connections, in_flight, size) => {
+                format!("-c {connections} -p {in_flight} -s {size}")
+            }
+            Self::HalfRate | Self::NeverReading => "-c 64 -s 64".into(),
+            Self::Idle(None) => format!("--mode idle -c {idle}"),
+            Self::Idle(Some(size)) => format!("--mode idle -c {idle} --exchange 1 -s {size}"),
+            Self::Flooding => "-c 64 -s 64 --flooding 4 --flood-in-flight 2048".into(),
+            Self::Broadcast(count) => format!("--mode broadcast -c {count} -s 64"),
+            Self::Redis(..) => String::new(),
+        };
+        words.split_whitespace().map(ToString::to_string).collect()
+    }
+}
+
+/// The cases of these scenarios; of all, if none is named.
+pub(crate) fn cases(names: &[String]) -> Result<Vec<Case>, String> {
+    let mut cases = Vec::new();
+    let defaults = || DEFAULT.iter().map(ToString::to_string).collect();
+    let names: Vec<String> = if names.is_empty() { defaults() } else { names.to_vec() };
+    for name in names {
+        let one = |kind| vec![Case { name: name.clone(), kind }];
+        cases.extend(match name.as_str() {
+            "half-rate" => one(Kind::HalfRate),
+            "never-reading" => one(Kind::NeverReading),
+            "flooding" => one(Kind::Flooding),
+            "broadcast" => one(Kind::Broadcast(5000)),
+            "idle" => [("fresh", None), ("64", Some(64)), ("16384", Some(16384))]
+                .map(|(when, size)| Case { name: format!("idle-{when}"), kind: Kind::Idle(size) })
+                .into(),
+            "redis" => redis(),
+            other => match other.strip_prefix("broadcast").and_then(|count| count.parse().ok()) {
+                Some(count) => one(Kind::Broadcast(count)),
+                None => one(closed(other)?),
+            },
+        });
+    }
+    Ok(cases)
+}
+
+fn redis() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for in_flight in [1, 16, 128] {
+        for command in COMMANDS {
+            let kind = Kind::Redis(command, in_flight);
+            cases.push(Case { name: format!("redis-{command}-{in_flight}"), kind });
+        }
+    }
+    cases
+}
+
+/// `64x16x64`.
+fn closed(text: &str) -> Result<Kind, String> {
+    let numbers: Option<Vec<usize>> = text.split('x').map(|part| part.parse().ok()).collect();
+    match numbers.as_deref() {
+        Some(&[connections, in_flight, size]) if connections > 0 && in_flight > 0 && size >= 8 => {
+            Ok(Kind::Closed(connections, in_flight, size))
+        }
+        _ => {
+            let known: Vec<&str> = SCENARIOS.iter().map(|&(name, _)| name).collect();
+            Err(format!("there is no scenario {text:?}; there are {}", known.join(", ")))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_become_cases() {
+        #[rustfmt::skip]
+        let table: &[(&str, &[(&str, Kind)])] = &[
+            ("1x1x64",        &[("1x1x64", Kind::Closed(1, 1, 64))]),
+            ("64x1x16384",    &[("64x1x16384", Kind::Closed(64, 1, 16384))]),
+            ("half-rate",     &[("half-rate", Kind::HalfRate)]),
+            ("broadcast",     &[("broadcast", Kind::Broadcast(5000))]),
+            ("broadcast100",  &[("broadcast100", Kind::Broadcast(100))]),
+            ("idle",          &[("idle-fresh", Kind::Idle(None)), ("idle-64", Kind::Idle(Some(64))),
+                                ("idle-16384", Kind::Idle(Some(16384)))]),
+        ];
+        for (name, expected) in table {
+            let cases = cases(&[name.to_string()]).unwrap();
+            let cases: Vec<_> = cases.iter().map(|case| (case.name.as_str(), case.kind)).collect();
+            assert_eq!(cases, *expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_scenario_is_refused() {
+        for name in ["64", "64x1", "0x1x64", "64x0x64", "64x1x2", "64x1x64x1", "idles", ""] {
+            let error = cases(&[name.to_string()]).unwrap_err();
+            assert!(error.contains(&format!("{name:?}")), "{error}");
+        }
+    }
+
+    #[test]
+    fn whatever_is_measured_by_default_is_a_scenario_and_has_a_name_of_its_own() {
+        let cases = cases(&[]).unwrap();
+        assert_eq!(cases.len(), DEFAULT.len() + 2 + 8, "idle is three, redis is nine");
+        for (at, case) in cases.iter().enumerate() {
+            assert!(!cases[at + 1..].iter().any(|other| other.name == case.name), "{}", case.name);
+        }
+    }
+}

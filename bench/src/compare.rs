@@ -1,0 +1,209 @@
+//! The comparison: every server in every case, by turns, in rounds.
+
+use std::{collections::BTreeMap, fs, path::PathBuf};
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+use crate::{
+    args::CompareArgs,
+    cases::{self, Case, Kind},
+    load::Load,
+    peers::{self, Job},
+    prepare::{Ready, Workshop},
+    process::{Result, Stop, say},
+    report::{self, Comparison},
+    results::{Metric, Run, Sample, median},
+    server::Server,
+};
+
+/// How often raw epoll's peak is measured, to know what half of it is.
+const PEAKS: usize = 3;
+
+/// Runs `bench compare`.
+pub(crate) fn compare(args: &CompareArgs, stop: &Stop) -> Result<()> {
+    let cases = cases::cases(&args.scenarios)?;
+    let jobs: Vec<Job> = cases.iter().map(|case| case.kind.job()).collect();
+    let peers = peers::chosen(&args.peers, &jobs)?;
+    check_machine(args)?;
+    let workshop = Workshop::new(stop);
+    let out = args.out.clone().unwrap_or_else(|| workshop.path("target/bench"));
+    workshop.tool("taskset", "util-linux")?;
+    if jobs.contains(&Job::Redis) {
+        workshop.tool("redis-benchmark", "redis-tools")?;
+    }
+    let load = Load {
+        program: workshop.nonforker()?,
+        core: args.load_core,
+        duration: args.duration,
+        warm_up: args.warm_up,
+        stop,
+    };
+    let (ready, skipped) = workshop.prepare_all(&peers)?;
+    let mut field = Field { args, load, ready, servers: BTreeMap::new(), peak: None };
+    field.start_all()?;
+    let mut comparison = Comparison::new(args, cases, skipped);
+    field.measure_all(&mut comparison, &out)
+}
+
+fn check_machine(args: &CompareArgs) -> Result<()> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    if args.server_core == args.load_core || args.server_core.max(args.load_core) >= cores {
+        let why = "server and load need a core each";
+        return Err(format!("{why}; this machine has {cores}; see --server-core and --load-core"));
+    }
+    // What we start inherits it.
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).map_err(|error| error.to_string())?;
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).map_err(|error| error.to_string())
+}
+
+/// All servers, and the load.
+struct Field<'a> {
+    args: &'a CompareArgs,
+    load: Load<'a>,
+    ready: Vec<Ready>,
+    /// By the place in `ready`.
+    servers: BTreeMap<usize, Server>,
+    /// What raw epoll can do with 64 connections, messages per second.
+    peak: Option<f64>,
+}
+
+impl Field<'_> {
+    fn start(&self, nth: usize) -> Result<Server> {
+        let ready = self.ready.get(nth).ok_or("there is no such server")?;
+        Server::start(ready, Some(self.args.server_core), &[], self.load.stop)
+    }
+
+    /// Those that cannot be started are tried again when it is their turn.
+    fn start_all(&mut self) -> Result<()> {
+        for nth in 0..self.ready.len() {
+            self.load.stop.check()?;
+            match self.start(nth) {
+                Ok(server) => drop(self.servers.insert(nth, server)),
+                Err(why) => say(why),
+            }
+        }
+        Ok(())
+    }
+
+    fn measure_all(&mut self, comparison: &mut Comparison, out: &PathBuf) -> Result<()> {
+        fs::create_dir_all(out).map_err(|why| format!("cannot make {}: {why}", out.display()))?;
+        let mut order = Shuffle(self.args.seed);
+        for case in comparison.cases.clone() {
+            if case.kind == Kind::HalfRate {
+                self.find_peak()?;
+            }
+            comparison.peak = self.peak;
+            for round in 0..usize::from(self.args.rounds) {
+                let mut turn: Vec<usize> = (0..self.ready.len())
+                    .filter(|&nth| self.ready[nth].peer.job == case.kind.job())
+                    .collect();
+                order.shuffle(&mut turn);
+                for nth in turn {
+                    let run = self.measure(&case, nth, round)?;
+                    say(line(&run, self.args.rounds));
+                    comparison.runs.push(run);
+                }
+            }
+            // Whatever happens later, this much is there.
+            report::write(comparison, out)?;
+        }
+        say(format_args!("written: {}", out.join("compare.md").display()));
+        Ok(())
+    }
+
+    fn measure(&mut self, case: &Case, nth: usize, round: usize) -> Result<Run> {
+        let sample = self.sample(case, nth).unwrap_or_else(Sample::failed);
+        self.load.stop.check()?;
+        if sample.fault.is_some() {
+            // It may be dead, or busy with what is left. The next turn starts another.
+            self.servers.remove(&nth);
+        }
+        let peer = self.ready[nth].peer.name;
+        Ok(Run { case: case.name.clone(), peer, round, sample })
+    }
+
+    fn sample(&mut self, case: &Case, nth: usize) -> Result<Sample> {
+        if case.kind.wants_fresh_servers() || !self.servers.contains_key(&nth) {
+            self.servers.remove(&nth);
+            self.servers.insert(nth, self.start(nth)?);
+        }
+        let server = self.servers.get(&nth).ok_or("it is not running")?;
+        let mut flags = case.kind.flags();
+        match case.kind {
+            Kind::Redis(command, in_flight) => self.load.redis(server, command, in_flight),
+            Kind::NeverReading => self.load.beside_never_reading(server, &flags),
+            Kind::HalfRate => {
+                let peak = self.peak.ok_or("raw epoll's peak is not known")?;
+                flags.extend(["--rate".into(), format!("{:.0}", peak / 2.0)]);
+                Ok(self.load.sample(server, &flags))
+            }
+            _ => Ok(self.load.sample(server, &flags)),
+        }
+    }
+
+    fn find_peak(&mut self) -> Result<()> {
+        let reference = Job::Echo.reference();
+        let Some(nth) = self.ready.iter().position(|ready| ready.peer == reference) else {
+            return Ok(());
+        };
+        let kind = Kind::Closed(64, 1, 64);
+        let case = Case { name: "peak".into(), kind };
+        let mut rates = Vec::new();
+        for round in 0..PEAKS {
+            let run = self.measure(&case, nth, round)?;
+            rates.extend(run.sample.values.get(&Metric::Rate));
+        }
+        self.peak = median(rates);
+        Ok(())
+    }
+}
+
+/// A measurement, for whoever waits.
+fn line(run: &Run, rounds: u16) -> String {
+    let mut text = format!("{} {}/{rounds} {}:", run.case, run.round + 1, run.peer);
+    for (metric, value) in &run.sample.values {
+        text += &format!(" {} {}", metric.text(*value), metric.title());
+    }
+    if let Some(fault) = &run.sample.fault {
+        text += &format!(" FAILED: {fault}");
+    }
+    text
+}
+
+/// Random orders, the same for the same seed (xorshift).
+struct Shuffle(u64);
+
+impl Shuffle {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 |= u64::from(self.0 == 0);
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        usize::try_from(self.0 >> 33).unwrap_or(0) % bound
+    }
+
+    fn shuffle<T>(&mut self, items: &mut [T]) {
+        for last in (1..items.len()).rev() {
+            items.swap(last, self.below(last + 1));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shuffle_moves_everything_everywhere_and_loses_nothing() {
+        let mut order = Shuffle(1);
+        let mut at_first = [0; 5];
+        for _ in 0..1000 {
+            let mut items = [0, 1, 2, 3, 4];
+            order.shuffle(&mut items);
+            at_first[items[0]] += 1;
+            items.sort_unstable();
+            assert_eq!(items, [0, 1, 2, 3, 4]);
+        }
+        assert!(at_first.iter().all(|&count| (100..300).contains(&count)), "{at_first:?}");
+    }
+}

@@ -1,0 +1,129 @@
+//! A peer that runs: started on its own core, ended by its process id when it goes out of scope.
+
+use std::{
+    fs,
+    net::{SocketAddr, TcpListener, TcpStream},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+use crate::{
+    prepare::{Ready, is_there},
+    process::{self, Result, Stop, now, pause},
+};
+
+/// How long a server may take until it listens.
+const START_MAX: Duration = Duration::from_secs(30);
+
+/// A running server.
+#[derive(Debug)]
+pub(crate) struct Server {
+    pub(crate) name: &'static str,
+    pub(crate) address: SocketAddr,
+    child: Child,
+}
+
+impl Server {
+    /// Starts `ready` on a core, and waits until it listens. `wrapper` is a command that runs another.
+    pub(crate) fn start(
+        ready: &Ready,
+        core: Option<usize>,
+        wrapper: &[String],
+        stop: &Stop,
+    ) -> Result<Self> {
+        let name = ready.peer.name;
+        let port = free_port().map_err(|error| format!("cannot find a port: {error}"))?;
+        let mut words: Vec<String> = Vec::new();
+        if is_there("setpriv") {
+            // Whatever becomes of us, it does not outlive us.
+            words.extend(["setpriv", "--pdeathsig", "KILL"].map(ToString::to_string));
+        }
+        if let Some(core) = core {
+            words.extend(["taskset".into(), "-c".into(), core.to_string()]);
+        }
+        words.extend_from_slice(wrapper);
+        words.extend(ready.command(port));
+        let (program, arguments) = words.split_first().ok_or("a command has no words")?;
+        let child = Command::new(program)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .map_err(|error| format!("cannot start {name}: {error}"))?;
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        let mut server = Self { name, address, child };
+        server.wait_until_it_listens(stop)?;
+        Ok(server)
+    }
+
+    fn wait_until_it_listens(&mut self, stop: &Stop) -> Result<()> {
+        let deadline = now() + START_MAX;
+        while TcpStream::connect(self.address).is_err() {
+            stop.check()?;
+            if let Ok(Some(status)) = self.child.try_wait() {
+                return Err(format!("{} ended at once: {status}", self.name));
+            }
+            if now() > deadline {
+                return Err(format!("{} does not listen", self.name));
+            }
+            pause(Duration::from_millis(20));
+        }
+        Ok(())
+    }
+
+    /// Its process; programs that start others are not among those that are started directly.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The CPU time that it has used: of all its threads, in nanoseconds.
+    pub(crate) fn cpu(&self) -> Result<Duration> {
+        let what = |error| format!("cannot read the CPU time of {}: {error}", self.name);
+        let mut nanos = 0;
+        for task in fs::read_dir(format!("/proc/{}/task", self.pid())).map_err(what)? {
+            let text = fs::read_to_string(task.map_err(what)?.path().join("schedstat"));
+            nanos += first_number(&text.map_err(what)?);
+        }
+        Ok(Duration::from_nanos(nanos))
+    }
+
+    /// Asks it to end, and waits until it has; ends it if it does not.
+    pub(crate) fn end(mut self, limit: Duration, stop: &Stop) -> Result<()> {
+        let pid = i32::try_from(self.pid()).map_err(|error| error.to_string())?;
+        kill(Pid::from_raw(pid), Signal::SIGTERM)
+            .map_err(|error| format!("cannot end {}: {error}", self.name))?;
+        process::wait(&mut self.child, limit, Some(stop)).map(drop)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        process::end(&mut self.child);
+    }
+}
+
+/// A port that is free now.
+fn free_port() -> std::io::Result<u16> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}
+
+fn first_number(text: &str) -> u64 {
+    text.split_whitespace().next().and_then(|word| word.parse().ok()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cpu_time_is_the_first_number() {
+        assert_eq!(first_number("1234 5 6\n"), 1234);
+        assert_eq!(first_number(""), 0);
+    }
+}
