@@ -32,62 +32,77 @@ impl Kind {
     pub(crate) const ALL: [Self; 7] =
         [Self::Retry, Self::User, Self::Frame, Self::Write, Self::Idle, Self::Linger, Self::Quiet];
 
-    /// Where it is kept. What waits for the peer to finish comes after everything else is done, so
-    /// it may have the places of what waited before: a connection is smaller for it.
+    /// Where it is kept. Some of them are never waited for at the same time, and share a place: ten
+    /// thousand connections are smaller for it.
     const fn place(self) -> usize {
         match self {
             Self::Frame | Self::Linger => 0,
             Self::Write | Self::Quiet => 1,
-            Self::Idle => 2,
+            Self::Idle | Self::Retry => 2,
             Self::User => 3,
-            Self::Retry => 4,
         }
-    }
-
-    /// Whether a connection has it only after everything is sent.
-    const fn is_last(self) -> bool {
-        matches!(self, Self::Linger | Self::Quiet)
     }
 }
 
-const PLACES: usize = 5;
+const PLACES: usize = 4;
 
 /// The deadlines of one connection.
+///
+/// The first of [`Linger`](Kind::Linger) and [`Quiet`](Kind::Quiet) ends all others, and after it no
+/// others are taken: everything else is done by then. Who waits to [`Retry`](Kind::Retry) is not
+/// idle, so that takes the place of [`Idle`](Kind::Idle), which has to be set again afterwards.
 #[derive(Debug, Default)]
 pub(crate) struct Deadlines {
     places: [Option<Tick>; PLACES],
-    /// The connection lingers: the shared places are those of the last deadlines.
-    last: bool,
+    lingers: bool,
+    retries: bool,
 }
 
 impl Deadlines {
-    /// Sets or replaces the deadline of this kind. The first of the last ones ends all others, and
-    /// after it no others are taken.
-    pub(crate) const fn set(&mut self, kind: Kind, at: Tick) {
-        if kind.is_last() && !self.last {
-            self.clear_all();
-            self.last = true;
+    /// Whether the place of this kind is its own now.
+    const fn is_its_turn(&self, kind: Kind) -> bool {
+        match kind {
+            Kind::Linger | Kind::Quiet => self.lingers,
+            Kind::Retry => self.retries,
+            Kind::Idle => !self.retries && !self.lingers,
+            Kind::Frame | Kind::Write | Kind::User => !self.lingers,
         }
-        if kind.is_last() == self.last {
+    }
+
+    /// Sets or replaces the deadline of this kind.
+    pub(crate) const fn set(&mut self, kind: Kind, at: Tick) {
+        match kind {
+            Kind::Linger | Kind::Quiet if !self.lingers => {
+                self.clear_all();
+                self.lingers = true;
+            }
+            Kind::Retry if !self.lingers => self.retries = true,
+            _ => {}
+        }
+        if self.is_its_turn(kind) {
             self.places[kind.place()] = Some(at);
         }
     }
 
     /// Forgets the deadline of this kind.
     pub(crate) const fn clear(&mut self, kind: Kind) {
-        if kind.is_last() == self.last {
+        if self.is_its_turn(kind) {
             self.places[kind.place()] = None;
+            if matches!(kind, Kind::Retry) {
+                self.retries = false;
+            }
         }
     }
 
     /// Forgets all of them.
     pub(crate) const fn clear_all(&mut self) {
         self.places = [None; PLACES];
+        self.retries = false;
     }
 
     /// When this kind is due, if it is set.
     pub(crate) const fn get(&self, kind: Kind) -> Option<Tick> {
-        if kind.is_last() == self.last { self.places[kind.place()] } else { None }
+        if self.is_its_turn(kind) { self.places[kind.place()] } else { None }
     }
 
     /// Takes one deadline that is due at `now`.
@@ -132,6 +147,19 @@ mod tests {
         assert_eq!(deadlines.earliest(), Some(tick(20)));
         deadlines.clear(Kind::Frame);
         assert_eq!(deadlines.earliest(), Some(tick(30)));
+    }
+
+    #[test]
+    fn a_retry_takes_the_place_of_the_idle_deadline_until_it_is_due() {
+        let mut deadlines = Deadlines::default();
+        deadlines.set(Kind::Idle, tick(100));
+        deadlines.set(Kind::Retry, tick(10));
+        deadlines.set(Kind::Idle, tick(200));
+        assert_eq!((deadlines.get(Kind::Idle), deadlines.earliest()), (None, Some(tick(10))));
+        assert_eq!(deadlines.due(tick(10)), Some(Kind::Retry));
+        assert_eq!(deadlines.earliest(), None);
+        deadlines.set(Kind::Idle, tick(300));
+        assert_eq!(deadlines.get(Kind::Idle), Some(tick(300)));
     }
 
     #[test]

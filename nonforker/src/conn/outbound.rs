@@ -48,8 +48,8 @@ pub(crate) struct Outbound {
     in_flight: usize,
     /// In bytes, at most 4 GiB: it is for the memory account only.
     in_flight_capacity: u32,
-    /// The length of the last batch: the next buffer is chosen to hold as much.
-    hint: u32,
+    /// The length of the last batch, at most 64 KiB: the next buffer is chosen to hold as much.
+    hint: u16,
     sending: bool,
     pressured: bool,
 }
@@ -120,7 +120,7 @@ impl Outbound {
         let batch = self.unsent.take().or_else(|| self.pending.take())?;
         self.in_flight = batch.len();
         self.in_flight_capacity = saturate(batch.capacity());
-        self.hint = saturate(self.in_flight);
+        self.hint = u16::try_from(self.in_flight).unwrap_or(u16::MAX);
         self.sending = true;
         Some(batch)
     }

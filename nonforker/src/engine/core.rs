@@ -22,7 +22,7 @@ use super::{
     pool::Pool,
     stats::Counters,
     throttle::Throttles,
-    timers::Timers,
+    timers::{Scheduled, Timers},
 };
 use crate::{
     address::{PackedPeer, Peer},
@@ -55,8 +55,7 @@ pub(crate) struct Slot {
     pub(crate) peer: PackedPeer,
     pub(crate) service: ServiceId,
     pub(crate) member: MemberKey,
-    /// When its entry in the timers is due.
-    pub(crate) scheduled: Option<Tick>,
+    pub(crate) scheduled: Scheduled,
     /// The buffer bytes that are in the memory account.
     pub(crate) accounted: usize,
     /// It is in `dirty`.
@@ -88,7 +87,7 @@ impl Slot {
             peer,
             service,
             member: MemberKey::default(),
-            scheduled: None,
+            scheduled: Scheduled::default(),
             accounted: 0,
             dirty: false,
             runnable: false,
@@ -225,7 +224,7 @@ impl Core {
         let at = self.tick_after(after);
         if let Some(slot) = self.slots.get_mut(token) {
             slot.conn.deadlines.set(kind, at);
-            self.timers_moved |= self.timers.schedule(token, &mut slot.scheduled, at);
+            self.timers_moved |= self.timers.note(token, &mut slot.scheduled, at);
         }
     }
 

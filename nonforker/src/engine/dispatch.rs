@@ -185,26 +185,43 @@ impl Core {
 
     /// Handles what is due on the connections whose time has come.
     pub(crate) fn run_timers(&mut self, services: &mut Services) {
+        self.settle_young();
         let now = self.tick;
         while let Some(token) = self.timers.pop(now) {
             let Some(slot) = self.slots.get_mut(token) else { continue };
-            slot.scheduled = None;
+            slot.scheduled.fired();
             while let Some(kind) =
                 self.slots.get_mut(token).and_then(|slot| slot.conn.deadlines.due(now))
             {
                 self.due(services, token, kind);
             }
             let Some(slot) = self.slots.get_mut(token) else { continue };
-            if let Some(at) = slot.conn.deadlines.earliest() {
-                self.timers.schedule(token, &mut slot.scheduled, at);
+            if !slot.scheduled.is_young() {
+                self.timers.enter(token, &mut slot.scheduled, slot.conn.deadlines.earliest());
             }
         }
+    }
+
+    /// Deadlines that have outlived a wait get an entry.
+    fn settle_young(&mut self) {
+        let young = self.timers.settle();
+        for &token in &young {
+            if let Some(slot) = self.slots.get_mut(token) {
+                self.timers.enter(token, &mut slot.scheduled, slot.conn.deadlines.earliest());
+            }
+        }
+        self.timers.settled(young);
     }
 
     fn due(&mut self, services: &mut Services, token: Token, kind: Kind) {
         let slot = &self.slots[token];
         match kind {
-            Kind::Retry => self.mark_dirty(token),
+            Kind::Retry => {
+                self.mark_dirty(token);
+                if let Some(timeout) = self.limits.idle_timeout {
+                    self.arm(token, Kind::Idle, timeout);
+                }
+            }
             Kind::User => {
                 if slot.conn.state().handles() {
                     let service = slot.service;

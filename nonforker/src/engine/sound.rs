@@ -73,10 +73,12 @@ impl<D: Driver> Engine<D> {
                 "queued bytes have no deadline",
             ),
             (
-                conn.deadlines
-                    .earliest()
-                    .is_some_and(|at| slot.scheduled.is_none_or(|scheduled| scheduled > at)),
+                conn.deadlines.earliest().is_some_and(|at| !slot.scheduled.is_by(at)),
                 "a deadline is not in the timers",
+            ),
+            (
+                slot.scheduled.is_young() && !self.core.timers.has_young(token),
+                "a young deadline is forgotten",
             ),
             (
                 matches!(state, State::Draining | State::Finishing) && conn.outbound.is_empty(),

@@ -37,19 +37,48 @@ const URGENT_SHOWS: bool = cfg!(any(target_os = "linux", target_os = "android"))
 pub(super) struct Entry {
     pub(super) socket: Socket,
     pub(super) sending: Option<Buffer>,
+    pub(super) edges: Edges,
     pub(super) receiving: bool,
-    pub(super) readable: bool,
-    pub(super) writable: bool,
-    /// The kernel has an urgent byte.
-    pub(super) urgent: bool,
     /// A short read does not mean that there is no more.
     probe: bool,
-    /// The peer has finished, or the connection broke: the next reads tell which.
-    ending: bool,
-    /// It broke: reported even while nothing is received or sent.
-    pub(super) broken: bool,
     /// It is in `ready`.
     pub(super) queued: bool,
+}
+
+/// What edges have said and nothing has answered yet, a bit each.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Edges(u8);
+
+impl Edges {
+    pub(super) const READABLE: Self = Self(1);
+    pub(super) const WRITABLE: Self = Self(1 << 1);
+    /// The kernel has an urgent byte.
+    pub(super) const URGENT: Self = Self(1 << 2);
+    /// The peer has finished, or the connection broke: the next reads tell which.
+    const ENDING: Self = Self(1 << 3);
+    /// It broke: reported even while nothing is received or sent.
+    pub(super) const BROKEN: Self = Self(1 << 4);
+
+    pub(super) const fn has(self, edge: Self) -> bool {
+        self.0 & edge.0 != 0
+    }
+
+    const fn note(&mut self, edge: Self, said: bool) {
+        if said {
+            self.0 |= edge.0;
+        }
+    }
+
+    const fn set(&mut self, edge: Self, on: bool) {
+        self.0 = if on { self.0 | edge.0 } else { self.0 & !edge.0 };
+    }
+
+    /// Takes an edge for answered. Returns whether there was one.
+    pub(super) const fn take(&mut self, edge: Self) -> bool {
+        let had = self.has(edge);
+        self.set(edge, false);
+        had
+    }
 }
 
 impl Entry {
@@ -58,25 +87,22 @@ impl Entry {
         Self {
             socket,
             sending: None,
+            edges: Edges::WRITABLE,
             receiving: false,
-            readable: false,
-            writable: true,
-            urgent: false,
             probe: !(is_inet && URGENT_SHOWS),
-            ending: false,
-            broken: false,
             queued: false,
         }
     }
 
     /// Remembers what an edge says.
     pub(super) fn note(&mut self, event: &Event) {
-        self.readable |= event.is_readable() || event.is_read_closed() || event.is_error();
-        self.writable |= event.is_writable() || event.is_write_closed() || event.is_error();
-        self.ending |= event.is_read_closed() || event.is_error();
-        self.broken |= event.is_error();
+        let (error, edges) = (event.is_error(), &mut self.edges);
+        edges.note(Edges::READABLE, event.is_readable() || event.is_read_closed() || error);
+        edges.note(Edges::WRITABLE, event.is_writable() || event.is_write_closed() || error);
+        edges.note(Edges::ENDING, event.is_read_closed() || error);
+        edges.note(Edges::BROKEN, error);
         if event.is_priority() {
-            self.urgent = true;
+            edges.note(Edges::URGENT, true);
             self.probe = true;
         }
     }
@@ -92,19 +118,19 @@ impl Entry {
 
     /// Sends what is in flight, if the kernel takes some of it now.
     pub(super) fn send(&mut self, token: Token) -> Option<Completion<'static, Socket>> {
-        if !self.writable {
+        if !self.edges.has(Edges::WRITABLE) {
             return None;
         }
         let batch = self.sending.take()?;
         loop {
             match self.socket.send_with_flags(batch.bytes(), NO_SIGNAL) {
                 Ok(count) => {
-                    self.writable = count == batch.bytes().len();
+                    self.edges.set(Edges::WRITABLE, count == batch.len());
                     return Some(Completion::Sent { token, count, batch });
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    self.writable = false;
+                    self.edges.set(Edges::WRITABLE, false);
                     self.sending = Some(batch);
                     return None;
                 }
@@ -126,23 +152,24 @@ impl Entry {
                 Ok(count) => break count,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    self.readable = false;
+                    self.edges.set(Edges::READABLE, false);
                     return (None, false);
                 }
                 Err(error) => {
                     self.receiving = false;
-                    self.readable = false;
-                    self.broken = false;
+                    self.edges.set(Edges::READABLE, false);
+                    self.edges.set(Edges::BROKEN, false);
                     return (Some(Completion::Failed { token, error }), false);
                 }
             }
         };
         if count == 0 {
             self.receiving = false;
-            self.readable = false;
+            self.edges.set(Edges::READABLE, false);
             return (Some(Completion::EndOfStream { token }), false);
         }
-        self.readable = count == scratch.len() || self.probe || self.ending;
-        (Some(Completion::Received { token, bytes: &scratch[..count] }), self.readable)
+        let more = count == scratch.len() || self.probe || self.edges.has(Edges::ENDING);
+        self.edges.set(Edges::READABLE, more);
+        (Some(Completion::Received { token, bytes: &scratch[..count] }), more)
     }
 }

@@ -26,7 +26,7 @@ use mio::{Events, Interest, Poll, unix::SourceFd};
 use slotmap::{Key, KeyData, SecondaryMap};
 use socket2::{SockRef, Socket};
 
-use self::entry::Entry;
+use self::entry::{Edges, Entry};
 use super::{
     Clock, Completion, Driver, ListenerId, Next, Op, Options, Sink, Token, Waker, socket::Listener,
 };
@@ -112,7 +112,7 @@ impl PollDriver {
     fn receive(&mut self, token: Token, on: bool) {
         if let Some(entry) = self.entries.get_mut(token) {
             entry.receiving = on;
-            if on && entry.readable && !mem::replace(&mut entry.queued, true) {
+            if on && entry.edges.has(Edges::READABLE) && !mem::replace(&mut entry.queued, true) {
                 self.ready.push_back(token);
             }
         }
@@ -175,18 +175,18 @@ impl PollDriver {
             let Some(token) = self.ready.pop_front() else { break };
             let Some(entry) = self.entries.get_mut(token) else { continue };
             entry.queued = false;
-            if mem::take(&mut entry.urgent)
+            if entry.edges.take(Edges::URGENT)
                 && let Some(byte) = entry.urgent_byte()
             {
                 sink(Completion::Urgent { token, byte });
             }
             if entry.sending.is_some()
-                && entry.writable
+                && entry.edges.has(Edges::WRITABLE)
                 && let Some(completion) = entry.send(token)
             {
                 sink(completion);
             }
-            if entry.receiving && entry.readable {
+            if entry.receiving && entry.edges.has(Edges::READABLE) {
                 let (completion, again) = entry.receive(token, &mut self.scratch);
                 if let Some(completion) = completion {
                     next = sink(completion);
@@ -197,8 +197,7 @@ impl PollDriver {
                 }
             }
             // Who still sends or receives learns of it by that.
-            if entry.broken && entry.sending.is_none() && !entry.receiving {
-                entry.broken = false;
+            if !entry.receiving && entry.sending.is_none() && entry.edges.take(Edges::BROKEN) {
                 let error = entry.socket.take_error().ok().flatten();
                 let error = error.unwrap_or_else(|| ErrorKind::ConnectionReset.into());
                 sink(Completion::Failed { token, error });
