@@ -239,6 +239,12 @@ pub(crate) struct TimeoutArgs {
     #[arg(long, value_name = "DURATION", default_value = "100ms", value_parser = values::timeout)]
     pub(crate) slow_handler: Timeout,
 
+    /// How long to look for new requests before sleeping, as in 50us, or off
+    ///
+    /// Replies to a client that waits for each of them come sooner, and take a whole processor.
+    #[arg(long, value_name = "DURATION", default_value = "off", value_parser = values::timeout)]
+    pub(crate) busy_poll: Timeout,
+
     /// How long a closed connection waits for its client to close, too
     ///
     /// So the last reply is not destroyed by a reset. For a client that sends nothing meanwhile it

@@ -91,6 +91,7 @@ pub(crate) fn limits(args: &ServeArgs) -> Limits {
         .drain_timeout(timeouts.drain_timeout.0.unwrap_or(Duration::MAX))
         .linger_timeout(timeouts.linger_timeout)
         .slow_handler(timeouts.slow_handler.0)
+        .busy_poll(timeouts.busy_poll.0)
 }
 
 /// Says where it listens: one line for each address, and to a person how to try it.

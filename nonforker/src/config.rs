@@ -50,6 +50,7 @@ pub struct Limits {
     pub(crate) drain_timeout: Duration,
     pub(crate) slow_handler: Option<Duration>,
     pub(crate) backlog: u16,
+    pub(crate) busy_poll: Option<Duration>,
 }
 
 impl Default for Limits {
@@ -70,6 +71,7 @@ impl Default for Limits {
             drain_timeout: Duration::from_secs(10),
             slow_handler: Some(Duration::from_millis(100)),
             backlog: 1024,
+            busy_poll: None,
         }
     }
 }
@@ -206,6 +208,18 @@ impl Limits {
     #[must_use]
     pub const fn backlog(mut self, connections: u16) -> Self {
         self.backlog = connections;
+        self
+    }
+
+    /// How long to look for new requests without sleeping before the server sleeps. `None`, the
+    /// default: not at all.
+    ///
+    /// 20 to 50 µs make replies to one busy client about twice as fast, because to be woken takes
+    /// that long. The price is a processor that is never idle while clients keep asking; a server
+    /// with nothing to do still sleeps, that much later.
+    #[must_use]
+    pub const fn busy_poll(mut self, time: Option<Duration>) -> Self {
+        self.busy_poll = time;
         self
     }
 

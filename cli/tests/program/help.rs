@@ -5,7 +5,7 @@ use std::process::Stdio;
 use crate::support::{Process, command, run};
 
 /// The flags, which are part of the contract, and their defaults.
-const FLAGS: [(&str, &str); 27] = [
+const FLAGS: [(&str, &str); 28] = [
     ("--listen", "127.0.0.1:1685"),
     ("--unix-mode", "0600"),
     ("--handler", "echo"),
@@ -21,6 +21,7 @@ const FLAGS: [(&str, &str); 27] = [
     ("--read-per-turn", "64KiB"),
     ("--frames-per-turn", "1024"),
     ("--slow-handler", "100ms"),
+    ("--busy-poll", "off"),
     ("--idle-timeout", "off"),
     ("--frame-timeout", "30s"),
     ("--write-timeout", "30s"),

@@ -34,12 +34,15 @@ fn a_drain_answers_what_has_arrived() {
     }
 }
 
+/// Whose write has taken so long is stuck, on a busy machine too.
+const STUCK: Duration = Duration::from_secs(1);
+
 /// A server that cannot drain: its client takes nothing, and it has all the time in the world.
 fn undrainable() -> (Server, std::net::TcpStream) {
     let server = Server::start("--drain-timeout off --write-timeout off");
     let mut stream = server.connect();
     // Until the replies fill every buffer there is, and the requests too.
-    stream.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
+    stream.set_write_timeout(Some(STUCK)).unwrap();
     let line = [b"x".repeat(60_000).as_slice(), b"\n"].concat();
     while stream.write_all(&line).is_ok() {}
     (server, stream)
@@ -63,7 +66,7 @@ fn a_second_signal_ends_it_now() {
 fn a_drain_that_takes_too_long_is_cut_off() {
     let server = Server::start("--drain-timeout 100ms");
     let mut stream = server.connect();
-    stream.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
+    stream.set_write_timeout(Some(STUCK)).unwrap();
     let line = [b"x".repeat(60_000).as_slice(), b"\n"].concat();
     while stream.write_all(&line).is_ok() {}
     assert!(server.end().contains("the drain took too long"));

@@ -135,8 +135,17 @@ impl<D: Driver> Engine<D> {
             acceptor: &mut self.acceptor,
             accept_failures: &mut self.accept_failures,
             brought: Brought { something: false, looked: false },
+            next: Next::Sleep,
         };
-        self.driver.wait(timeout, &mut |completion| turn.take(completion))?;
+        if timeout != Some(Duration::ZERO)
+            && let Some(spin) = turn.core.limits.busy_poll
+        {
+            turn.spin(&mut self.driver, spin.min(timeout.unwrap_or(Duration::MAX)))?;
+        }
+        // What has come is handled before anything else is waited for.
+        if turn.next == Next::Sleep {
+            self.driver.wait(timeout, &mut |completion| turn.take(completion))?;
+        }
         let brought = turn.brought;
         for (listener, error) in std::mem::take(&mut self.accept_failures) {
             self.accept_failed(listener, &error);
@@ -163,6 +172,8 @@ struct Turn<'a, S> {
     acceptor: &'a mut Acceptor<S>,
     accept_failures: &'a mut Vec<(ListenerId, io::Error)>,
     brought: Brought,
+    /// The most that was asked of the driver.
+    next: Next,
 }
 
 /// What a turn has brought.
@@ -181,7 +192,28 @@ impl Brought {
 }
 
 impl<S> Turn<'_, S> {
+    /// Looks for what is new without sleeping, again and again for as long as `most`.
+    ///
+    /// To be woken takes the kernel longer than to serve a message does: for a client that sends
+    /// its next request when it has the reply, this is half of the time.
+    fn spin<D: Driver<Socket = S>>(&mut self, driver: &mut D, most: Duration) -> io::Result<()> {
+        self.core.look_at_clock();
+        let until = self.core.now.saturating_add(most);
+        while self.next == Next::Sleep && self.core.now < until {
+            driver.wait(Some(Duration::ZERO), &mut |completion| self.take(completion))?;
+        }
+        Ok(())
+    }
+
     fn take(&mut self, completion: Completion<'_, S>) -> Next {
+        let next = self.dispatch(completion);
+        if next != Next::Sleep {
+            self.next = next;
+        }
+        next
+    }
+
+    fn dispatch(&mut self, completion: Completion<'_, S>) -> Next {
         match completion {
             Completion::Received { token, bytes } => {
                 self.brought.something = true;
@@ -228,5 +260,70 @@ impl<S> Turn<'_, S> {
                 .released(slot.peer.peer(), self.core.limits.max_connections_per_ip.is_some());
         }
         self.core.released(token, unsent);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{cell::Cell, io, rc::Rc, time::Duration};
+
+    use super::Engine;
+    use crate::{
+        address::Address,
+        config::Limits,
+        driver::{Clock, Completion, Driver, ListenerId, Op, Sink, Waker},
+    };
+
+    /// A driver that notes how long it may sleep, and is woken in the wait of this number.
+    struct Noting {
+        waits: Vec<Option<Duration>>,
+        woken_in: usize,
+        now: Rc<Cell<Duration>>,
+    }
+
+    impl Driver for Noting {
+        type Socket = ();
+
+        fn listen(&mut self, _: ListenerId, address: &Address, _: bool) -> io::Result<Address> {
+            Ok(address.clone())
+        }
+
+        fn submit(&mut self, _: Op<()>) {}
+
+        fn wait(&mut self, timeout: Option<Duration>, sink: &mut Sink<'_, ()>) -> io::Result<()> {
+            self.waits.push(timeout);
+            self.now.set(self.now.get() + Duration::from_micros(10));
+            sink(Completion::Awake);
+            if self.waits.len() == self.woken_in {
+                sink(Completion::Woken);
+            }
+            Ok(())
+        }
+
+        fn clock(&self) -> Clock {
+            let now = Rc::clone(&self.now);
+            Clock::virtual_time(move || now.get())
+        }
+
+        fn waker(&self) -> Waker {
+            Waker::new(|| ())
+        }
+    }
+
+    #[test]
+    fn it_looks_for_a_while_before_it_sleeps_if_asked_to() {
+        let (look, sleep) = (Some(Duration::ZERO), None);
+        for (busy_poll, woken_in, waits) in [
+            (None, 1, vec![sleep]),
+            (Some(30), 9, vec![look, look, look, sleep]),
+            (Some(30), 2, vec![look, look]),
+            (Some(0), 9, vec![sleep]),
+        ] {
+            let driver = Noting { waits: Vec::new(), woken_in, now: Rc::default() };
+            let limits = Limits::new().busy_poll(busy_poll.map(Duration::from_micros));
+            let mut engine = Engine::new(driver, limits, Vec::new());
+            engine.turn().expect("nothing fails");
+            assert_eq!(engine.driver.waits, waits, "{busy_poll:?} µs, woken in {woken_in}");
+        }
     }
 }
