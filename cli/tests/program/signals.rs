@@ -27,7 +27,7 @@ fn a_drain_answers_what_has_arrived() {
             stream.read_to_string(&mut replies).unwrap();
             assert_eq!(replies, lines, "{signal}");
         }
-        assert_eq!(server.process.status(), 0, "{signal}");
+        assert_eq!(server.status(), 0, "{signal}");
         for part in [signal.as_str(), "draining", "ended", "requests=40000"] {
             assert!(server.log().contains(part), "no {part}: {}", server.log());
         }
@@ -57,7 +57,7 @@ fn a_second_signal_ends_it_now() {
         thread::sleep(Duration::from_millis(300));
         assert!(server.process.0.try_wait().unwrap().is_none(), "it waits for its client");
         server.process.signal(second);
-        assert_eq!(server.process.status(), 1);
+        assert_eq!(server.status(), 1);
         assert!(server.log().contains("ending at once"), "{}", server.log());
     }
 }
@@ -105,6 +105,6 @@ fn what_a_parent_blocked_or_ignored_is_obeyed() {
         server.process.signal(Signal::SIGHUP);
         server.assert_answers();
         server.process.signal(signal);
-        assert_eq!(server.process.status(), 0, "{signal}");
+        assert_eq!(server.status(), 0, "{signal}");
     }
 }

@@ -128,10 +128,18 @@ impl Server {
         until(part, || self.log().contains(part));
     }
 
+    /// Waits for the end and the last of the log, and returns the exit status.
+    pub(crate) fn status(&mut self) -> i32 {
+        let status = self.process.status();
+        // Whoever collects it lets go of it at the end.
+        until("the log has been read", || Arc::strong_count(&self.stderr) == 1);
+        status
+    }
+
     /// Asks it to end, and expects that it does.
     pub(crate) fn end(mut self) -> String {
         self.process.signal(Signal::SIGTERM);
-        assert_eq!(self.process.status(), 0, "{}", self.log());
+        assert_eq!(self.status(), 0, "{}", self.log());
         self.log()
     }
 }

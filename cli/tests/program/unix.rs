@@ -83,7 +83,7 @@ fn a_file_that_is_no_socket_is_never_removed() {
     fs::remove_file(&path).unwrap();
     fs::write(&path, "mine now").unwrap();
     server.process.signal(SIGTERM);
-    assert_eq!(server.process.status(), 0);
+    assert_eq!(server.status(), 0);
     assert_eq!(fs::read_to_string(&path).unwrap(), "mine now");
 }
 
