@@ -61,16 +61,6 @@ enum Ending {
     Crlf,
 }
 
-impl Ending {
-    /// What is appended to a reply.
-    const fn bytes(self) -> &'static [u8] {
-        match self {
-            Self::Lf => b"\n",
-            Self::LfOrCrlf | Self::Crlf => b"\r\n",
-        }
-    }
-}
-
 impl Lines {
     /// Lines that end with `\n` and have at most [`DEFAULT_FRAME_MAX`] bytes.
     #[must_use]
@@ -121,7 +111,7 @@ impl Codec for Lines {
     #[inline]
     fn decode<'a>(&mut self, input: &'a [u8]) -> Result<Decoded<&'a [u8]>, FrameError> {
         let unscanned = input.get(self.scanned..).unwrap_or_default();
-        let Some(at) = scan::first(b'\n', unscanned) else { return self.incomplete(input) };
+        let Some(at) = scan::first::<b'\n'>(unscanned) else { return self.incomplete(input) };
         let end = self.scanned + at;
         self.scanned = 0;
         let line = input.get(..end).unwrap_or_default();
@@ -159,11 +149,14 @@ impl Lines {
 
 impl<R: AsRef<[u8]>> Encode<R> for Lines {
     fn encode(&mut self, reply: R, out: &mut Vec<u8>) -> Result<(), EncodeError> {
-        let (reply, ending) = (reply.as_ref(), self.ending.bytes());
+        let reply = reply.as_ref();
         // Once for both: the ending must not double the memory of a large reply.
-        out.reserve(reply.len() + ending.len());
+        out.reserve(reply.len() + 2);
         out.extend_from_slice(reply);
-        out.extend_from_slice(ending);
+        match self.ending {
+            Ending::Lf => out.push(b'\n'),
+            Ending::LfOrCrlf | Ending::Crlf => out.extend_from_slice(b"\r\n"),
+        }
         Ok(())
     }
 }

@@ -120,6 +120,8 @@ pub(super) struct Log<S> {
     pub(super) waits: usize,
     /// Whether the present wait has had its sleep.
     pub(super) awake: bool,
+    /// The sink of the wait before had enough.
+    pub(super) had_enough: bool,
 }
 
 impl<S> Log<S> {
@@ -133,6 +135,7 @@ impl<S> Log<S> {
             reports: 0,
             waits: 0,
             awake: false,
+            had_enough: false,
         }
     }
 
@@ -166,7 +169,7 @@ impl<S> Log<S> {
                 self.wakes += 1;
             }
             Completion::Received { token, bytes } => {
-                assert!(awake, "this was slept for");
+                assert!(awake || self.had_enough, "this was slept for");
                 self.live(token).note_received(bytes, wait);
             }
             Completion::EndOfStream { token } => self.live(token).note_end(),

@@ -60,3 +60,24 @@ pub(super) fn a_sink_that_has_work_is_returned_to<R: Rig>(bench: &mut Bench<R>) 
     assert!(slept < PATIENCE / 2, "slept for {slept:?} though there was work");
     bench.wait(QUIET);
 }
+
+pub(super) fn a_sink_that_has_enough_gets_the_rest_next<R: Rig>(bench: &mut Bench<R>) {
+    let mut pairs = bench.open_many(20);
+    for (client, token) in &mut pairs {
+        bench.receive(*token, true);
+        bench.send_from(client, b"once");
+    }
+    let clock = bench.driver.clock();
+    for _ in 0..100 {
+        if pairs.iter().all(|&(_, token)| bench.of(token).received == b"once") {
+            break;
+        }
+        let before = clock.now();
+        bench.wait_wanting(PATIENCE, Next::Enough);
+        assert!(clock.now() - before < PATIENCE / 2, "slept before the rest was delivered");
+    }
+    for (at, &(_, token)) in pairs.iter().enumerate() {
+        assert_eq!(bench.of(token).received, b"once", "peer {at}");
+    }
+    bench.settle();
+}
