@@ -98,7 +98,13 @@ impl UringDriver {
     /// A driver with next to no room, so that nothing ever fits.
     #[cfg(test)]
     pub(crate) fn tight(options: Options) -> io::Result<Self> {
-        Self::with_size(options, Size { submissions: 2, completions: 4, buffers: 2 })
+        Self::with_size(options, Size { submissions: 2, completions: 4, buffers: 8 })
+    }
+
+    /// How often what is rare has happened.
+    #[cfg(test)]
+    pub(crate) const fn tally(&self) -> ring::Tally {
+        self.ring.tally
     }
 
     fn with_size(options: Options, size: Size) -> io::Result<Self> {
@@ -166,17 +172,18 @@ impl UringDriver {
         }
     }
 
-    fn take(&mut self, report: Report, sink: &mut Sink<'_, Incoming>) {
+    fn take(&mut self, report: Report, sink: &mut Sink<'_, Incoming>) -> Next {
         let Name { kind, who } = report.name;
         let token = Token::from(KeyData::from_ffi(who));
         match kind {
             Kind::Knock => self.knocked(&report),
-            Kind::Receive => self.received(token, report, sink),
+            Kind::Receive => return self.received(token, report, sink),
             Kind::Send => self.sent_patiently(token, report, sink),
             Kind::Watch => self.watched(token, &report, sink),
             Kind::Wake => self.woken(&report, sink),
             Kind::Cancel | Kind::Flight => {}
         }
+        Next::Return
     }
 
     fn woken(&mut self, report: &Report, sink: &mut Sink<'_, Incoming>) {
@@ -257,11 +264,17 @@ impl Driver for UringDriver {
         self.ring.enter(timeout)?;
         sink(Completion::Awake);
         self.serve_flights(sink);
-        while let Some(report) = self.ring.next() {
-            self.take(report, sink);
+        let mut next = Next::Return;
+        while next != Next::Enough
+            && let Some(report) = self.ring.next()
+        {
+            next = self.take(report, sink);
         }
-        self.serve_ready(sink);
-        self.serve_listeners(sink);
+        // The rest is delivered by the next waits, which hand over what this one led to.
+        if next != Next::Enough {
+            self.serve_ready(sink);
+            self.serve_listeners(sink);
+        }
         Ok(())
     }
 

@@ -50,7 +50,24 @@ pub(super) struct Size {
 }
 
 impl Size {
-    pub(super) const DEFAULT: Self = Self { submissions: 512, completions: 4096, buffers: 128 };
+    pub(super) const DEFAULT: Self = Self { submissions: 512, completions: 4096, buffers: 64 };
+}
+
+/// How often what is rare has happened.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Tally {
+    /// The submission queue was full.
+    pub(crate) full: u32,
+    /// The completion queue was.
+    pub(crate) overflowed: u32,
+    /// A receive found no buffer.
+    pub(crate) hungry: u32,
+    /// A receive ended though nothing was wrong.
+    pub(crate) cut_short: u32,
+    /// Bytes came after a receive was turned off.
+    pub(crate) late: u32,
+    /// A send did not go in one piece.
+    pub(crate) bounced: u32,
 }
 
 /// The one group of receive buffers.
@@ -76,11 +93,15 @@ pub(super) struct Ring {
     taken: VecDeque<cqueue::Entry>,
     /// Operations whose last report has not come, flights left out.
     live: usize,
+    pub(super) tally: Tally,
 }
 
 impl std::fmt::Debug for Ring {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Ring").field("live", &self.live).finish_non_exhaustive()
+        f.debug_struct("Ring")
+            .field("live", &self.live)
+            .field("tally", &self.tally)
+            .finish_non_exhaustive()
     }
 }
 
@@ -112,6 +133,7 @@ impl Ring {
             waiting: HashMap::new(),
             taken: VecDeque::new(),
             live: 0,
+            tally: Tally::default(),
         })
     }
 
@@ -199,6 +221,7 @@ impl Ring {
                 self.flights.conclude();
                 break;
             }
+            self.tally.overflowed += u32::from(queue.cq_overflow());
             drop(queue);
             pass_over(self.enter_without_waiting())?;
             self.collect();
@@ -294,6 +317,7 @@ impl Ring {
                 self.live += usize::from(name.kind != Kind::Flight);
                 return Ok(());
             }
+            self.tally.full += 1;
             self.hand_over()?;
         }
         Err(io::ErrorKind::OutOfMemory.into())
