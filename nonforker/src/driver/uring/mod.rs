@@ -27,6 +27,7 @@ mod receiving;
 mod report;
 mod ring;
 mod sending;
+mod size;
 mod urgent;
 mod watching;
 
@@ -40,7 +41,8 @@ use self::{
     connection::{Arm, Connection},
     listener::Accepting,
     report::{Kind, Name, Report},
-    ring::{Ring, Size},
+    ring::Ring,
+    size::Size,
 };
 use super::{
     Clock, Completion, Driver, ListenerId, Next, Op, Options, Sink, Token, Waker, socket::Listener,
@@ -103,7 +105,7 @@ impl UringDriver {
 
     /// How often what is rare has happened.
     #[cfg(test)]
-    pub(crate) const fn tally(&self) -> ring::Tally {
+    pub(crate) const fn tally(&self) -> size::Tally {
         self.ring.tally
     }
 
