@@ -87,6 +87,8 @@ pub(crate) struct UringDriver {
     /// Something is told of at once, and by no completion: the next wait does not sleep.
     hurry: bool,
     turn: u32,
+    /// So many reports come before those who have more, and who knock.
+    round: usize,
     /// Where connections are read into of which urgent bytes are wanted.
     scratch: Vec<u8>,
 }
@@ -125,6 +127,7 @@ impl UringDriver {
             done: Vec::new(),
             hurry: false,
             turn: 0,
+            round: 0,
             scratch: Vec::new(),
         })
     }
@@ -266,14 +269,19 @@ impl Driver for UringDriver {
         self.ring.enter(timeout)?;
         sink(Completion::Awake);
         self.serve_flights(sink);
-        let mut next = Next::Return;
-        while next != Next::Enough
-            && let Some(report) = self.ring.next()
-        {
-            next = self.take(report, sink);
+        if self.round == 0 {
+            self.round = self.ring.waiting();
         }
-        // The rest is delivered by the next waits, which hand over what this one led to.
-        if next != Next::Enough {
+        // What a sink that has enough leaves is delivered by the next waits, which hand over what
+        // this one led to. What they fetch comes after those who have more, and who knock.
+        let mut next = Next::Return;
+        while self.round > 0 && next != Next::Enough {
+            self.round -= 1;
+            if let Some(report) = self.ring.next() {
+                next = self.take(report, sink);
+            }
+        }
+        if self.round == 0 {
             self.serve_ready(sink);
             self.serve_listeners(sink);
         }

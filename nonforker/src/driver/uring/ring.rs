@@ -198,6 +198,11 @@ impl Ring {
         Ok(())
     }
 
+    /// How many reports there are.
+    pub(super) fn waiting(&self) -> usize {
+        self.taken.len()
+    }
+
     /// Takes the next report.
     pub(super) fn next(&mut self) -> Option<Report> {
         let entry = self.taken.pop_front()?;
