@@ -44,9 +44,7 @@ pub enum Error {
     #[error("the event queue failed")]
     Driver(#[source] io::Error),
     /// io_uring was asked for, and this system does not have it, or not what is needed of it.
-    #[error(
-        "io_uring cannot be used here; it needs Linux 6.1, and may be forbidden: use the poll driver"
-    )]
+    #[error("io_uring cannot be used here; use the poll driver")]
     NoUring(#[source] io::Error),
     /// The signals could not be taken over.
     #[error("cannot take over the signals")]

@@ -1,9 +1,7 @@
 //! Putting a server together, running it, ending it.
 
-use std::{cell::RefCell, fmt, io, io::ErrorKind, rc::Rc};
+use std::{cell::RefCell, fmt, io, io::ErrorKind, rc::Rc, time::Duration};
 
-#[cfg(target_os = "linux")]
-use crate::driver::uring::UringDriver;
 use crate::{
     address::{Address, AddressError},
     codec::Codec,
@@ -11,9 +9,9 @@ use crate::{
     context::Conn,
     driver::{
         Driver, Options,
-        poll::PollDriver,
         sim::{SimDriver, world::World},
     },
+    driver_kind::{Chosen, DriverKind},
     engine::{Engine, Services, core::ServiceId, service::Typed},
     error::{Error, Result},
     handle::Handle,
@@ -22,6 +20,10 @@ use crate::{
 
 /// The permissions of a Unix socket's file unless told otherwise: for its owner only.
 const UNIX_MODE: u32 = 0o600;
+
+/// How often an address is tried that is in use, and how long to wait before it is tried again.
+const LISTEN_TRIES: u32 = 25;
+const LISTEN_PAUSE: Duration = Duration::from_millis(20);
 
 /// The default bounds in a simulation, which are the same on every machine.
 const SIMULATED_CONNECTIONS: usize = 10_000;
@@ -61,22 +63,6 @@ pub struct Server {
     driver: DriverKind,
     #[cfg(feature = "signals")]
     drain_on_signals: bool,
-}
-
-/// Which driver does the I/O.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum DriverKind {
-    /// The best there is on this system: [`Poll`](Self::Poll), for now.
-    #[default]
-    Auto,
-    /// Readiness: epoll on Linux, kqueue on the BSDs and macOS.
-    Poll,
-    /// Completions: io_uring, on Linux 6.1 or newer, where it is not forbidden.
-    ///
-    /// Urgent bytes do not reach [`Handler::urgent`] reliably here: the
-    /// kernel's own receiving skips them. They never get into the stream.
-    Uring,
 }
 
 impl Default for Server {
@@ -187,26 +173,21 @@ impl Server {
     /// no address, [`Error::Driver`] if the kernel gives no event queue, [`Error::NoUring`] if
     /// io_uring was asked for and cannot be used.
     pub fn bind(self) -> Result<Bound> {
-        match self.driver {
-            DriverKind::Auto | DriverKind::Poll => {
-                self.bind_with(|options| PollDriver::new(options).map_err(Error::Driver))
-            }
+        self.check()?;
+        let (driver, name) = self.driver.make(self.options())?;
+        let bound = match driver {
+            Chosen::Poll(driver) => self.bind_over(driver),
             #[cfg(target_os = "linux")]
-            DriverKind::Uring => {
-                self.bind_with(|options| UringDriver::new(options).map_err(Error::NoUring))
-            }
-            #[cfg(not(target_os = "linux"))]
-            DriverKind::Uring => Err(Error::NoUring(ErrorKind::Unsupported.into())),
-        }
+            Chosen::Uring(driver) => self.bind_over(*driver),
+        }?;
+        tracing::info!("the driver is {name}");
+        Ok(bound)
     }
 
-    fn bind_with<D: Driver + 'static>(
-        self,
-        driver: impl FnOnce(Options) -> Result<D>,
-    ) -> Result<Bound> {
+    fn bind_over<D: Driver + 'static>(self, driver: D) -> Result<Bound> {
         #[cfg(feature = "signals")]
         let drain_on_signals = self.drain_on_signals;
-        let (engine, addresses) = self.assemble(driver)?;
+        let (engine, addresses) = self.assemble(driver, LISTEN_TRIES)?;
         let (request, waker, counters) = engine.remote();
         let handle = Handle::new(request, waker, counters);
         #[cfg(feature = "signals")]
@@ -216,25 +197,27 @@ impl Server {
         Ok(Bound { engine: Box::new(engine), addresses, handle })
     }
 
-    /// Puts the engine together over any driver.
-    fn assemble<D: Driver>(
-        self,
-        driver: impl FnOnce(Options) -> Result<D>,
-    ) -> Result<(Engine<D>, Vec<Address>)> {
+    /// Whether this can be served at all.
+    fn check(&self) -> Result<()> {
         self.limits.check()?;
-        if self.services.is_empty() {
-            return Err(Error::NothingToServe);
-        }
-        let options = Options {
+        if self.services.is_empty() { Err(Error::NothingToServe) } else { Ok(()) }
+    }
+
+    fn options(&self) -> Options {
+        Options {
             read_max: self.limits.read_per_turn,
             backlog: self.limits.backlog,
             unix_mode: self.unix_mode,
-        };
-        let mut engine = Engine::new(driver(options)?, self.limits, self.services);
+        }
+    }
+
+    /// Puts the engine together over any driver.
+    fn assemble<D: Driver>(self, driver: D, tries: u32) -> Result<(Engine<D>, Vec<Address>)> {
+        let mut engine = Engine::new(driver, self.limits, self.services);
         let mut addresses = Vec::new();
         for (address, service) in self.addresses {
             let address = address?;
-            let actual = engine.listen(&address, service);
+            let actual = patiently(&address, tries, || engine.listen(&address, service));
             addresses.push(actual.map_err(|source| listen_error(address, source))?);
         }
         Ok((engine, addresses))
@@ -248,7 +231,9 @@ impl Server {
     ) -> Result<(Engine<SimDriver>, Vec<Address>)> {
         self.limits.max_connections.get_or_insert(SIMULATED_CONNECTIONS);
         self.limits.memory_budget.get_or_insert(SIMULATED_MEMORY);
-        self.assemble(|options| Ok(SimDriver::new(world, options)))
+        self.check()?;
+        let driver = SimDriver::new(world, self.options());
+        self.assemble(driver, 1)
     }
 
     /// Opens every listener and serves until the server is drained or stopped.
@@ -266,6 +251,27 @@ fn is_other_file(address: &Address) -> bool {
     use std::os::unix::fs::FileTypeExt;
     let Address::Unix(path) = address else { return false };
     std::fs::symlink_metadata(path).is_ok_and(|file| !file.file_type().is_socket())
+}
+
+/// Tries for a moment to listen where somebody else does.
+///
+/// The kernel takes an io_uring server down in the background after it was killed, and until then
+/// its address is in use: whoever starts it again at once is not to be told so.
+#[expect(clippy::disallowed_methods, reason = "there is no shard yet that could be blocked")]
+fn patiently<T>(
+    address: &Address,
+    tries: u32,
+    mut listen: impl FnMut() -> io::Result<T>,
+) -> io::Result<T> {
+    for _ in 1..tries {
+        match listen() {
+            Err(error) if error.kind() == ErrorKind::AddrInUse && !is_other_file(address) => {
+                std::thread::sleep(LISTEN_PAUSE);
+            }
+            result => return result,
+        }
+    }
+    listen()
 }
 
 /// Says what to do about an address at which we cannot listen.

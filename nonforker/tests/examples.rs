@@ -2,17 +2,23 @@
 
 #![expect(clippy::disallowed_methods, reason = "a client in a test may wait")]
 #![expect(clippy::panic, reason = "that is how a test fails")]
+#![expect(clippy::print_stderr, reason = "what is skipped is said loudly")]
 
 use std::{
-    env, fs,
+    env,
+    error::Error as _,
+    fs,
     io::{BufRead, BufReader, Read, Write},
     net::Shutdown,
     os::unix::net::UnixStream,
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     path::PathBuf,
     process::{Child, Command},
     thread,
     time::{Duration, Instant},
 };
+
+use nonforker::{DriverKind, Error, Server, codec::Lines};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -23,7 +29,7 @@ struct Example {
 }
 
 impl Example {
-    fn start(name: &str) -> Self {
+    fn start(name: &str, driver: &str) -> Self {
         let mut binary = env::current_exe().expect("a test has a path");
         binary.pop();
         binary.pop();
@@ -33,9 +39,12 @@ impl Example {
             "{} is built by `cargo test`, without --test or --all-targets",
             binary.display()
         );
-        let socket = env::temp_dir().join(format!("nonforker-{name}-{}.sock", std::process::id()));
+        let socket = env::temp_dir();
+        let socket = socket.join(format!("nonforker-{name}-{driver}-{}.sock", std::process::id()));
         let address = format!("unix:{}", socket.display());
-        let child = Command::new(binary).arg(address).spawn().expect("the example starts");
+        let mut command = Command::new(binary);
+        let child = command.arg(address).env("NONFORKER_DRIVER", driver).spawn();
+        let child = child.expect("the example starts");
         Self { child, socket }
     }
 
@@ -73,6 +82,22 @@ impl Drop for Example {
     }
 }
 
+/// Runs `test` on every driver. A failure names it.
+fn on_every_driver(test: impl Fn(&str)) {
+    for (name, kind) in [("poll", DriverKind::Poll), ("uring", DriverKind::Uring)] {
+        let server = Server::new().driver(kind).serve("127.0.0.1:0", Lines::new(), |_, _| {});
+        if let Err(error @ Error::NoUring(_)) = server.bind() {
+            let cause = error.source().map(ToString::to_string).unwrap_or_default();
+            eprintln!("skipped: {name}: {cause}");
+            continue;
+        }
+        if let Err(payload) = catch_unwind(AssertUnwindSafe(|| test(name))) {
+            eprintln!("this was {name}");
+            resume_unwind(payload);
+        }
+    }
+}
+
 fn send(stream: &mut BufReader<UnixStream>, bytes: &[u8]) {
     stream.get_mut().write_all(bytes).expect("the server takes it");
 }
@@ -92,72 +117,82 @@ fn rest(stream: &mut BufReader<UnixStream>) -> Vec<u8> {
 
 #[test]
 fn echo_sends_every_line_back() {
-    let example = Example::start("echo");
-    let mut client = example.connect();
-    send(&mut client, b"one\ntwo\nincomplete");
-    assert_eq!(rest(&mut client), b"one\ntwo\n");
+    on_every_driver(|driver| {
+        let example = Example::start("echo", driver);
+        let mut client = example.connect();
+        send(&mut client, b"one\ntwo\nincomplete");
+        assert_eq!(rest(&mut client), b"one\ntwo\n");
+    });
 }
 
 #[test]
 fn chat_says_to_everybody_in_the_room_and_to_nobody_else() {
-    let example = Example::start("chat");
-    let mut ann = example.connect();
-    send(&mut ann, b"ann\n");
-    assert_eq!(line(&mut ann), "* ann joined lobby");
-    let mut bob = example.connect();
-    send(&mut bob, b"bob\n");
-    assert_eq!(line(&mut bob), "* bob joined lobby");
-    assert_eq!(line(&mut ann), "* bob joined lobby");
+    on_every_driver(|driver| {
+        let example = Example::start("chat", driver);
+        let mut ann = example.connect();
+        send(&mut ann, b"ann\n");
+        assert_eq!(line(&mut ann), "* ann joined lobby");
+        let mut bob = example.connect();
+        send(&mut bob, b"bob\n");
+        assert_eq!(line(&mut bob), "* bob joined lobby");
+        assert_eq!(line(&mut ann), "* bob joined lobby");
 
-    send(&mut bob, b"hello\n");
-    assert_eq!(line(&mut ann), "bob: hello");
-    assert_eq!(line(&mut bob), "bob: hello");
+        send(&mut bob, b"hello\n");
+        assert_eq!(line(&mut ann), "bob: hello");
+        assert_eq!(line(&mut bob), "bob: hello");
 
-    send(&mut ann, b"/join den\n");
-    assert_eq!(line(&mut bob), "* ann left lobby");
-    assert_eq!(line(&mut ann), "* ann joined den");
-    send(&mut ann, b"alone?\n");
-    assert_eq!(line(&mut ann), "ann: alone?");
-    send(&mut bob, b"/join den\n");
-    assert_eq!(line(&mut bob), "* bob joined den", "what was said elsewhere did not reach bob");
-    assert_eq!(line(&mut ann), "* bob joined den");
-    drop(bob);
-    assert_eq!(line(&mut ann), "* bob left den");
+        send(&mut ann, b"/join den\n");
+        assert_eq!(line(&mut bob), "* ann left lobby");
+        assert_eq!(line(&mut ann), "* ann joined den");
+        send(&mut ann, b"alone?\n");
+        assert_eq!(line(&mut ann), "ann: alone?");
+        send(&mut bob, b"/join den\n");
+        assert_eq!(line(&mut bob), "* bob joined den", "what was said elsewhere did not reach bob");
+        assert_eq!(line(&mut ann), "* bob joined den");
+        drop(bob);
+        assert_eq!(line(&mut ann), "* bob left den");
+    });
 }
 
 #[test]
 fn own_codec_frames_by_length() {
-    let example = Example::start("own_codec");
-    let mut client = example.connect();
-    send(&mut client, b"\x05hello\x00\x03a");
-    send(&mut client, b"bc");
-    assert_eq!(rest(&mut client), b"\x05olleh\x00\x03cba");
+    on_every_driver(|driver| {
+        let example = Example::start("own_codec", driver);
+        let mut client = example.connect();
+        send(&mut client, b"\x05hello\x00\x03a");
+        send(&mut client, b"bc");
+        assert_eq!(rest(&mut client), b"\x05olleh\x00\x03cba");
+    });
 }
 
 #[test]
 fn graceful_stop_answers_before_it_ends() {
-    let mut example = Example::start("graceful_stop");
-    let mut client = example.connect();
-    send(&mut client, b"a\nb\nstop\nc\n");
-    let mut answers = Vec::new();
-    client.read_to_end(&mut answers).expect("the server closes in order");
-    assert_eq!(answers, b"a\nb\nstop\nc\n");
-    drop(client);
-    assert!(example.has_ended(), "it exits with success");
+    on_every_driver(|driver| {
+        let mut example = Example::start("graceful_stop", driver);
+        let mut client = example.connect();
+        send(&mut client, b"a\nb\nstop\nc\n");
+        let mut answers = Vec::new();
+        client.read_to_end(&mut answers).expect("the server closes in order");
+        assert_eq!(answers, b"a\nb\nstop\nc\n");
+        drop(client);
+        assert!(example.has_ended(), "it exits with success");
+    });
 }
 
 #[test]
 fn timers_tick_as_often_as_asked() {
-    let example = Example::start("timers");
-    let mut client = example.connect();
-    send(&mut client, b"1\n");
-    for count in 1..=20 {
-        assert_eq!(line(&mut client), format!("tick {count}"));
-    }
+    on_every_driver(|driver| {
+        let example = Example::start("timers", driver);
+        let mut client = example.connect();
+        send(&mut client, b"1\n");
+        for count in 1..=20 {
+            assert_eq!(line(&mut client), format!("tick {count}"));
+        }
+    });
 }
 
 #[test]
 fn simulate_finds_nothing_wrong() {
-    let mut example = Example::start("simulate");
+    let mut example = Example::start("simulate", "auto");
     assert!(example.has_ended(), "it exits with success");
 }

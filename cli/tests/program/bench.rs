@@ -130,7 +130,8 @@ fn answers_that_are_no_echo_are_counted_if_asked_to() {
         let server = Server::start(&format!("--handler {handler}"));
         let output = bench(&server.addresses[0], "");
         assert_eq!((output.status, output.stdout.as_str()), (1, ""));
-        assert!(output.stderr.contains("wrong reply: byte 0"), "{}", output.stderr);
+        // A length may begin like the line of one connection or another.
+        assert!(output.stderr.contains("wrong reply: byte "), "{}", output.stderr);
         let (report, status) = report(&server.addresses[0], "--no-verify -p 3");
         assert_clean(&report);
         assert!(status == 0 && number(&report, "/messages") > 0.0, "{report:#}");

@@ -13,6 +13,7 @@ mod bench_modes;
 mod clients;
 mod config;
 mod conversations;
+mod drivers;
 mod environment;
 mod errors;
 mod help;

@@ -20,6 +20,8 @@ mod kernel_cases;
 mod log;
 mod receiving;
 mod sending;
+#[cfg(target_os = "linux")]
+mod uring_cases;
 mod waiting;
 
 use std::{
@@ -218,3 +220,35 @@ kernel_driver!(uring: Uring, uring_in_the_kernel);
 kernel_driver!(uring_for_urgent: UringForUrgent, uring_for_urgent_in_the_kernel);
 #[cfg(target_os = "linux")]
 kernel_driver!(tight_uring: TightUring, tight_uring_in_the_kernel);
+
+/// What is special about io_uring, with room and without.
+#[cfg(target_os = "linux")]
+macro_rules! uring_cases {
+    ($name:ident: $driver:ident { $($case:ident,)* }) => {
+        tests! {
+            $name: crate::driver::contract::kernel::Sockets<
+                crate::driver::contract::kernel::$driver,
+            >,
+            uring_cases { $($case,)* }
+        }
+    };
+}
+
+#[cfg(target_os = "linux")]
+uring_cases!(uring_and_the_kernel: Uring {
+    a_short_send_comes_back_with_its_rest,
+    what_a_cancelled_receive_still_brings_is_kept,
+    a_send_that_a_close_overtakes_is_told_of_exactly,
+    a_driver_can_be_dropped_with_everything_in_flight,
+});
+#[cfg(target_os = "linux")]
+uring_cases!(tight_uring_and_the_kernel: TightUring {
+    without_a_buffer_nobody_spins_and_nothing_is_lost,
+    completions_that_do_not_fit_are_not_lost,
+    a_receive_that_ends_for_no_reason_goes_on,
+    a_batch_that_does_not_fit_is_handed_over_in_parts,
+    a_short_send_comes_back_with_its_rest,
+    what_a_cancelled_receive_still_brings_is_kept,
+    a_send_that_a_close_overtakes_is_told_of_exactly,
+    a_driver_can_be_dropped_with_everything_in_flight,
+});

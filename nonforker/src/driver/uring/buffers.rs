@@ -23,7 +23,7 @@ use super::report::Lent;
 const PAGE: usize = 4096;
 
 /// The bytes of a buffer.
-pub(super) const BUFFER_SIZE: u32 = 16 * 1024;
+pub(super) const BUFFER_SIZE: u32 = 32 * 1024;
 
 /// See the [module](self).
 #[derive(Debug)]

@@ -27,6 +27,7 @@ mod receiving;
 mod report;
 mod ring;
 mod sending;
+mod size;
 mod urgent;
 mod watching;
 
@@ -40,7 +41,8 @@ use self::{
     connection::{Arm, Connection},
     listener::Accepting,
     report::{Kind, Name, Report},
-    ring::{Ring, Size},
+    ring::Ring,
+    size::Size,
 };
 use super::{
     Clock, Completion, Driver, ListenerId, Next, Op, Options, Sending, Sink, Token, Waker,
@@ -86,6 +88,8 @@ pub(crate) struct UringDriver {
     /// Something is told of at once, and by no completion: the next wait does not sleep.
     hurry: bool,
     turn: u32,
+    /// So many reports come before those who have more, and who knock.
+    round: usize,
     /// Where connections are read into of which urgent bytes are wanted.
     scratch: Vec<u8>,
 }
@@ -99,7 +103,13 @@ impl UringDriver {
     /// A driver with next to no room, so that nothing ever fits.
     #[cfg(test)]
     pub(crate) fn tight(options: Options) -> io::Result<Self> {
-        Self::with_size(options, Size { submissions: 2, completions: 4, buffers: 2 })
+        Self::with_size(options, Size { submissions: 2, completions: 4, buffers: 8 })
+    }
+
+    /// How often what is rare has happened.
+    #[cfg(test)]
+    pub(crate) const fn tally(&self) -> size::Tally {
+        self.ring.tally
     }
 
     fn with_size(options: Options, size: Size) -> io::Result<Self> {
@@ -118,6 +128,7 @@ impl UringDriver {
             done: Vec::new(),
             hurry: false,
             turn: 0,
+            round: 0,
             scratch: Vec::new(),
         })
     }
@@ -167,17 +178,18 @@ impl UringDriver {
         }
     }
 
-    fn take(&mut self, report: Report, sink: &mut Sink<'_, Incoming>) {
+    fn take(&mut self, report: Report, sink: &mut Sink<'_, Incoming>) -> Next {
         let Name { kind, who } = report.name;
         let token = Token::from(KeyData::from_ffi(who));
         match kind {
             Kind::Knock => self.knocked(&report),
-            Kind::Receive => self.received(token, report, sink),
+            Kind::Receive => return self.received(token, report, sink),
             Kind::Send => self.sent_patiently(token, report, sink),
             Kind::Watch => self.watched(token, &report, sink),
             Kind::Wake => self.woken(&report, sink),
             Kind::Cancel | Kind::Flight => {}
         }
+        Next::Return
     }
 
     fn woken(&mut self, report: &Report, sink: &mut Sink<'_, Incoming>) {
@@ -262,11 +274,22 @@ impl Driver for UringDriver {
         self.ring.enter(timeout)?;
         sink(Completion::Awake);
         self.serve_flights(sink);
-        while let Some(report) = self.ring.next() {
-            self.take(report, sink);
+        if self.round == 0 {
+            self.round = self.ring.waiting();
         }
-        self.serve_ready(sink);
-        self.serve_listeners(sink);
+        // What a sink that has enough leaves is delivered by the next waits, which hand over what
+        // this one led to. What they fetch comes after those who have more, and who knock.
+        let mut next = Next::Return;
+        while self.round > 0 && next != Next::Enough {
+            self.round -= 1;
+            if let Some(report) = self.ring.next() {
+                next = self.take(report, sink);
+            }
+        }
+        if self.round == 0 {
+            self.serve_ready(sink);
+            self.serve_listeners(sink);
+        }
         Ok(())
     }
 

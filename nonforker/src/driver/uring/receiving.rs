@@ -15,7 +15,7 @@ use super::{
     name,
     report::{Kind, Report},
 };
-use crate::driver::{Completion, Sink, Token};
+use crate::driver::{Completion, Next, Sink, Token};
 
 /// How much is stashed of a flood, in shares of a turn, before its receiving is stopped.
 const STASH_SHARES: usize = 2;
@@ -80,7 +80,8 @@ impl UringDriver {
         token: Token,
         mut report: Report,
         sink: &mut Sink<'_, Incoming>,
-    ) {
+    ) -> Next {
+        let mut next = Next::Return;
         let lent = report.lent.take();
         if let Some(connection) = self.connections.get_mut(token) {
             if !report.more {
@@ -89,6 +90,7 @@ impl UringDriver {
             if let Some(lent) = &lent
                 && connection.closing.is_none()
             {
+                self.ring.tally.late += u32::from(!connection.receiving);
                 let bytes = self.ring.bytes(lent);
                 let mut count = 0;
                 if connection.receiving && connection.stashed() == 0 {
@@ -102,7 +104,7 @@ impl UringDriver {
                 }
                 if !now.is_empty() {
                     connection.took(count);
-                    sink(Completion::Received { token, bytes: now });
+                    next = sink(Completion::Received { token, bytes: now });
                 }
             }
         }
@@ -110,6 +112,7 @@ impl UringDriver {
             self.ring.give_back(lent);
         }
         self.after_receive(token, &report);
+        next
     }
 
     /// Decides how the receiving goes on after a report.
@@ -126,9 +129,15 @@ impl UringDriver {
         }
         match &report.result {
             Ok(0) => self.end(token, End::Finished),
-            Ok(_) => self.rearm(token),
+            Ok(_) => {
+                self.ring.tally.cut_short += u32::from(!report.more);
+                self.rearm(token);
+            }
             Err(error) => match error.raw_os_error().map(Errno::from_raw) {
-                Some(Errno::ENOBUFS) => self.hungry.push(token),
+                Some(Errno::ENOBUFS) => {
+                    self.ring.tally.hungry += 1;
+                    self.hungry.push(token);
+                }
                 Some(Errno::ECANCELED | Errno::EINTR | Errno::EAGAIN) => self.rearm(token),
                 _ => self.end(token, End::broken(error)),
             },

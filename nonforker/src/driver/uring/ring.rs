@@ -35,23 +35,9 @@ use super::{
     flights::{Bounced, Flight, Flights},
     probe,
     report::{Kind, Lent, Name, Report},
+    size::{Size, Tally},
 };
 use crate::conn::buffer::Buffer;
-
-/// How many there are of what.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Size {
-    /// Submissions that fit before they have to be handed over.
-    pub(super) submissions: u32,
-    /// Completions that fit before the kernel has to keep them itself.
-    pub(super) completions: u32,
-    /// Receive buffers: enough for everybody whom the kernel serves in one go.
-    pub(super) buffers: u16,
-}
-
-impl Size {
-    pub(super) const DEFAULT: Self = Self { submissions: 512, completions: 4096, buffers: 128 };
-}
 
 /// The one group of receive buffers.
 const GROUP: u16 = 0;
@@ -76,11 +62,15 @@ pub(super) struct Ring {
     taken: VecDeque<cqueue::Entry>,
     /// Operations whose last report has not come, flights left out.
     live: usize,
+    pub(super) tally: Tally,
 }
 
 impl std::fmt::Debug for Ring {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Ring").field("live", &self.live).finish_non_exhaustive()
+        f.debug_struct("Ring")
+            .field("live", &self.live)
+            .field("tally", &self.tally)
+            .finish_non_exhaustive()
     }
 }
 
@@ -112,6 +102,7 @@ impl Ring {
             waiting: HashMap::new(),
             taken: VecDeque::new(),
             live: 0,
+            tally: Tally::default(),
         })
     }
 
@@ -199,11 +190,17 @@ impl Ring {
                 self.flights.conclude();
                 break;
             }
+            self.tally.overflowed += u32::from(queue.cq_overflow());
             drop(queue);
             pass_over(self.enter_without_waiting())?;
             self.collect();
         }
         Ok(())
+    }
+
+    /// How many reports there are.
+    pub(super) fn waiting(&self) -> usize {
+        self.taken.len()
     }
 
     /// Takes the next report.
@@ -294,6 +291,7 @@ impl Ring {
                 self.live += usize::from(name.kind != Kind::Flight);
                 return Ok(());
             }
+            self.tally.full += 1;
             self.hand_over()?;
         }
         Err(io::ErrorKind::OutOfMemory.into())

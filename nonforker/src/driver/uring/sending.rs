@@ -49,6 +49,7 @@ impl UringDriver {
         }
         self.ring.recycle(landed);
         for Bounced { who, batch, result } in self.ring.bounced() {
+            self.ring.tally.bounced += 1;
             let token = Token::from(KeyData::from_ffi(who));
             match usize::try_from(result) {
                 Ok(count) if count > 0 => {
