@@ -98,6 +98,20 @@ fn bytes_in_one_direction_are_enough_not_to_be_idle() {
 }
 
 #[test]
+fn an_urgent_byte_is_enough_not_to_be_idle() {
+    let limits = || Limits::new().idle_timeout(Some(Duration::from_secs(5)));
+    Simulation::new(move || server(limits())).faults(|_| Faults::none()).run(|net| {
+        let client = net.connect();
+        for _ in 0..5 {
+            net.wait(Duration::from_secs(4));
+            client.send_urgent(b'!');
+        }
+        client.expect_end();
+        assert_eq!(seconds(net), 5 * 4 + 5);
+    });
+}
+
+#[test]
 fn a_frame_has_to_be_complete_in_time_counted_from_its_first_byte() {
     Simulation::new(|| server(Limits::new())).faults(|_| Faults::none()).run(|net| {
         let client = net.connect();
@@ -184,10 +198,39 @@ fn half_a_request_is_not_late_while_nobody_listens_for_its_rest() {
     Simulation::new(|| server(Limits::new())).faults(|_| Faults::none()).run(|net| {
         let client = net.connect();
         client.send("hel");
+        net.wait(Duration::from_secs(1));
         client.send_urgent(b'!');
         net.wait(Duration::from_secs(1));
         client.send("lo\n");
         client.expect("now\nhello\n");
+        assert!(seconds(net) >= 100);
+    });
+}
+
+#[test]
+fn the_time_that_half_a_request_waits_for_the_handler_does_not_count() {
+    Simulation::new(|| server(Limits::new())).faults(|_| Faults::none()).run(|net| {
+        let client = net.connect();
+        client.send("wa");
+        // Its deadline falls due right after the pause, in which the next request begins.
+        net.wait(Duration::from_millis(29_900));
+        client.send("it\nhel");
+        net.wait(Duration::from_secs(80));
+        client.send_urgent(b'!');
+        net.wait(Duration::from_secs(115));
+        client.send("lo\n");
+        client.expect("now\nhello\n");
+    });
+}
+
+#[test]
+fn the_end_of_the_stream_does_not_overtake_a_pause() {
+    Simulation::new(|| server(Limits::new())).faults(|_| Faults::none()).run(|net| {
+        let client = net.connect();
+        client.send_urgent(b'!');
+        client.half_close();
+        client.expect("now\n");
+        client.expect_end();
         assert!(seconds(net) >= 100);
     });
 }
