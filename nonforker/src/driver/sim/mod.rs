@@ -271,8 +271,11 @@ impl Driver for SimDriver {
             }
             Op::Receive { token, on } => {
                 let link = known(world, token);
-                world.links[link].receiving = on;
-                world.look_at(link);
+                let state = &mut world.links[link];
+                state.receiving = on;
+                if state.arrived() > 0 || state.up_end != End::Open {
+                    world.look_at(link);
+                }
             }
             Op::Send { token, batch, .. } => {
                 let link = known(world, token);
