@@ -5,7 +5,7 @@
 
 use super::{Engine, core::Slot};
 use crate::{
-    conn::{deadlines::Kind, state::State},
+    conn::{deadlines::{Kind, Tick}, state::State},
     driver::{Driver, Token},
 };
 
@@ -75,6 +75,12 @@ impl<D: Driver> Engine<D> {
             (
                 conn.deadlines.earliest().is_some_and(|at| !slot.scheduled.is_by(at)),
                 "a deadline is not in the timers",
+            ),
+            (
+                conn.deadlines.earliest().is_some_and(|at| {
+                    at < Tick::MAX && self.core.timers.earliest().is_none_or(|first| first > at)
+                }),
+                "the server would sleep past a deadline",
             ),
             (
                 slot.scheduled.is_young() && !self.core.timers.has_young(token),
