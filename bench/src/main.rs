@@ -12,6 +12,7 @@ mod baseline;
 mod cases;
 mod compare;
 mod instructions;
+mod job;
 mod load;
 mod lockstep;
 mod peers;
