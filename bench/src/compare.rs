@@ -43,7 +43,8 @@ pub(crate) fn compare(args: &CompareArgs, stop: &Stop) -> Result<()> {
     let mut field = Field { args, load, ready, servers: BTreeMap::new(), peak: None };
     let incorrect = field.start_all()?;
     let skipped = [skipped, incorrect].concat();
-    let mut comparison = Comparison::new(args, cases, skipped);
+    let had = (field.ready.as_slice(), skipped);
+    let mut comparison = Comparison::new(args, cases, had, &workshop.path(""));
     field.measure_all(&mut comparison, &out)
 }
 

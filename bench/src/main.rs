@@ -22,6 +22,7 @@ mod report;
 mod results;
 mod server;
 mod syscalls;
+mod versions;
 
 use std::process::ExitCode;
 

@@ -21,6 +21,10 @@ pub(super) fn text(comparison: &Comparison) -> String {
     for (peer, why) in &comparison.skipped {
         text += &format!("- skipped: {peer}: {}\n", cell(why));
     }
+    let versions = comparison.versions.iter().map(|(peer, which)| format!("{peer}: {which}"));
+    let mut versions: Vec<String> = versions.collect();
+    versions.dedup();
+    text += &format!("- versions: {}\n", cell(&versions.join("; ")));
     text += &overview(comparison);
     for case in &comparison.cases {
         text += &table(case, &comparison.rows(case));
