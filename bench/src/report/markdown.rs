@@ -21,9 +21,13 @@ pub(super) fn text(comparison: &Comparison) -> String {
     for (peer, why) in &comparison.skipped {
         text += &format!("- skipped: {peer}: {}\n", cell(why));
     }
-    let versions = comparison.versions.iter().map(|(peer, which)| format!("{peer}: {which}"));
-    let mut versions: Vec<String> = versions.collect();
-    versions.dedup();
+    let mut versions: Vec<String> = Vec::new();
+    for (peer, which) in &comparison.versions {
+        let version = format!("{peer}: {which}");
+        if !versions.contains(&version) {
+            versions.push(version);
+        }
+    }
     text += &format!("- versions: {}\n", cell(&versions.join("; ")));
     text += &overview(comparison);
     for case in &comparison.cases {
