@@ -64,8 +64,8 @@ fn main() -> io::Result<()> {
             match event.token() {
                 LISTENER => server.accept(&listener),
                 Token(key) => {
-                    if let Some(conn) = server.conns.get_mut(key) {
-                        conn.finished |= event.is_read_closed();
+                    if event.is_read_closed() && server.conns.contains(key) {
+                        server.conns[key].finished = true;
                     }
                     server.turn(key);
                 }
