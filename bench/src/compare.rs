@@ -7,9 +7,10 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use crate::{
     args::CompareArgs,
     cases::{self, Case, Kind},
+    job,
     load::Load,
     peers::{self, Job},
-    prepare::{Ready, Workshop},
+    prepare::{Ready, Skipped, Workshop},
     process::{Result, Stop, say},
     report::{self, Comparison},
     results::{Metric, Run, Sample, median},
@@ -40,8 +41,10 @@ pub(crate) fn compare(args: &CompareArgs, stop: &Stop) -> Result<()> {
     };
     let (ready, skipped) = workshop.prepare_all(&peers)?;
     let mut field = Field { args, load, ready, servers: BTreeMap::new(), peak: None };
-    field.start_all()?;
-    let mut comparison = Comparison::new(args, cases, skipped);
+    let incorrect = field.start_all()?;
+    let skipped = [skipped, incorrect].concat();
+    let had = (field.ready.as_slice(), skipped);
+    let mut comparison = Comparison::new(args, cases, had, &workshop.path(""));
     field.measure_all(&mut comparison, &out)
 }
 
@@ -73,16 +76,28 @@ impl Field<'_> {
         Server::start(ready, Some(self.args.server_core), &[], self.load.stop)
     }
 
-    /// Those that cannot be started are tried again when it is their turn.
-    fn start_all(&mut self) -> Result<()> {
-        for nth in 0..self.ready.len() {
+    /// Starts all. Those that do not start or do not do the job are left out, and why is returned.
+    fn start_all(&mut self) -> Result<Skipped> {
+        let mut skipped = Skipped::new();
+        for ready in std::mem::take(&mut self.ready) {
             self.load.stop.check()?;
-            match self.start(nth) {
+            self.ready.push(ready);
+            let nth = self.ready.len() - 1;
+            let peer = self.ready[nth].peer;
+            let started = self.start(nth).and_then(|server| match peer.job {
+                Job::Echo => job::check(server.address).map(|()| server),
+                Job::Broadcast | Job::Redis => Ok(server),
+            });
+            match started {
                 Ok(server) => drop(self.servers.insert(nth, server)),
-                Err(why) => say(why),
+                Err(why) => {
+                    say(format_args!("skipped: {}: {why}", peer.name));
+                    skipped.push((peer.name, why));
+                    self.ready.pop();
+                }
             }
         }
-        Ok(())
+        Ok(skipped)
     }
 
     fn measure_all(&mut self, comparison: &mut Comparison, out: &PathBuf) -> Result<()> {

@@ -12,6 +12,7 @@ mod baseline;
 mod cases;
 mod compare;
 mod instructions;
+mod job;
 mod load;
 mod lockstep;
 mod peers;
@@ -21,6 +22,7 @@ mod report;
 mod results;
 mod server;
 mod syscalls;
+mod versions;
 
 use std::process::ExitCode;
 

@@ -8,9 +8,21 @@
 
 #define HIGH (64 * 1024)
 
+static void on_last_written(struct bufferevent *conn, void *unused) {
+    (void)unused;
+    bufferevent_free(conn);
+}
+
+/* After the end of input, what waits is still sent. */
 static void on_event(struct bufferevent *conn, short what, void *unused) {
     (void)unused;
-    if (what & (BEV_EVENT_EOF | BEV_EVENT_ERROR)) bufferevent_free(conn);
+    int waits = evbuffer_get_length(bufferevent_get_output(conn)) > 0;
+    if ((what & BEV_EVENT_EOF) && waits) {
+        bufferevent_disable(conn, EV_READ);
+        bufferevent_setcb(conn, NULL, on_last_written, on_event, NULL);
+    } else if (what & (BEV_EVENT_EOF | BEV_EVENT_ERROR)) {
+        bufferevent_free(conn);
+    }
 }
 
 static void on_read(struct bufferevent *conn, void *unused) {

@@ -35,7 +35,20 @@ while (1) {
     my ($readable, $writable) = IO::Select->select($all, $writers, undef);
     next unless defined $readable;
 
+    # Replies first: who has finished sending is read to its end, and then gone.
+    for my $client (@$writable) {
+        next unless length($out{$client} // '');
+        my $count = syswrite $client, $out{$client};
+        if (defined $count) {
+            substr($out{$client}, 0, $count) = '';
+        }
+        elsif (!retry()) {
+            gone($client);
+        }
+    }
+
     for my $client (@$readable) {
+        next unless defined fileno $client;
         if ($client == $listener) {
             while (my $new = $listener->accept) {
                 $new->blocking(0);
@@ -54,16 +67,5 @@ while (1) {
             $out{$client} .= $1;
         }
         gone($client) if length($in{$client}) > 65536;
-    }
-
-    for my $client (@$writable) {
-        next unless length($out{$client} // '');
-        my $count = syswrite $client, $out{$client};
-        if (defined $count) {
-            substr($out{$client}, 0, $count) = '';
-        }
-        elsif (!retry()) {
-            gone($client);
-        }
     }
 }

@@ -8,9 +8,12 @@ epollreactor.install()
 
 from twisted.internet import reactor
 from twisted.internet.protocol import Factory
+from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.protocols.basic import LineOnlyReceiver
+from zope.interface import implementer
 
 
+@implementer(IHalfCloseableProtocol)
 class Echo(LineOnlyReceiver):
     delimiter = b"\n"
     MAX_LENGTH = 64 * 1024
@@ -22,6 +25,13 @@ class Echo(LineOnlyReceiver):
 
     def connectionLost(self, reason):
         self.transport.unregisterProducer()
+
+    def readConnectionLost(self):
+        self.transport.unregisterProducer()
+        self.transport.loseConnection()  # After what waits.
+
+    def writeConnectionLost(self):
+        pass
 
     def lineReceived(self, line):
         self.sendLine(line)

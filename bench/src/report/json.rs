@@ -13,6 +13,11 @@ pub(super) fn text(comparison: &Comparison) -> String {
         comparison.facts.iter().map(|(name, fact)| ((*name).to_owned(), json!(fact))).collect();
     let skipped: Map<String, Value> =
         comparison.skipped.iter().map(|(peer, why)| ((*peer).to_owned(), json!(why))).collect();
+    let versions: Map<String, Value> = comparison
+        .versions
+        .iter()
+        .map(|(peer, which)| ((*peer).to_owned(), json!(which)))
+        .collect();
     let cases: Map<String, Value> = comparison
         .cases
         .iter()
@@ -35,6 +40,7 @@ pub(super) fn text(comparison: &Comparison) -> String {
         "format": 1,
         "facts": facts,
         "epoll_peak": comparison.peak,
+        "versions": versions,
         "skipped": skipped,
         "cases": cases,
         "runs": runs,

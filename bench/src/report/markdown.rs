@@ -21,6 +21,14 @@ pub(super) fn text(comparison: &Comparison) -> String {
     for (peer, why) in &comparison.skipped {
         text += &format!("- skipped: {peer}: {}\n", cell(why));
     }
+    let mut versions: Vec<String> = Vec::new();
+    for (peer, which) in &comparison.versions {
+        let version = format!("{peer}: {which}");
+        if !versions.contains(&version) {
+            versions.push(version);
+        }
+    }
+    text += &format!("- versions: {}\n", cell(&versions.join("; ")));
     text += &overview(comparison);
     for case in &comparison.cases {
         text += &table(case, &comparison.rows(case));

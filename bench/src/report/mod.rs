@@ -9,9 +9,10 @@ use std::{fs, path::Path, process::Command};
 use crate::{
     args::CompareArgs,
     cases::Case,
-    prepare::Skipped,
+    prepare::{Ready, Skipped},
     process::Result,
     results::{Row, Run, rows},
+    versions::version,
 };
 
 /// All that was measured.
@@ -19,6 +20,8 @@ use crate::{
 pub(crate) struct Comparison {
     pub(crate) cases: Vec<Case>,
     pub(crate) skipped: Skipped,
+    /// What was measured, and which version of it.
+    versions: Vec<(&'static str, String)>,
     pub(crate) runs: Vec<Run>,
     /// Raw epoll's messages per second, if an open loop needed it.
     pub(crate) peak: Option<f64>,
@@ -27,7 +30,13 @@ pub(crate) struct Comparison {
 }
 
 impl Comparison {
-    pub(crate) fn new(args: &CompareArgs, cases: Vec<Case>, skipped: Skipped) -> Self {
+    /// Of nothing so far. `root` is where the repository is.
+    pub(crate) fn new(
+        args: &CompareArgs,
+        cases: Vec<Case>,
+        (ready, skipped): (&[Ready], Skipped),
+        root: &Path,
+    ) -> Self {
         let facts = vec![
             ("rounds", args.rounds.to_string()),
             ("duration", format!("{:?}", args.duration)),
@@ -37,7 +46,9 @@ impl Comparison {
             ("kernel", read_first_line("/proc/sys/kernel/osrelease")),
             ("compiler", rustc()),
         ];
-        Self { cases, skipped, runs: Vec::new(), peak: None, facts }
+        let of = |ready: &Ready| Some((ready.peer.name, version(ready.peer, root)?));
+        let versions = ready.iter().filter_map(of).collect();
+        Self { cases, skipped, versions, runs: Vec::new(), peak: None, facts }
     }
 
     fn rows(&self, case: &Case) -> Vec<Row> {
@@ -101,6 +112,7 @@ pub(super) fn example() -> Comparison {
     Comparison {
         cases: cases(&["64x1x64".to_owned()]).unwrap(),
         skipped: vec![("go", "cannot install golang-go".into())],
+        versions: vec![("mio", "mio 1.2.5".into())],
         runs,
         peak: Some(150_000.0),
         facts: vec![("rounds", "2".into())],

@@ -275,10 +275,15 @@ impl Core {
         self.memory.scarcity() >= Scarcity::StopReading
     }
 
+    /// Whether the replies of this turn are to be sent before more is taken in.
+    pub(crate) const fn has_collected_enough(&self) -> bool {
+        self.collected > COLLECTED_MAX
+    }
+
     /// Whether the driver may sleep, and whether it should bring more.
     pub(crate) const fn next(&self) -> Next {
         let ample = matches!(self.memory.scarcity(), Scarcity::Ample);
-        if self.collected > COLLECTED_MAX {
+        if self.has_collected_enough() {
             Next::Enough
         } else if self.dirty.is_empty() && self.runnable.is_empty() && !self.timers_moved && ample {
             Next::Sleep

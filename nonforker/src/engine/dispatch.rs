@@ -196,8 +196,12 @@ impl Core {
                 self.due(services, token, kind);
             }
             let Some(slot) = self.slots.get_mut(token) else { continue };
-            if !slot.scheduled.is_young() {
-                self.timers.enter(token, &mut slot.scheduled, slot.conn.deadlines.earliest());
+            match slot.conn.deadlines.earliest() {
+                // What was set just now need not be what is due first.
+                Some(at) if slot.scheduled.is_young() => {
+                    self.timers.note(token, &mut slot.scheduled, at);
+                }
+                at => self.timers.enter(token, &mut slot.scheduled, at),
             }
         }
     }

@@ -146,7 +146,9 @@ impl<D: Driver> Engine<D> {
         if turn.next == Next::Sleep {
             self.driver.wait(timeout, &mut |completion| turn.take(completion))?;
         }
-        let brought = turn.brought;
+        let mut brought = turn.brought;
+        // Not all of what it saw has been delivered.
+        brought.looked &= !self.core.has_collected_enough();
         while let Some((listener, error)) = self.accept_failures.pop() {
             self.accept_failed(listener, &error);
         }
@@ -181,7 +183,7 @@ struct Turn<'a, S> {
 struct Brought {
     /// Something new from a peer, or there was work left from before.
     something: bool,
-    /// The driver looked for what is new, and did not only deliver the rest of what it had.
+    /// The driver looked for what is new and delivered it all. Who brought nothing has nothing.
     looked: bool,
 }
 

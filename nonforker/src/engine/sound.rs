@@ -5,7 +5,10 @@
 
 use super::{Engine, core::Slot};
 use crate::{
-    conn::{deadlines::Kind, state::State},
+    conn::{
+        deadlines::{Kind, Tick},
+        state::State,
+    },
     driver::{Driver, Token},
 };
 
@@ -73,20 +76,33 @@ impl<D: Driver> Engine<D> {
                 "queued bytes have no deadline",
             ),
             (
-                conn.deadlines.earliest().is_some_and(|at| !slot.scheduled.is_by(at)),
-                "a deadline is not in the timers",
-            ),
-            (
-                slot.scheduled.is_young() && !self.core.timers.has_young(token),
-                "a young deadline is forgotten",
-            ),
-            (
                 matches!(state, State::Draining | State::Finishing) && conn.outbound.is_empty(),
                 "everything is sent, and the close is forgotten",
             ),
             (state == State::Lingering && !slot.shut, "our side is not shut down"),
             (state == State::Closing && !slot.closing, "the close is forgotten"),
             (state == State::Closed, "a closed connection has a slot"),
+        ];
+        let wrong = checks.into_iter().find_map(|(wrong, what)| wrong.then_some(what));
+        wrong.or_else(|| self.unsound_deadlines(token, slot))
+    }
+
+    fn unsound_deadlines(&self, token: Token, slot: &Slot) -> Option<&'static str> {
+        let first = self.core.timers.earliest();
+        let earliest = slot.conn.deadlines.earliest();
+        let checks = [
+            (
+                earliest.is_some_and(|at| !slot.scheduled.is_by(at)),
+                "a deadline is not in the timers",
+            ),
+            (
+                earliest.is_some_and(|at| at < Tick::MAX && first.is_none_or(|first| first > at)),
+                "the server would sleep past a deadline",
+            ),
+            (
+                slot.scheduled.is_young() && !self.core.timers.has_young(token),
+                "a young deadline is forgotten",
+            ),
         ];
         checks.into_iter().find_map(|(wrong, what)| wrong.then_some(what))
     }

@@ -86,7 +86,8 @@ fn server() -> Server {
 /// A way to end a connection: what the client sends, gets and sees, and what the handler is told.
 type Case = (&'static str, &'static str, Ending, &'static str);
 
-const CASES: [Case; 7] = [
+const CASES: [Case; 8] = [
+    ("x\npanic\nafter\n", "x\n", Ending::Finished, "the handler panicked"),
     ("panic\nafter\n", "", Ending::Finished, "the handler panicked"),
     ("fail\nafter\n", "sorry\n", Ending::Finished, "the handler failed: the handler's fault"),
     ("close\nafter\n", "bye\n", Ending::Finished, "closed by the handler"),
@@ -118,6 +119,9 @@ fn a_connection_ends_as_its_handler_says_and_no_other_does() {
             bystander.expect("before\nafter\n");
             net.wait(Duration::from_secs(10));
             assert_eq!(*reasons.borrow(), [reason], "{sent:?}");
+            let handled = net.stats().frames - 2;
+            let lines = sent.matches('\n').count() - sent.matches("after\n").count();
+            assert_eq!(handled, lines as u64, "{sent:?}: nothing is handled behind the end");
         });
     }
 }

@@ -121,19 +121,23 @@ fn a_stop_does_not_wait_for_anybody() {
 
 #[test]
 fn whoever_is_accepted_too_late_is_sent_away() {
-    let server = || {
-        let limits = Limits::new().max_connections(Some(1));
+    let server = |rng: &Rng| {
+        let limits = Limits::new().max_connections(Some(rng.between(1, 40)));
         Server::new().limits(limits).serve("127.0.0.1:1", Lines::new(), |conn, line| {
             conn.send(line);
         })
     };
-    let faults = |_: &Rng| Faults { accept_late: 1000, delay: 1000, ..Faults::none() };
-    Simulation::new(server).seeds(0..200).faults(faults).run(|net| {
-        let (first, late) = (net.connect(), net.connect());
+    let faults =
+        |_: &Rng| Faults { accept_late: 1000, delay: 500, spurious: 500, ..Faults::none() };
+    Simulation::varied(server).seeds(0..200).faults(faults).run(|net| {
+        // More than are accepted at a time.
+        let clients: Vec<_> = (0..40).map(|_| net.connect()).collect();
         net.wait(Duration::from_micros(net.rng().below(500_000)));
         net.drain();
         let began = net.now();
-        let _ = (first.receive_to_end(), late.receive_to_end());
+        for client in clients {
+            let _ = client.receive_to_end();
+        }
         let took = net.now() - began;
         assert!(took < Duration::from_secs(3), "it took {took:?}");
     });
@@ -195,5 +199,111 @@ fn a_client_that_reads_again_and_never_stops_sending_is_cut_at_half_of_the_deadl
         client.send("\n".repeat(300_000));
         let (received, ending) = client.receive_to_end();
         assert_eq!((received.len(), ending), (1001, Some(Ending::Finished)));
+    });
+}
+
+/// Echoes; `silent` is not answered, `wait` pauses for so many milliseconds.
+struct Waits;
+
+impl Handler<Lines> for Waits {
+    type Session = ();
+
+    fn frame(&mut self, conn: &mut Conn<'_, Lines>, line: &[u8]) -> Outcome {
+        if let Some(millis) = line.strip_prefix(b"wait ") {
+            conn.pause();
+            conn.set_timer(Duration::from_millis(std::str::from_utf8(millis)?.parse()?));
+        } else if line != b"silent" {
+            conn.send(line);
+        }
+        Ok(())
+    }
+
+    fn timer(&mut self, conn: &mut Conn<'_, Lines>) -> Outcome {
+        conn.resume();
+        Ok(())
+    }
+}
+
+fn waits(limits: Limits) -> Server {
+    Server::new().limits(limits).serve_with("127.0.0.1:1", Lines::new(), Waits)
+}
+
+#[test]
+fn a_pipeline_that_has_ended_is_answered_though_the_server_drains() {
+    let server = || Server::new().serve_with("127.0.0.1:1", Lines::new(), Ponders);
+    Simulation::new(server).seeds(0..300).run(|net| {
+        let client = net.connect();
+        let lines = "one\ntwo\nthree\nfour\nfive\n";
+        client.send(lines);
+        client.half_close();
+        let limit = net.now() + Duration::from_secs(2);
+        while net.stats().received_bytes < lines.len() as u64 && net.now() < limit {
+            net.wait(Duration::from_micros(100));
+        }
+        let received = net.stats().received_bytes;
+        net.drain();
+        if received >= lines.len() as u64 {
+            client.expect(lines);
+            client.expect_end();
+        }
+    });
+}
+
+#[test]
+fn a_drain_does_not_wait_for_a_client_whose_last_request_has_no_reply() {
+    let simulation = Simulation::new(|| waits(Limits::new())).faults(|_| Faults::none());
+    simulation.seeds(0..20).run(|net| {
+        let client = net.connect();
+        client.send("wait 20\nsilent\n");
+        net.wait(Duration::from_millis(10));
+        net.drain();
+        let began = net.now();
+        client.expect_end();
+        let took = net.now() - began;
+        assert!(took < Duration::from_millis(100), "it took {took:?} to see that nothing is left");
+    });
+}
+
+#[test]
+fn a_pipeline_that_waits_beyond_half_of_the_deadline_is_answered_to_its_end() {
+    let server = || waits(Limits::new().frames_per_turn(1));
+    Simulation::new(server).seeds(0..20).faults(|_| Faults::none()).run(|net| {
+        let client = net.connect();
+        let lines = "one\ntwo\nthree\nfour\nfive\n";
+        client.send(format!("wait 6000\n{lines}"));
+        net.wait(Duration::from_millis(10));
+        net.drain();
+        client.expect(lines);
+        client.expect_end();
+        assert!(net.now().as_secs() < 7);
+    });
+}
+
+#[test]
+fn whoever_waits_behind_somebodys_large_reply_is_not_cut_meanwhile() {
+    let server = || {
+        let limits = Limits::new().high_watermark(1000).low_watermark(100).read_per_turn(10);
+        Server::new().limits(limits).serve("127.0.0.1:1", Lines::new(), |conn, _line| {
+            conn.send([b'x'; 70_000]);
+        })
+    };
+    Simulation::new(server).seeds(0..20).faults(|_| Faults::none()).run(|net| {
+        let clients: Vec<_> = (0..5).map(|_| net.connect()).collect();
+        for client in &clients {
+            client.set_window(10);
+            client.stall();
+            client.send("one\ntwo\nthree\nfour\nfive\n");
+        }
+        net.wait(Duration::from_millis(10));
+        net.drain();
+        net.wait(Duration::from_millis(10));
+        for client in &clients {
+            client.set_window(1 << 20);
+            client.read_all();
+        }
+        for client in &clients {
+            let (received, ending) = client.receive_to_end();
+            assert_eq!((received.len(), ending), (5 * 70_001, Some(Ending::Finished)));
+        }
     });
 }

@@ -4,6 +4,7 @@
 //! What holds for the engine after every turn is checked by the simulation itself.
 
 mod callbacks;
+mod codecs;
 mod drain;
 mod limits;
 mod scarcity;

@@ -1,12 +1,15 @@
 //! Deadlines, in virtual time: what takes an hour takes a microsecond.
 
-use std::time::Duration;
+use std::{panic::resume_unwind, time::Duration};
 
 use nonforker::{
     CloseReason, Conn, Handler, Limits, Outcome, Server, Urgent,
     codec::Lines,
     sim::{Ending, Faults, Net, Simulation},
 };
+
+/// The session of a connection at whose end the handler panics.
+const CURSED: u32 = 13;
 
 /// Echoes, ticks, and tells in its log why connections ended.
 #[derive(Default)]
@@ -31,6 +34,10 @@ impl Handler<Lines> for Clock {
             b"never" => conn.clear_timer(),
             b"soon" => conn.set_timer(Duration::from_millis(3)),
             b"bye" => conn.close(),
+            b"curse" => {
+                *conn.session_mut() = CURSED;
+                conn.close();
+            }
             b"silent" => {}
             b"wait" => {
                 conn.pause();
@@ -48,8 +55,12 @@ impl Handler<Lines> for Clock {
         Ok(())
     }
 
-    fn closed(&mut self, _conn: &mut Conn<'_, Lines, u32>, reason: &CloseReason) {
+    fn closed(&mut self, conn: &mut Conn<'_, Lines, u32>, reason: &CloseReason) {
         assert!(!matches!(reason, CloseReason::Defect), "a reason is always known");
+        if *conn.session() == CURSED {
+            // Unlike `panic!` it does not fill the output of the test.
+            resume_unwind(Box::new("the handler's fault"));
+        }
     }
 }
 
@@ -94,6 +105,38 @@ fn bytes_in_one_direction_are_enough_not_to_be_idle() {
         assert_eq!(seconds(net), 8 * 4 + 5);
         listens.read_all();
         listens.expect("ten bytes\nhello\n");
+    });
+}
+
+#[test]
+fn a_connection_becomes_idle_though_the_kernel_once_had_no_buffer_for_it() {
+    let limits = || Limits::new().idle_timeout(Some(Duration::from_secs(5)));
+    Simulation::new(move || server(limits())).faults(|_| Faults::none()).run(|net| {
+        let client = net.connect();
+        net.set_faults(Faults { send_exhausted: 1000, ..Faults::none() });
+        client.send("hello\n");
+        net.wait(Duration::from_secs(9));
+        assert_eq!(client.ending(), None, "it has something to be sent");
+        net.set_faults(Faults::none());
+        client.expect("hello\n");
+        let began = net.now();
+        client.expect_end();
+        let took = net.now() - began;
+        assert!((4900..=5100).contains(&took.as_millis()), "it took {took:?}");
+    });
+}
+
+#[test]
+fn an_urgent_byte_is_enough_not_to_be_idle() {
+    let limits = || Limits::new().idle_timeout(Some(Duration::from_secs(5)));
+    Simulation::new(move || server(limits())).faults(|_| Faults::none()).run(|net| {
+        let client = net.connect();
+        for _ in 0..5 {
+            net.wait(Duration::from_secs(4));
+            client.send_urgent(b'!');
+        }
+        client.expect_end();
+        assert_eq!(seconds(net), 5 * 4 + 5);
     });
 }
 
@@ -184,10 +227,39 @@ fn half_a_request_is_not_late_while_nobody_listens_for_its_rest() {
     Simulation::new(|| server(Limits::new())).faults(|_| Faults::none()).run(|net| {
         let client = net.connect();
         client.send("hel");
+        net.wait(Duration::from_secs(1));
         client.send_urgent(b'!');
         net.wait(Duration::from_secs(1));
         client.send("lo\n");
         client.expect("now\nhello\n");
+        assert!(seconds(net) >= 100);
+    });
+}
+
+#[test]
+fn the_time_that_half_a_request_waits_for_the_handler_does_not_count() {
+    Simulation::new(|| server(Limits::new())).faults(|_| Faults::none()).run(|net| {
+        let client = net.connect();
+        client.send("wa");
+        // Its deadline falls due right after the pause, in which the next request begins.
+        net.wait(Duration::from_millis(29_900));
+        client.send("it\nhel");
+        net.wait(Duration::from_secs(80));
+        client.send_urgent(b'!');
+        net.wait(Duration::from_secs(115));
+        client.send("lo\n");
+        client.expect("now\nhello\n");
+    });
+}
+
+#[test]
+fn the_end_of_the_stream_does_not_overtake_a_pause() {
+    Simulation::new(|| server(Limits::new())).faults(|_| Faults::none()).run(|net| {
+        let client = net.connect();
+        client.send_urgent(b'!');
+        client.half_close();
+        client.expect("now\n");
+        client.expect_end();
         assert!(seconds(net) >= 100);
     });
 }
@@ -209,10 +281,13 @@ fn a_timer_is_never_early_and_a_millisecond_late_at_most() {
 
 #[test]
 fn a_connection_we_closed_is_let_go_though_its_client_never_closes() {
-    for (sends, millis) in [(false, 1000), (true, 5000)] {
+    let ends = ["bye\n", "curse\n"];
+    for (end, sends, millis) in
+        ends.into_iter().flat_map(|end| [(end, false, 1000), (end, true, 5000)])
+    {
         Simulation::new(|| server(Limits::new())).faults(|_| Faults::none()).run(|net| {
             let client = net.connect();
-            client.send("bye\n");
+            client.send(end);
             net.wait(Duration::from_millis(100));
             let began = net.now();
             while net.stats().closed == 0 && net.now() < Duration::from_secs(60) {

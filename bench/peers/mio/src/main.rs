@@ -26,6 +26,8 @@ struct Conn {
     /// What the socket did not take, and how much of it has left since.
     unsent: Vec<u8>,
     sent: usize,
+    /// There will be no other event: it is read until its end shows.
+    finished: bool,
 }
 
 struct Server {
@@ -61,7 +63,12 @@ fn main() -> io::Result<()> {
         for event in &events {
             match event.token() {
                 LISTENER => server.accept(&listener),
-                Token(key) => server.turn(key),
+                Token(key) => {
+                    if event.is_read_closed() && server.conns.contains(key) {
+                        server.conns[key].finished = true;
+                    }
+                    server.turn(key);
+                }
             }
         }
     }
@@ -71,7 +78,13 @@ impl Server {
     fn accept(&mut self, listener: &TcpListener) {
         while let Ok((stream, _)) = listener.accept() {
             let _ = stream.set_nodelay(true);
-            let conn = Conn { stream, partial: Partial::default(), unsent: Vec::new(), sent: 0 };
+            let conn = Conn {
+                stream,
+                partial: Partial::default(),
+                unsent: Vec::new(),
+                sent: 0,
+                finished: false,
+            };
             let key = self.conns.insert(conn);
             let stream = &mut self.conns[key].stream;
             if self.poll.registry().register(stream, Token(key), Interest::READABLE).is_err() {
@@ -116,7 +129,7 @@ impl Server {
             conn.sent = 0;
             let both = Interest::READABLE | Interest::WRITABLE;
             self.poll.registry().reregister(&mut conn.stream, Token(key), both)?;
-        } else if count == 0 || count == self.input.len() {
+        } else if count == 0 || count == self.input.len() || conn.finished {
             self.again.push(key);
         }
         Ok(())
@@ -138,7 +151,9 @@ impl Server {
 /// How much the socket took, which may be nothing.
 fn write(stream: &mut TcpStream, bytes: &[u8]) -> io::Result<usize> {
     match stream.write(bytes) {
-        Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => Ok(0),
+        Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
+            Ok(0)
+        }
         result => result,
     }
 }

@@ -47,6 +47,8 @@ pub struct Faults {
     pub spurious: u16,
     /// The clock jumps forward by up to a minute, as after a suspend.
     pub clock_jump: u16,
+    /// The end of a stream is reported together with its last bytes.
+    pub end_with_bytes: u16,
 }
 
 impl Faults {
@@ -66,6 +68,7 @@ impl Faults {
             reset: 0,
             spurious: 0,
             clock_jump: 0,
+            end_with_bytes: 0,
         }
     }
 
@@ -86,6 +89,7 @@ impl Faults {
             reset: 0,
             spurious: draw(rng, 300),
             clock_jump: 0,
+            end_with_bytes: draw(rng, 900),
         }
     }
 
@@ -104,7 +108,7 @@ impl Faults {
 
 impl Faults {
     /// How many kinds of faults there are.
-    pub(crate) const COUNT: usize = 12;
+    pub(crate) const COUNT: usize = 13;
 
     const NAMES: [&str; Self::COUNT] = [
         "short_read",
@@ -119,6 +123,7 @@ impl Faults {
         "reset",
         "spurious",
         "clock_jump",
+        "end_with_bytes",
     ];
 
     const fn each(&mut self) -> [&mut u16; Self::COUNT] {
@@ -135,6 +140,7 @@ impl Faults {
             &mut self.reset,
             &mut self.spurious,
             &mut self.clock_jump,
+            &mut self.end_with_bytes,
         ]
     }
 

@@ -184,11 +184,26 @@ impl SimDriver {
                 state.up.clear();
                 state.up_start = 0;
             }
+            let is_last = state.arrived() == 0 && state.up_end == End::Finished;
+            if is_last && world.rng.chance(world.faults.end_with_bytes) {
+                return Self::end(world, token, link, sink);
+            }
+            let state = &world.links[link];
             if state.arrived() > 0 || state.up_end != End::Open {
                 world.look_at(link);
             }
             return next;
         }
+        Self::end(world, token, link, sink)
+    }
+
+    /// Reports the end of a stream, if it has come.
+    fn end(
+        mut world: RefMut<'_, World>,
+        token: Token,
+        link: LinkId,
+        sink: &mut Sink<'_, SimSocket>,
+    ) -> Next {
         let state = &mut world.links[link];
         if state.up_end == End::Open || std::mem::replace(&mut state.told_end, true) {
             return Next::Return;
@@ -228,8 +243,10 @@ impl Driver for SimDriver {
     }
 
     fn submit(&mut self, op: Op<SimSocket>) {
-        if let Op::Accept { listener, on } = op {
-            return self.turn_accepting(listener, on);
+        match op {
+            Op::Accept { listener, on } => return self.turn_accepting(listener, on),
+            Op::Unlisten { listener } => self.turn_accepting(listener, false),
+            _ => {}
         }
         let mut world = self.world();
         let world = &mut *world;
@@ -256,8 +273,11 @@ impl Driver for SimDriver {
             }
             Op::Receive { token, on } => {
                 let link = known(world, token);
-                world.links[link].receiving = on;
-                world.look_at(link);
+                let state = &mut world.links[link];
+                state.receiving = on;
+                if state.arrived() > 0 || state.up_end != End::Open {
+                    world.look_at(link);
+                }
             }
             Op::ShutdownWrite { token } => {
                 let link = known(world, token);
