@@ -1,7 +1,7 @@
 //! Where the first delimiter is.
 //!
 //! Most lines are short. To choose among the vector units of a processor and to align the start, as
-//! [`memchr`] does, costs more than to look at a hundred bytes; behind those it is worth it.
+//! [`memchr()`] does, costs more than to look at a hundred bytes; behind those it is worth it.
 
 use memchr::memchr;
 

@@ -182,6 +182,7 @@ macro_rules! driver {
                 who_has_nothing_to_say_lets_it_sleep,
                 a_wake_up_before_the_wait_is_not_lost,
                 a_sink_that_has_work_is_returned_to,
+                an_awaited_send_is_not_slept_on,
                 a_sink_that_has_enough_gets_the_rest_next,
             }
         }

@@ -81,3 +81,18 @@ pub(super) fn a_sink_that_has_enough_gets_the_rest_next<R: Rig>(bench: &mut Benc
     }
     bench.settle();
 }
+
+pub(super) fn an_awaited_send_is_not_slept_on<R: Rig>(bench: &mut Bench<R>) {
+    let (_client, token) = bench.open();
+    bench.settle();
+    let clock = bench.driver.clock();
+    let sleeps = (0..20).map(|_| {
+        bench.send(token, b"reply");
+        let before = clock.now();
+        bench.wait_wanting(PATIENCE, Next::Return);
+        assert!(!bench.of(token).is_sending(), "one wait is enough");
+        clock.now() - before
+    });
+    let shortest = sleeps.min().expect("there are 20");
+    assert!(shortest < QUIET / 2, "at least {shortest:?}");
+}
