@@ -11,7 +11,7 @@
 //! A driver knows nothing of frames, limits or handlers. What it promises, and
 //! the suite in `contract` checks for each of them:
 //!
-//! 1. A send's buffer travels with the operation and comes back with
+//! 1. A send's buffer travels with the operation and comes back with [`Done`](Sending::Done),
 //!    [`Sent`](Completion::Sent), [`SendFailed`](Completion::SendFailed) or
 //!    [`Closed`](Completion::Closed). At most one send per token is in flight.
 //! 2. Received bytes are lent until the sink returns. A token is given at most `read_max` bytes
@@ -60,15 +60,19 @@ pub(crate) enum Op<S> {
     Adopt { token: Token, socket: S },
     /// Receive, or stop doing so.
     Receive { token: Token, on: bool },
-    /// Send this. Never while another send of the token is in flight.
-    ///
-    /// If it is `awaited`, something follows from its end, and no wait may sleep on that. Of one
-    /// that is not awaited a driver may tell a moment later, or when something else ends the wait.
-    Send { token: Token, batch: Buffer, awaited: bool },
     /// Tell the peer that nothing more will be sent.
     ShutdownWrite { token: Token },
     /// Close, with a reset if `reset`. Nothing is asked for this token afterwards.
     Close { token: Token, reset: bool },
+}
+
+/// What has become of a send so far.
+#[derive(Debug)]
+pub(crate) enum Sending {
+    /// The kernel took the first `count` unsent bytes of `batch`, at least one, and that was it.
+    Done { count: usize, batch: Buffer },
+    /// It is in flight. Its completion comes from a later [`wait`](Driver::wait).
+    InFlight,
 }
 
 /// What became of it.
@@ -144,6 +148,15 @@ pub(crate) trait Driver {
     /// Takes `op`. Its completion comes from a later [`wait`](Self::wait), never from here.
     fn submit(&mut self, op: Op<Self::Socket>);
 
+    /// Sends `batch`. Never while another send of the token is in flight.
+    ///
+    /// It is what is asked for most, and where a driver tries at once, it knows at once: so this
+    /// operation may be done when it returns.
+    ///
+    /// If it is `awaited`, something follows from its end, and no wait may sleep on that. Of one
+    /// that is not awaited a driver may tell a moment later, or when something else ends the wait.
+    fn send(&mut self, token: Token, batch: Buffer, awaited: bool) -> Sending;
+
     /// Passes completions to `sink`, sleeping up to `timeout` for the first.
     fn wait(
         &mut self,
@@ -177,27 +190,42 @@ impl Clock {
         Self::Virtual(Rc::new(now))
     }
 
-    pub(crate) fn now(&self) -> Duration {
+    /// The time in nanoseconds, which is enough for five hundred years.
+    pub(crate) fn now(&self) -> u64 {
         self.read(ClockId::CLOCK_MONOTONIC)
     }
 
+    /// The same as a duration.
+    pub(crate) fn time(&self) -> Duration {
+        Duration::from_nanos(self.now())
+    }
+
     /// As [`now`](Self::now), but it may be some milliseconds late.
-    pub(crate) fn coarse(&self) -> Duration {
+    pub(crate) fn coarse(&self) -> u64 {
         self.read(COARSE)
     }
 
-    fn read(&self, clock: ClockId) -> Duration {
+    fn read(&self, clock: ClockId) -> u64 {
         match self {
             // It fails only for a clock that the system does not have.
-            Self::System => clock.now().map_or(Duration::ZERO, Duration::from),
-            Self::Virtual(now) => now(),
+            Self::System => clock.now().map_or(0, |time| {
+                let (seconds, nanos) =
+                    (time.tv_sec().cast_unsigned(), time.tv_nsec().cast_unsigned());
+                seconds.wrapping_mul(1_000_000_000).wrapping_add(nanos)
+            }),
+            Self::Virtual(now) => nanos(now()),
         }
     }
 }
 
+/// In nanoseconds, at most as many as can be counted.
+pub(crate) fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
 impl fmt::Debug for Clock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Clock").field(&self.now()).finish()
+        f.debug_tuple("Clock").field(&self.time()).finish()
     }
 }
 

@@ -50,8 +50,9 @@ impl<C: Codec, H: Handler<C>> Typed<C, H> {
     /// Handles what the driver lends, in place. Keeps what no frame took.
     pub(super) fn handle_lent(&mut self, core: &mut Core, token: Token, bytes: &[u8]) {
         let (consumed, stop) = self.frames(core, token, bytes);
-        if matches!(stop, Stop::Incomplete | Stop::Held | Stop::Budget) {
-            core.keep(token, bytes.get(consumed..).unwrap_or_default());
+        let rest = bytes.get(consumed..).unwrap_or_default();
+        if !rest.is_empty() && matches!(stop, Stop::Incomplete | Stop::Held | Stop::Budget) {
+            core.keep(token, rest);
         }
         self.stopped(core, token, consumed, stop);
     }
@@ -89,7 +90,6 @@ impl<C: Codec, H: Handler<C>> Typed<C, H> {
 
     /// Decides how a connection goes on after a batch.
     fn stopped(&mut self, core: &mut Core, token: Token, consumed: usize, stop: Stop) {
-        core.mark_dirty(token);
         match stop {
             Stop::Incomplete => core.await_frame(token, consumed > 0),
             Stop::Held | Stop::Budget => core.hold(token, matches!(stop, Stop::Budget)),
@@ -138,6 +138,7 @@ impl Core {
     /// The start of a frame is here and the rest is not, or nothing is.
     fn await_frame(&mut self, token: Token, is_new: bool) {
         let Some(slot) = self.slots.get_mut(token) else { return };
+        slot.mark_dirty(token, &mut self.dirty);
         if slot.conn.inbound.is_empty() {
             slot.conn.deadlines.clear(Kind::Frame);
         } else if let Some(timeout) = self.limits.frame_timeout
@@ -150,6 +151,7 @@ impl Core {
     /// Frames may be here that have to wait: for us, so the peer's deadline stops.
     pub(super) fn hold(&mut self, token: Token, had_its_turn: bool) {
         let Some(slot) = self.slots.get_mut(token) else { return };
+        slot.mark_dirty(token, &mut self.dirty);
         slot.conn.deadlines.clear(Kind::Frame);
         slot.conn.inbound.held = slot.conn.state().handles() && !slot.conn.inbound.is_empty();
         if slot.conn.inbound.held && had_its_turn {

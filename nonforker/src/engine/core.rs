@@ -32,7 +32,7 @@ use crate::{
         deadlines::{Kind, Tick},
         outbound::Watermarks,
     },
-    driver::{Clock, Next, Token},
+    driver::{Clock, Next, Token, nanos},
     error::CloseReason,
 };
 
@@ -40,6 +40,9 @@ new_key_type! {
     /// Where a service keeps its codec and session for a connection.
     pub(crate) struct MemberKey;
 }
+
+/// A millisecond, in nanoseconds.
+const TICK: u64 = 1_000_000;
 
 /// The bytes of replies after which a turn takes nothing more in and sends them: so much fits the
 /// cache beside what was received.
@@ -103,6 +106,20 @@ impl Slot {
     }
 }
 
+impl Slot {
+    pub(crate) fn mark_dirty(&mut self, token: Token, dirty: &mut Vec<Token>) {
+        if !mem::replace(&mut self.dirty, true) {
+            dirty.push(token);
+        }
+    }
+
+    pub(crate) fn mark_runnable(&mut self, token: Token, runnable: &mut Vec<Token>) {
+        if !mem::replace(&mut self.runnable, true) {
+            runnable.push(token);
+        }
+    }
+}
+
 /// See the [module](self).
 #[derive(Debug)]
 pub(crate) struct Core {
@@ -121,12 +138,12 @@ pub(crate) struct Core {
     pub(crate) throttles: Throttles,
     pub(crate) counters: Arc<Counters>,
     pub(crate) clock: Clock,
-    /// The time as it was last looked at, since the start.
-    pub(crate) now: Duration,
+    /// The time as it was last looked at, since the start, in nanoseconds.
+    pub(crate) now: u64,
     /// The same, in ticks.
     pub(crate) tick: Tick,
     /// What the clock showed at the start, and what the system's shows as it starts.
-    epoch: (Duration, Instant),
+    epoch: (u64, Instant),
     /// The bytes of replies that were made in this turn.
     pub(crate) collected: usize,
     /// The earliest deadline moved since the driver was told how long to sleep.
@@ -150,7 +167,7 @@ impl Core {
             throttles: Throttles::default(),
             counters: Arc::default(),
             clock,
-            now: Duration::ZERO,
+            now: 0,
             tick: Tick::MIN,
             epoch,
             collected: 0,
@@ -169,25 +186,28 @@ impl Core {
     }
 
     /// Time does not go back, although the one clock may be behind the other.
-    fn set_now(&mut self, shown: Duration) {
+    fn set_now(&mut self, shown: u64) {
         self.now = shown.saturating_sub(self.epoch.0).max(self.now);
-        self.tick = Tick::MIN.saturating_add(millis(self.now));
+        self.tick = Tick::MIN.saturating_add(self.now / TICK);
     }
 
     /// The present, as the system tells it.
     pub(crate) fn instant(&self) -> Instant {
-        self.epoch.1 + self.now
+        self.epoch.1 + Duration::from_nanos(self.now)
     }
 
     /// The tick `after` from now, rounded up, and for ever if that is beyond counting.
     pub(crate) fn tick_after(&self, after: Duration) -> Tick {
-        const ROUND_UP: Duration = Duration::from_nanos(999_999);
-        Tick::MIN.saturating_add(millis(self.now.saturating_add(after).saturating_add(ROUND_UP)))
+        match self.now.checked_add(nanos(after)) {
+            Some(at) => Tick::MIN.saturating_add(at.div_ceil(TICK)),
+            None => Tick::MAX,
+        }
     }
 
     /// How long it is until `at`.
-    pub(crate) fn until(&self, at: Tick) -> Duration {
-        Duration::from_millis(at.get() - 1).saturating_sub(self.now)
+    pub(crate) const fn until(&self, at: Tick) -> Duration {
+        let at = (at.get() - 1).saturating_mul(TICK);
+        Duration::from_nanos(at.saturating_sub(self.now))
     }
 
     /// Takes a new connection in.
@@ -203,19 +223,15 @@ impl Core {
 
     /// Has the connection flushed at the end of this turn.
     pub(crate) fn mark_dirty(&mut self, token: Token) {
-        if let Some(slot) = self.slots.get_mut(token)
-            && !mem::replace(&mut slot.dirty, true)
-        {
-            self.dirty.push(token);
+        if let Some(slot) = self.slots.get_mut(token) {
+            slot.mark_dirty(token, &mut self.dirty);
         }
     }
 
     /// Has the connection's frames handled in the next turn.
     pub(crate) fn mark_runnable(&mut self, token: Token) {
-        if let Some(slot) = self.slots.get_mut(token)
-            && !mem::replace(&mut slot.runnable, true)
-        {
-            self.runnable.push(token);
+        if let Some(slot) = self.slots.get_mut(token) {
+            slot.mark_runnable(token, &mut self.runnable);
         }
     }
 
@@ -275,9 +291,4 @@ impl Core {
             Next::Return
         }
     }
-}
-
-/// In whole milliseconds, without the division of 128 bits that the standard library has for it.
-const fn millis(time: Duration) -> u64 {
-    time.as_secs().saturating_mul(1000).saturating_add(time.subsec_millis() as u64)
 }

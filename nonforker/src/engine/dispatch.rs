@@ -5,12 +5,13 @@ use std::{io::ErrorKind, time::Duration};
 use super::{
     Services,
     core::{Core, Slot},
+    pool::Pool,
 };
 use crate::{
     conn::{
         buffer::Buffer,
         deadlines::Kind,
-        outbound::Pressure,
+        outbound::{Pressure, Watermarks},
         state::{Event, State},
     },
     driver::Token,
@@ -86,7 +87,7 @@ impl Core {
     }
 
     /// Bytes went either way: the idle deadline moves. Its entry in the timers does not.
-    fn is_active(&mut self, token: Token) {
+    pub(super) fn is_active(&mut self, token: Token) {
         if let Some(timeout) = self.limits.idle_timeout {
             let at = self.tick_after(timeout);
             if let Some(slot) = self.slots.get_mut(token)
@@ -97,30 +98,29 @@ impl Core {
         }
     }
 
+    /// A send is in flight: from now on the peer has to take some of it in time.
+    pub(super) fn await_sent(&mut self, token: Token) {
+        if let Some(timeout) = self.limits.write_timeout {
+            self.arm(token, Kind::Write, timeout);
+        }
+    }
+
     /// The kernel took `count` bytes.
     pub(crate) fn sent(&mut self, token: Token, count: usize, batch: Buffer) {
         self.counters.sent_bytes.add(count);
         self.is_active(token);
         let Some(slot) = self.slots.get_mut(token) else { return self.pool.put(batch) };
-        let (pressure, spare) = slot.conn.outbound.sent(count, batch, &self.marks);
-        if let Some(spare) = spare {
-            self.pool.put(spare);
-        }
-        let is_empty = slot.conn.outbound.is_empty();
-        if is_empty {
-            slot.conn.deadlines.clear(Kind::Write);
-        }
+        let fell = slot.take_sent(count, batch, &self.marks, &mut self.pool);
         // With nothing to follow there is nothing to flush.
-        if is_empty && slot.conn.state() == State::Open && pressure == Pressure::Unchanged {
+        if slot.conn.outbound.is_empty() && slot.conn.state() == State::Open && !fell {
             let capacity = slot.conn.capacity();
             self.memory.account(slot.accounted, capacity);
             slot.accounted = capacity;
             self.counters.buffered_bytes.set(self.memory.used());
             return;
         }
-        if pressure == Pressure::Fell {
-            slot.relieved = true;
-            self.mark_runnable(token);
+        if fell {
+            slot.mark_runnable(token, &mut self.runnable);
         }
         self.mark_dirty(token);
     }
@@ -274,7 +274,7 @@ impl Core {
         } else {
             self.glance_at_clock();
         }
-        let took = self.now.saturating_sub(began);
+        let took = Duration::from_nanos(self.now - began);
         if took >= threshold {
             let now = self.tick;
             if let Some(left_out) = self.throttles.slow.pass(now)
@@ -286,6 +286,28 @@ impl Core {
                 );
             }
         }
+    }
+}
+
+impl Slot {
+    /// The kernel took `count` bytes of `batch`. Returns whether pressure fell with that.
+    pub(super) fn take_sent(
+        &mut self,
+        count: usize,
+        batch: Buffer,
+        marks: &Watermarks,
+        pool: &mut Pool,
+    ) -> bool {
+        let (pressure, spare) = self.conn.outbound.sent(count, batch, marks);
+        if let Some(spare) = spare {
+            pool.put(spare);
+        }
+        if self.conn.outbound.is_empty() {
+            self.conn.deadlines.clear(Kind::Write);
+        }
+        let fell = pressure == Pressure::Fell;
+        self.relieved |= fell;
+        fell
     }
 }
 

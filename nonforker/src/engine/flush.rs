@@ -10,7 +10,7 @@ use crate::{
         deadlines::Kind,
         state::{Event, State},
     },
-    driver::{Driver, Op, Token},
+    driver::{Driver, Op, Sending, Token},
     error::CloseReason,
 };
 
@@ -38,24 +38,37 @@ impl<D: Driver> Engine<D> {
 
     /// Sends what is queued, unless a send is in flight or the kernel is out of buffers.
     fn flush_output(&mut self, token: Token) {
-        let Core { slots, limits, memory, .. } = &mut self.core;
+        let Core { slots, counters, memory, pool, marks, runnable, .. } = &mut self.core;
         let Some(slot) = slots.get_mut(token) else { return };
         if !slot.conn.state().sends() || slot.conn.deadlines.get(Kind::Retry).is_some() {
             return;
         }
-        if let Some(batch) = slot.conn.outbound.take() {
-            let timeout = limits.write_timeout;
+        let Some(mut batch) = slot.conn.outbound.take() else {
+            if slot.conn.outbound.is_empty() {
+                slot.conn.apply(Event::Flushed);
+            }
+            return;
+        };
+        loop {
             // Is the next step to close, to handle what waits, or to have memory again?
             let awaited = slot.conn.state() != State::Open
                 || slot.conn.outbound.is_pressured()
                 || memory.scarcity() > Scarcity::Ample;
-            self.driver.submit(Op::Send { token, batch, awaited });
-            if let Some(timeout) = timeout {
-                self.core.arm(token, Kind::Write, timeout);
+            let Sending::Done { count, batch: back } = self.driver.send(token, batch, awaited)
+            else {
+                return self.core.await_sent(token);
+            };
+            counters.sent_bytes.add(count);
+            if slot.take_sent(count, back, marks, pool) {
+                slot.mark_runnable(token, runnable);
             }
-        } else if slot.conn.outbound.is_empty() {
-            slot.conn.apply(Event::Flushed);
+            match slot.conn.outbound.take() {
+                Some(rest) => batch = rest,
+                None => break,
+            }
         }
+        slot.conn.apply(Event::Flushed);
+        self.core.is_active(token);
     }
 
     /// No more frames are handled.

@@ -22,13 +22,15 @@ pub(crate) enum Scarcity {
 pub(crate) struct Memory {
     used: usize,
     budget: usize,
+    /// A hundredth of it.
+    percent: usize,
     scarcity: Scarcity,
 }
 
 impl Memory {
     /// Nothing used of `budget` bytes.
     pub(crate) const fn new(budget: usize) -> Self {
-        Self { used: 0, budget, scarcity: Scarcity::Ample }
+        Self { used: 0, budget, percent: budget / 100, scarcity: Scarcity::Ample }
     }
 
     /// A connection's buffers went from `before` to `after` bytes.
@@ -51,13 +53,12 @@ impl Memory {
 
     /// Decides how scarce memory is now. Returns the former answer if it was another.
     pub(crate) fn judge(&mut self) -> Option<Scarcity> {
-        let percent = |share: usize| self.budget / 100 * share;
-        let scarcity = if self.used >= percent(90) {
+        let scarcity = if self.used >= self.percent * 90 {
             Scarcity::StopAccepting
-        } else if self.used >= percent(80) {
+        } else if self.used >= self.percent * 80 {
             // Between the marks what was given up stays so, until all is well.
             self.scarcity.max(Scarcity::StopReading)
-        } else if self.used >= percent(70) {
+        } else if self.used >= self.percent * 70 {
             self.scarcity
         } else {
             Scarcity::Ample

@@ -41,7 +41,7 @@ use crate::{
     address::Address,
     config::Limits,
     conn::buffer::Buffer,
-    driver::{Completion, Driver, ListenerId, Next, Token, Waker},
+    driver::{Completion, Driver, ListenerId, Next, Token, Waker, nanos},
     error::CloseReason,
 };
 
@@ -149,7 +149,7 @@ impl<D: Driver> Engine<D> {
         let mut brought = turn.brought;
         // Not all of what it saw has been delivered.
         brought.looked &= !self.core.has_collected_enough();
-        for (listener, error) in std::mem::take(&mut self.accept_failures) {
+        while let Some((listener, error)) = self.accept_failures.pop() {
             self.accept_failed(listener, &error);
         }
         Ok(brought)
@@ -200,7 +200,7 @@ impl<S> Turn<'_, S> {
     /// its next request when it has the reply, this is half of the time.
     fn spin<D: Driver<Socket = S>>(&mut self, driver: &mut D, most: Duration) -> io::Result<()> {
         self.core.look_at_clock();
-        let until = self.core.now.saturating_add(most);
+        let until = self.core.now.saturating_add(nanos(most));
         while self.next == Next::Sleep && self.core.now < until {
             driver.wait(Some(Duration::ZERO), &mut |completion| self.take(completion))?;
         }
@@ -273,7 +273,8 @@ mod tests {
     use crate::{
         address::Address,
         config::Limits,
-        driver::{Clock, Completion, Driver, ListenerId, Op, Sink, Waker},
+        conn::buffer::Buffer,
+        driver::{Clock, Completion, Driver, ListenerId, Op, Sending, Sink, Token, Waker},
     };
 
     /// A driver that notes how long it may sleep, and is woken in the wait of this number.
@@ -291,6 +292,10 @@ mod tests {
         }
 
         fn submit(&mut self, _: Op<()>) {}
+
+        fn send(&mut self, _: Token, _: Buffer, _: bool) -> Sending {
+            Sending::InFlight
+        }
 
         fn wait(&mut self, timeout: Option<Duration>, sink: &mut Sink<'_, ()>) -> io::Result<()> {
             self.waits.push(timeout);

@@ -97,9 +97,8 @@ impl Core {
         }
         if let Some(empty) = slot.conn.outbound.give_back(buffer, &self.marks) {
             self.pool.put(empty);
-        } else if !slot.dirty {
-            slot.dirty = true;
-            self.dirty.push(token);
+        } else {
+            slot.mark_dirty(token, &mut self.dirty);
         }
     }
 }

@@ -34,7 +34,7 @@ const IDLE_WORK_MAX: Duration = Duration::from_millis(15);
 
 /// One test on one driver.
 pub(crate) struct Case {
-    driver: DriverKind,
+    pub(crate) driver: DriverKind,
 }
 
 /// Runs `test` on every driver, alone in this process. A failure names the test and the driver.

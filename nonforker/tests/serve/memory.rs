@@ -2,7 +2,7 @@
 
 use std::{io::ErrorKind, sync::mpsc::Receiver, time::Duration};
 
-use nonforker::{Limits, Server, codec::Lines};
+use nonforker::{DriverKind, Limits, Server, codec::Lines};
 
 use crate::{
     client::{Client, hear},
@@ -146,6 +146,9 @@ fn a_reply_that_is_sent_at_once_does_not_leave_memory_scarce() {
         for _ in 0..20 {
             assert_eq!(client.ask("big 60000").len(), 60_000);
         }
-        assert!(!server.log.about("StopReading").is_empty(), "memory was scarce");
+        // A driver that sends at once gives the memory back before it is judged. Where the end of a
+        // send is told of later, memory is scarce until then, and then it is not.
+        let scarce = !server.log.about("StopReading").is_empty();
+        assert_eq!(scarce, case.driver != DriverKind::Poll, "memory was scarce");
     });
 }

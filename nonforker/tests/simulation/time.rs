@@ -332,6 +332,44 @@ fn a_timer_comes_once_and_not_after_it_was_cleared() {
     });
 }
 
+/// Says something every three seconds, and nothing else.
+struct Metronome;
+
+impl Handler<Lines> for Metronome {
+    type Session = ();
+
+    fn frame(&mut self, _: &mut Conn<'_, Lines>, _: &[u8]) -> Outcome {
+        Ok(())
+    }
+
+    fn open(&mut self, conn: &mut Conn<'_, Lines>) -> Outcome {
+        conn.set_timer(Duration::from_secs(3));
+        Ok(())
+    }
+
+    fn timer(&mut self, conn: &mut Conn<'_, Lines>) -> Outcome {
+        conn.send("tick");
+        self.open(conn)
+    }
+}
+
+#[test]
+fn what_a_timer_says_leaves_at_once_and_whoever_is_told_so_is_not_idle() {
+    let server = || {
+        let limits = Limits::new().idle_timeout(Some(Duration::from_secs(10)));
+        Server::new().limits(limits).serve_with("127.0.0.1:1685", Lines::new(), Metronome)
+    };
+    Simulation::new(server).seeds(0..8).faults(|_| Faults::none()).run(|net| {
+        let client = net.connect();
+        for tick in 1..=20 {
+            client.expect("tick\n");
+            assert_eq!(seconds(net), 3 * tick, "it leaves when it is said");
+        }
+        client.half_close();
+        client.expect_end();
+    });
+}
+
 #[test]
 fn a_drain_ends_at_its_deadline_even_if_somebody_never_reads() {
     Simulation::new(|| server(Limits::new().write_timeout(None))).run(|net| {

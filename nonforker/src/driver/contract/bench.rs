@@ -11,7 +11,7 @@ use super::{
 use crate::{
     address::Address,
     conn::buffer::Buffer,
-    driver::{Driver, ListenerId, Next, Op, Token},
+    driver::{Driver, ListenerId, Next, Op, Sending, Token},
 };
 
 /// For how long something may be waited for.
@@ -117,7 +117,10 @@ impl<R: Rig> Bench<R> {
 
     fn send_batch(&mut self, token: Token, batch: Buffer, awaited: bool) {
         self.track(token).send(&batch);
-        self.driver.submit(Op::Send { token, batch, awaited });
+        match self.driver.send(token, batch, awaited) {
+            Sending::Done { count, batch } => self.track(token).note_sent(count, batch),
+            Sending::InFlight => {}
+        }
     }
 
     /// Sends more and more until the connection takes no more, and a batch stays in flight.
@@ -178,17 +181,17 @@ impl<R: Rig> Bench<R> {
     /// How long a wait takes that may take up to `timeout`.
     pub(super) fn time_wait(&mut self, timeout: Duration) -> Duration {
         let clock = self.driver.clock();
-        let before = clock.now();
+        let before = clock.time();
         self.wait(timeout);
-        clock.now() - before
+        clock.time() - before
     }
 
     /// Waits for something that is expected.
     pub(super) fn until(&mut self, what: &str, mut done: impl FnMut(&mut Self) -> bool) {
         let clock = self.driver.clock();
-        let deadline = clock.now() + PATIENCE;
+        let deadline = clock.time() + PATIENCE;
         while !done(self) {
-            assert!(clock.now() < deadline, "waited in vain for {what}");
+            assert!(clock.time() < deadline, "waited in vain for {what}");
             self.wait(QUIET);
         }
     }
@@ -197,9 +200,9 @@ impl<R: Rig> Bench<R> {
     pub(super) fn promptly(&mut self, what: &str, mut done: impl FnMut(&mut Self) -> bool) {
         let clock = self.driver.clock();
         while !done(self) {
-            let before = clock.now();
+            let before = clock.time();
             self.wait_wanting(PATIENCE, Next::Return);
-            assert!(clock.now() - before < PATIENCE / 2, "slept on {what}");
+            assert!(clock.time() - before < PATIENCE / 2, "slept on {what}");
         }
     }
 
@@ -207,8 +210,8 @@ impl<R: Rig> Bench<R> {
     pub(super) fn settle(&mut self) {
         let clock = self.driver.clock();
         for _ in 0..TURNS_MAX {
-            let before = clock.now();
-            if self.wait(QUIET) == 0 && clock.now() - before >= QUIET {
+            let before = clock.time();
+            if self.wait(QUIET) == 0 && clock.time() - before >= QUIET {
                 return;
             }
         }

@@ -72,7 +72,7 @@ impl Track {
         self.receiving = false;
     }
 
-    fn note_sent(&mut self, count: usize, mut batch: Buffer) {
+    pub(super) fn note_sent(&mut self, count: usize, mut batch: Buffer) {
         self.take_back(&batch);
         assert!((1..=batch.bytes().len()).contains(&count), "{count} bytes sent");
         batch.advance(count);

@@ -52,11 +52,11 @@ pub(super) fn a_sink_that_has_work_is_returned_to<R: Rig>(bench: &mut Bench<R>) 
     bench.settle();
     bench.send(token, b"reply");
     let clock = bench.driver.clock();
-    let before = clock.now();
+    let before = clock.time();
     while bench.of(token).is_sending() {
         bench.wait_wanting(PATIENCE, Next::Return);
     }
-    let slept = clock.now() - before;
+    let slept = clock.time() - before;
     assert!(slept < PATIENCE / 2, "slept for {slept:?} though there was work");
     bench.wait(QUIET);
 }
@@ -72,9 +72,9 @@ pub(super) fn a_sink_that_has_enough_gets_the_rest_next<R: Rig>(bench: &mut Benc
         if pairs.iter().all(|&(_, token)| bench.of(token).received == b"once") {
             break;
         }
-        let before = clock.now();
+        let before = clock.time();
         bench.wait_wanting(PATIENCE, Next::Enough);
-        assert!(clock.now() - before < PATIENCE / 2, "slept before the rest was delivered");
+        assert!(clock.time() - before < PATIENCE / 2, "slept before the rest was delivered");
     }
     for (at, &(_, token)) in pairs.iter().enumerate() {
         assert_eq!(bench.of(token).received, b"once", "peer {at}");

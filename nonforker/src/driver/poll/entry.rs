@@ -10,7 +10,7 @@
 //! - The urgent byte has to be taken out, or it is announced with every edge.
 
 use std::{
-    io::{ErrorKind, Read},
+    io::{self, ErrorKind, Read},
     os::fd::AsRawFd,
 };
 
@@ -20,7 +20,7 @@ use socket2::Socket;
 
 use crate::{
     conn::buffer::Buffer,
-    driver::{Completion, Token},
+    driver::{Completion, Sending, Token},
 };
 
 /// Where the signal cannot be kept off per call, socket2 does it per socket.
@@ -116,29 +116,23 @@ impl Entry {
         (count == 1).then_some(byte[0])
     }
 
-    /// Sends what is in flight, if the kernel takes some of it now.
-    pub(super) fn send(&mut self, token: Token) -> Option<Completion<'static, Socket>> {
-        if !self.edges.has(Edges::WRITABLE) {
-            return None;
-        }
-        let batch = self.sending.take()?;
-        loop {
+    /// Sends what the kernel takes now. What it takes nothing of stays in flight.
+    pub(super) fn send(&mut self, batch: Buffer) -> Result<Sending, (io::Error, Buffer)> {
+        while self.edges.has(Edges::WRITABLE) {
             match self.socket.send_with_flags(batch.bytes(), NO_SIGNAL) {
                 Ok(count) => {
                     self.edges.set(Edges::WRITABLE, count == batch.len());
-                    return Some(Completion::Sent { token, count, batch });
+                    return Ok(Sending::Done { count, batch });
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     self.edges.set(Edges::WRITABLE, false);
-                    self.sending = Some(batch);
-                    return None;
                 }
-                Err(error) => {
-                    return Some(Completion::SendFailed { token, error, batch });
-                }
+                Err(error) => return Err((error, batch)),
             }
         }
+        self.sending = Some(batch);
+        Ok(Sending::InFlight)
     }
 
     /// Reads once. Returns what came of it and whether there may be more.

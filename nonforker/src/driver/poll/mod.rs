@@ -28,7 +28,8 @@ use socket2::{SockRef, Socket};
 
 use self::entry::{Edges, Entry};
 use super::{
-    Clock, Completion, Driver, ListenerId, Next, Op, Options, Sink, Token, Waker, socket::Listener,
+    Clock, Completion, Driver, ListenerId, Next, Op, Options, Sending, Sink, Token, Waker,
+    socket::Listener,
 };
 use crate::{address::Address, conn::buffer::Buffer};
 
@@ -118,13 +119,6 @@ impl PollDriver {
         }
     }
 
-    fn send(&mut self, token: Token, batch: Buffer) {
-        let Some(entry) = self.entries.get_mut(token) else { return };
-        debug_assert!(entry.sending.is_none(), "one send in flight");
-        entry.sending = Some(batch);
-        self.done.extend(entry.send(token));
-    }
-
     fn close(&mut self, token: Token, reset: bool) {
         let Some(entry) = self.entries.remove(token) else { return };
         if reset {
@@ -137,6 +131,9 @@ impl PollDriver {
     /// Passes on what could be done at once. Returns whether `wait` may sleep.
     fn deliver(&mut self, sink: &mut Sink<'_, Socket>) -> Next {
         let mut next = Next::Sleep;
+        if self.done.is_empty() {
+            return next;
+        }
         for completion in self.done.drain(..) {
             if sink(completion) != Next::Sleep {
                 next = Next::Return;
@@ -180,11 +177,16 @@ impl PollDriver {
             {
                 sink(Completion::Urgent { token, byte });
             }
-            if entry.sending.is_some()
-                && entry.edges.has(Edges::WRITABLE)
-                && let Some(completion) = entry.send(token)
-            {
-                sink(completion);
+            if let Some(batch) = entry.sending.take() {
+                match entry.send(batch) {
+                    Ok(Sending::Done { count, batch }) => {
+                        sink(Completion::Sent { token, count, batch });
+                    }
+                    Ok(Sending::InFlight) => {}
+                    Err((error, batch)) => {
+                        sink(Completion::SendFailed { token, error, batch });
+                    }
+                }
             }
             if entry.receiving && entry.edges.has(Edges::READABLE) {
                 let (completion, again) = entry.receive(token, &mut self.scratch);
@@ -268,7 +270,6 @@ impl Driver for PollDriver {
             }
             Op::Adopt { token, socket } => self.adopt(token, socket),
             Op::Receive { token, on } => self.receive(token, on),
-            Op::Send { token, batch, .. } => self.send(token, batch),
             Op::ShutdownWrite { token } => {
                 if let Some(entry) = self.entries.get(token) {
                     // It fails only where the peer has already gone, which reading will tell.
@@ -276,6 +277,18 @@ impl Driver for PollDriver {
                 }
             }
             Op::Close { token, reset } => self.close(token, reset),
+        }
+    }
+
+    fn send(&mut self, token: Token, batch: Buffer, _awaited: bool) -> Sending {
+        let Some(entry) = self.entries.get_mut(token) else { return Sending::InFlight };
+        debug_assert!(entry.sending.is_none(), "one send in flight");
+        match entry.send(batch) {
+            Ok(sending) => sending,
+            Err((error, batch)) => {
+                self.done.push(Completion::SendFailed { token, error, batch });
+                Sending::InFlight
+            }
         }
     }
 

@@ -35,8 +35,10 @@ use self::{
     trace::What,
     world::{LinkId, Listener, World},
 };
-use super::{Clock, Completion, Driver, ListenerId, Next, Op, Options, Sink, Token, Waker};
-use crate::address::Address;
+use super::{
+    Clock, Completion, Driver, ListenerId, Next, Op, Options, Sending, Sink, Token, Waker,
+};
+use crate::{address::Address, conn::buffer::Buffer};
 
 /// What one wait costs: without it a server that never sleeps would stop time.
 pub(crate) const TURN: Duration = Duration::from_micros(1);
@@ -129,7 +131,7 @@ impl SimDriver {
             world = self.world();
         }
         if world.links[link].sending.is_some() {
-            world.try_send(token, link);
+            world.go_on_sending(token, link);
         }
         if world.links[link].receiving {
             return self.receive(world, token, link, sink);
@@ -277,12 +279,6 @@ impl Driver for SimDriver {
                     world.look_at(link);
                 }
             }
-            Op::Send { token, batch, .. } => {
-                let link = known(world, token);
-                assert!(world.links[link].sending.is_none(), "one send in flight per token");
-                world.links[link].sending = Some(batch);
-                world.try_send(token, link);
-            }
             Op::ShutdownWrite { token } => {
                 let link = known(world, token);
                 world.note(link, What::ServerShutsDown);
@@ -296,6 +292,12 @@ impl Driver for SimDriver {
                 world.report(link, Completion::Closed { token, unsent });
             }
         }
+    }
+
+    fn send(&mut self, token: Token, batch: Buffer, _awaited: bool) -> Sending {
+        let mut world = self.world();
+        let link = known(&world, token);
+        world.send(token, link, batch)
     }
 
     fn wait(

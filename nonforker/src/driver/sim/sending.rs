@@ -10,13 +10,40 @@ use super::{
     trace::What,
     world::{LinkId, World},
 };
-use crate::driver::{Completion, Token};
+use crate::{
+    conn::buffer::Buffer,
+    driver::{Completion, Sending, Token},
+};
 
 impl World {
-    /// Tries the send that is in flight on a link.
-    pub(crate) fn try_send(&mut self, token: Token, link: LinkId) {
+    /// Sends, and tells at once what the link took of it, or later: a driver may do either.
+    pub(crate) fn send(&mut self, token: Token, link: LinkId, batch: Buffer) -> Sending {
+        assert!(self.links[link].sending.is_none(), "one send in flight per token");
+        self.links[link].sending = Some(batch);
+        match self.try_send(token, link) {
+            None => Sending::InFlight,
+            Some((count, batch)) => {
+                let at = self.report_time(link);
+                if at <= self.now && self.prompt {
+                    return Sending::Done { count, batch };
+                }
+                self.report_at(at, Completion::Sent { token, count, batch });
+                Sending::InFlight
+            }
+        }
+    }
+
+    /// Goes on with the send that is in flight on a link.
+    pub(crate) fn go_on_sending(&mut self, token: Token, link: LinkId) {
+        if let Some((count, batch)) = self.try_send(token, link) {
+            self.report(link, Completion::Sent { token, count, batch });
+        }
+    }
+
+    /// Tries the send that is in flight on a link. Returns what it took of it.
+    fn try_send(&mut self, token: Token, link: LinkId) -> Option<(usize, Buffer)> {
         let state = &self.links[link];
-        let Some(batch) = &state.sending else { return };
+        let batch = state.sending.as_ref()?;
         let (unsent, room, broken) = (batch.bytes().len(), state.room(), state.up_end);
         if broken == End::Reset || state.shut {
             let errno = if state.shut { Errno::EPIPE } else { Errno::ECONNRESET };
@@ -40,16 +67,17 @@ impl World {
             if self.rng.chance(self.faults.would_block) {
                 let after = Duration::from_micros(1 + self.rng.below(10_000));
                 self.schedule_in(after, Event::Look(link));
-                return;
+                return None;
             }
             let mut count = unsent.min(room);
             if self.rng.chance(self.faults.short_write) {
                 count = self.rng.between(1, count);
             }
-            let Some(batch) = self.links[link].sending.take() else { return };
+            let batch = self.links[link].sending.take()?;
             self.send_down(link, batch.bytes()[..count].to_vec());
-            self.report(link, Completion::Sent { token, count, batch });
+            return Some((count, batch));
         }
+        None
     }
 
     fn fail_send(&mut self, token: Token, link: LinkId, errno: Errno) {

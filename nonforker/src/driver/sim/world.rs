@@ -55,6 +55,8 @@ pub(crate) struct World {
     /// The server sleeps for ever, and nothing is under way.
     pub(crate) asleep: bool,
     pub(crate) torture: Torture,
+    /// A send may be done when it returns. In some seeds it never is, as with io_uring.
+    pub(crate) prompt: bool,
     events: Events,
 }
 
@@ -74,6 +76,7 @@ impl World {
             woken: false,
             asleep: false,
             torture: Torture::default(),
+            prompt: !seed.is_multiple_of(4),
             events: Events::default(),
         }
     }
@@ -250,8 +253,18 @@ impl World {
     /// Reports what became of an operation on `link`, now or late, but not before what was
     /// reported about it earlier.
     pub(crate) fn report(&mut self, link: LinkId, completion: Completion<'static, SimSocket>) {
+        let at = self.report_time(link);
+        self.report_at(at, completion);
+    }
+
+    /// When the next report on `link` is made.
+    pub(super) fn report_time(&mut self, link: LinkId) -> Duration {
         let at = (self.now + self.lateness()).max(self.links[link].report_clock);
         self.links[link].report_clock = at;
+        at
+    }
+
+    pub(super) fn report_at(&mut self, at: Duration, completion: Completion<'static, SimSocket>) {
         if at <= self.now {
             self.done.push_back(completion);
         } else {

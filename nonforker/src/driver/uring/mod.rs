@@ -45,9 +45,10 @@ use self::{
     size::Size,
 };
 use super::{
-    Clock, Completion, Driver, ListenerId, Next, Op, Options, Sink, Token, Waker, socket::Listener,
+    Clock, Completion, Driver, ListenerId, Next, Op, Options, Sending, Sink, Token, Waker,
+    socket::Listener,
 };
-use crate::address::Address;
+use crate::{address::Address, conn::buffer::Buffer};
 
 const POLLIN: u32 = 0x1;
 const POLLPRI: u32 = 0x2;
@@ -241,7 +242,6 @@ impl Driver for UringDriver {
             Op::Unlisten { listener } => self.unlisten(listener),
             Op::Adopt { token, socket } => self.adopt(token, socket),
             Op::Receive { token, on } => self.receive(token, on),
-            Op::Send { token, batch, awaited } => self.send(token, batch, awaited),
             Op::ShutdownWrite { token } => {
                 if let Some(connection) = self.connections.get(token) {
                     // It fails only where the peer has already gone, which reading will tell.
@@ -250,6 +250,11 @@ impl Driver for UringDriver {
             }
             Op::Close { token, reset } => self.close(token, reset),
         }
+    }
+
+    fn send(&mut self, token: Token, batch: Buffer, awaited: bool) -> Sending {
+        self.send_batch(token, batch, awaited);
+        Sending::InFlight
     }
 
     fn wait(&mut self, timeout: Option<Duration>, sink: &mut Sink<'_, Incoming>) -> io::Result<()> {

@@ -24,7 +24,7 @@ use crate::{
 };
 
 impl UringDriver {
-    pub(super) fn send(&mut self, token: Token, batch: Buffer, awaited: bool) {
+    pub(super) fn send_batch(&mut self, token: Token, batch: Buffer, awaited: bool) {
         let Some(connection) = self.connections.get_mut(token) else { return };
         debug_assert!(!connection.sending, "one send in flight");
         let (who, socket) = (token.data().as_ffi(), connection.socket.as_fd());
