@@ -88,6 +88,9 @@ pub(super) fn an_awaited_send_is_not_slept_on<R: Rig>(bench: &mut Bench<R>) {
     let clock = bench.driver.clock();
     let sleeps = (0..20).map(|_| {
         bench.send(token, b"reply");
+        if !bench.of(token).is_sending() {
+            return Duration::ZERO;
+        }
         let before = clock.time();
         bench.wait_wanting(PATIENCE, Next::Return);
         assert!(!bench.of(token).is_sending(), "one wait is enough");
