@@ -202,6 +202,10 @@ impl Net {
             let Some(at) = world.next_at() else { return false };
             world.now = world.now.max(at);
             world.settle();
+            let late = std::mem::take(&mut world.done);
+            // The world must be free while they go: whoever was accepted too late is sent away.
+            drop(world);
+            drop(late);
             return true;
         }
         let (began, before) = (self.now(), self.progress());

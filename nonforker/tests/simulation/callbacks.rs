@@ -22,8 +22,11 @@ struct Obeys {
 }
 
 impl Obeys {
-    fn urgent(&mut self, conn: &mut Conn<'_, Lines, u32>, _byte: u8) -> Outcome {
+    fn urgent(&mut self, conn: &mut Conn<'_, Lines, u32>, byte: u8) -> Outcome {
         *conn.session_mut() += 1;
+        if byte == b'?' {
+            conn.send("yes");
+        }
         Ok(())
     }
 }
@@ -176,6 +179,15 @@ fn urgent_bytes_arrive_beside_an_intact_stream() {
 }
 
 #[test]
+fn what_an_urgent_byte_is_answered_with_waits_for_nothing() {
+    Simulation::new(server).run(|net| {
+        let client = net.connect();
+        client.send_urgent(b'?');
+        client.expect("yes\n");
+    });
+}
+
+#[test]
 fn what_is_sent_to_a_client_that_has_left_reaches_nobody() {
     Simulation::new(server).seeds(0..300).run(|net| {
         let first = net.connect();
@@ -214,13 +226,18 @@ fn what_is_sent_to_a_client_of_another_service_reaches_nobody() {
             })
     };
     Simulation::new(server).run(|net| {
-        let (client, stranger) = (net.connect_to(0), net.connect_to(1));
+        let (client, neighbour) = (net.connect_to(0), net.connect_to(1));
         client.send("mine\n");
         client.expect("mine\n");
+        net.wait(Duration::from_secs(5));
+        // In its own service the neighbour has the place that the client has in the other.
+        let stranger = net.connect_to(1);
         stranger.send("not yours\n");
         stranger.expect_end();
-        client.half_close();
-        client.expect_end();
+        for client in [client, neighbour] {
+            client.half_close();
+            client.expect_end();
+        }
     });
 }
 

@@ -1,6 +1,6 @@
 //! What is bounded stays bounded: memory, slots, output, turns.
 
-use std::time::Duration;
+use std::{cell::Cell, rc::Rc, time::Duration};
 
 use nonforker::{
     Conn, ConnId, Handler, Limits, Outcome, Server,
@@ -146,6 +146,47 @@ fn whoever_does_not_take_what_others_push_is_cut_off_and_nobody_else() {
             ears.expect(&line);
         }
         assert_eq!(deaf.receive_to_end(), (Vec::new(), Some(Ending::Reset)));
+    });
+}
+
+/// Sends far more than anybody may push, a moment after it was asked to, and notes how much of it
+/// was taken.
+struct Pours(Rc<Cell<usize>>);
+
+impl Handler<Lines> for Pours {
+    type Session = ();
+
+    fn frame(&mut self, conn: &mut Conn<'_, Lines>, _line: &[u8]) -> Outcome {
+        conn.set_timer(Duration::from_millis(1));
+        Ok(())
+    }
+
+    fn timer(&mut self, conn: &mut Conn<'_, Lines>) -> Outcome {
+        for _ in 0..1000 {
+            conn.send([b'x'; 999]);
+            self.0.set(self.0.get().max(conn.queued()));
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn what_a_timer_says_is_a_push_and_ends_at_the_cap() {
+    let taken = Rc::<Cell<usize>>::default();
+    let pours = Rc::clone(&taken);
+    let server = move || {
+        let limits = Limits::new().high_watermark(2000).low_watermark(0).output_cap(3000);
+        Server::new().limits(limits).serve_with(
+            "127.0.0.1:1",
+            Lines::new(),
+            Pours(Rc::clone(&pours)),
+        )
+    };
+    Simulation::new(server).run(|net| {
+        let client = net.connect();
+        client.send("pour\n");
+        assert_eq!(client.receive_to_end(), (Vec::new(), Some(Ending::Reset)));
+        assert_eq!(taken.take(), 6000, "high watermark, cap, and what was too much");
     });
 }
 

@@ -8,6 +8,7 @@ mod codecs;
 mod drain;
 mod limits;
 mod scarcity;
+mod speed;
 mod time;
 mod turns;
 
