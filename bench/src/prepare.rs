@@ -155,7 +155,7 @@ impl<'s> Workshop<'s> {
     }
 
     fn rust(&self, package: &str, program: &str) -> Result<PathBuf> {
-        self.once(package, || {
+        self.once(&format!("peers/{package}"), || {
             let folder = self.path("bench/peers").join(package);
             let mut command = self.cargo(&folder, "target/peers");
             // What ours depends on is in the library's hands.
@@ -193,7 +193,7 @@ impl<'s> Workshop<'s> {
             };
             make().or_else(|_| self.install("python3-venv").and_then(|()| make()))
         })?;
-        self.once(package, || {
+        self.once(&format!("peers/{package}"), || {
             let mut command = Command::new(&python);
             command.args(["-m", "pip", "install", "--quiet", package]);
             self.run(&mut command, "cannot install it from PyPI")
