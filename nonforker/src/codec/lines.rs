@@ -18,6 +18,9 @@
 
 use super::{Codec, DEFAULT_FRAME_MAX, Decoded, Encode, EncodeError, FrameError, scan};
 
+/// A reply of so many bytes is worth some care about the memory it takes.
+const LARGE: usize = 4096;
+
 /// Lines: every frame ends at a line feed.
 ///
 /// | | ends a frame | appended to a reply |
@@ -108,25 +111,39 @@ impl Default for Lines {
 impl Codec for Lines {
     type Frame<'a> = &'a [u8];
 
-    #[inline]
+    #[inline(always)]
     fn decode<'a>(&mut self, input: &'a [u8]) -> Result<Decoded<&'a [u8]>, FrameError> {
-        let unscanned = input.get(self.scanned..).unwrap_or_default();
-        let Some(at) = scan::first::<b'\n'>(unscanned) else { return self.incomplete(input) };
+        let (_, unscanned) = input.split_at(self.scanned.min(input.len()));
+        let Some(at) = scan::first::<b'\n'>(unscanned) else {
+            return self.incomplete(input).map(|()| Decoded::Incomplete { need: 1 });
+        };
         let end = self.scanned + at;
         self.scanned = 0;
-        let line = input.get(..end).unwrap_or_default();
+        let (mut line, _) = input.split_at(end.min(input.len()));
+        if self.ending != Ending::Lf || end > self.max {
+            line = self.judge(line)?;
+        }
+        Ok(Decoded::Frame { frame: line, consumed: end + 1 })
+    }
+}
+
+impl Lines {
+    /// The payload of a line whose end is in sight.
+    #[inline(never)]
+    fn judge<'a>(&self, line: &'a [u8]) -> Result<&'a [u8], FrameError> {
         let payload = self.payload(line);
         if payload.len() > self.max {
             return Err(FrameError::TooLong { max: self.max });
         }
         if self.ending == Ending::Crlf && payload.len() == line.len() {
-            return Err(FrameError::Malformed { offset: end, expected: "a carriage return" });
+            return Err(FrameError::Malformed {
+                offset: line.len(),
+                expected: "a carriage return",
+            });
         }
-        Ok(Decoded::Frame { frame: payload, consumed: end + 1 })
+        Ok(payload)
     }
-}
 
-impl Lines {
     /// A line without what may belong to its ending.
     #[inline]
     fn payload<'a>(&self, line: &'a [u8]) -> &'a [u8] {
@@ -138,20 +155,23 @@ impl Lines {
 
     /// The line feed is yet to come, and the last carriage return may belong to it.
     #[cold]
-    fn incomplete<'a>(&mut self, input: &'a [u8]) -> Result<Decoded<&'a [u8]>, FrameError> {
+    fn incomplete(&mut self, input: &[u8]) -> Result<(), FrameError> {
         if self.payload(input).len() > self.max {
             return Err(FrameError::TooLong { max: self.max });
         }
         self.scanned = input.len();
-        Ok(Decoded::Incomplete { need: 1 })
+        Ok(())
     }
 }
 
 impl<R: AsRef<[u8]>> Encode<R> for Lines {
+    #[inline]
     fn encode(&mut self, reply: R, out: &mut Vec<u8>) -> Result<(), EncodeError> {
         let reply = reply.as_ref();
-        // Once for both: the ending must not double the memory of a large reply.
-        out.reserve(reply.len() + 2);
+        if reply.len() >= LARGE {
+            // Once for both: the ending must not double the memory of a large reply.
+            out.reserve(reply.len() + 2);
+        }
         out.extend_from_slice(reply);
         match self.ending {
             Ending::Lf => out.push(b'\n'),

@@ -2,25 +2,28 @@
 //!
 //! Most lines are short. To choose among the vector units of a processor and to align the start, as
 //! [`memchr()`] does, costs more than to look at a hundred bytes; behind those it is worth it.
+//!
+//! ```text
+//!  block of 64 bytes ── compare ──▶ a bit for each byte ── the lowest ──▶ where it is
+//! ```
 
 use memchr::memchr;
+use wide::u8x16;
 
-/// So many blocks of 32 bytes are looked at here.
-const BLOCKS: usize = 4;
+const BLOCK: usize = 64;
 
 /// Where `NEEDLE` occurs first in `bytes`.
-#[inline(never)]
+#[inline(always)]
 pub(super) fn first<const NEEDLE: u8>(bytes: &[u8]) -> Option<usize> {
-    let (blocks, _) = bytes.as_chunks::<32>();
-    let mut at = 0;
-    for block in blocks.iter().take(BLOCKS) {
-        // Without an early end, so that the compiler makes two vector comparisons of it.
-        if block.iter().fold(false, |found, &byte| found | (byte == NEEDLE)) {
-            return Some(at + within::<NEEDLE>(block));
+    let mut looked_at = 0;
+    if let Some(block) = bytes.first_chunk::<BLOCK>() {
+        let hits = hits::<NEEDLE>(block);
+        if hits != 0 {
+            return Some(hits.trailing_zeros() as usize);
         }
-        at += block.len();
+        looked_at = BLOCK;
     }
-    further(NEEDLE, bytes, at)
+    further(NEEDLE, bytes, looked_at)
 }
 
 #[inline(never)]
@@ -28,28 +31,15 @@ fn further(needle: u8, bytes: &[u8], at: usize) -> Option<usize> {
     memchr(needle, bytes.get(at..)?).map(|further| at + further)
 }
 
-/// Where `NEEDLE`, which is there, occurs first in a block.
+/// A bit for each byte of a block that is `NEEDLE`, the lowest for the first.
 #[inline]
-fn within<const NEEDLE: u8>(block: &[u8; 32]) -> usize {
-    let (words, _) = block.as_chunks::<8>();
-    let mut at = 0;
-    for word in words {
-        let hits = zeros(u64::from_le_bytes(*word) ^ repeat(NEEDLE));
-        if hits != 0 {
-            return at + hits.trailing_zeros() as usize / 8;
-        }
-        at += word.len();
-    }
-    at
-}
-
-const fn repeat(byte: u8) -> u64 {
-    u64::from_ne_bytes([byte; 8])
-}
-
-/// The highest bit of each byte that is zero; bits above the first of them may be wrong.
-const fn zeros(bytes: u64) -> u64 {
-    bytes.wrapping_sub(repeat(0x01)) & !bytes & repeat(0x80)
+fn hits<const NEEDLE: u8>(block: &[u8; BLOCK]) -> u64 {
+    let needle = u8x16::splat(NEEDLE);
+    let (parts, _) = block.as_chunks::<16>();
+    parts.iter().rev().fold(0, |hits, &part| {
+        let equal = u8x16::from(part).cmp_eq(needle);
+        hits << 16 | u64::from(equal.move_mask().cast_unsigned())
+    })
 }
 
 #[cfg(test)]
