@@ -37,7 +37,7 @@ pub enum DriverKind {
 /// A driver that could be made.
 #[derive(Debug)]
 pub(crate) enum Chosen {
-    Poll(PollDriver),
+    Poll(Box<PollDriver>),
     #[cfg(target_os = "linux")]
     Uring(Box<UringDriver>),
 }
@@ -72,7 +72,7 @@ impl DriverKind {
 
 fn poll(options: Options, why: &str) -> Result<(Chosen, String)> {
     let driver = PollDriver::new(options).map_err(Error::Driver)?;
-    Ok((Chosen::Poll(driver), format!("poll{why}")))
+    Ok((Chosen::Poll(Box::new(driver)), format!("poll{why}")))
 }
 
 #[cfg(target_os = "linux")]

@@ -176,7 +176,7 @@ impl Server {
         self.check()?;
         let (driver, name) = self.driver.make(self.options())?;
         let bound = match driver {
-            Chosen::Poll(driver) => self.bind_over(driver),
+            Chosen::Poll(driver) => self.bind_over(*driver),
             #[cfg(target_os = "linux")]
             Chosen::Uring(driver) => self.bind_over(*driver),
         }?;

@@ -33,7 +33,7 @@ pub(crate) mod uring;
 
 use std::{fmt, io, rc::Rc, sync::Arc, time::Duration};
 
-use nix::time::ClockId;
+use rustix::time::{ClockId, clock_gettime};
 use slotmap::new_key_type;
 
 use crate::{
@@ -181,9 +181,9 @@ pub(crate) enum Clock {
 
 /// The clock that costs a tenth, and is as old as the kernel's last tick: some milliseconds.
 #[cfg(any(target_os = "linux", target_os = "android"))]
-const COARSE: ClockId = ClockId::CLOCK_MONOTONIC_COARSE;
+const COARSE: ClockId = ClockId::MonotonicCoarse;
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
-const COARSE: ClockId = ClockId::CLOCK_MONOTONIC;
+const COARSE: ClockId = ClockId::Monotonic;
 
 impl Clock {
     pub(crate) fn virtual_time(now: impl Fn() -> Duration + 'static) -> Self {
@@ -192,7 +192,7 @@ impl Clock {
 
     /// The time in nanoseconds, which is enough for five hundred years.
     pub(crate) fn now(&self) -> u64 {
-        self.read(ClockId::CLOCK_MONOTONIC)
+        self.read(ClockId::Monotonic)
     }
 
     /// The same as a duration.
@@ -205,14 +205,14 @@ impl Clock {
         self.read(COARSE)
     }
 
+    #[inline]
     fn read(&self, clock: ClockId) -> u64 {
         match self {
-            // It fails only for a clock that the system does not have.
-            Self::System => clock.now().map_or(0, |time| {
-                let (seconds, nanos) =
-                    (time.tv_sec().cast_unsigned(), time.tv_nsec().cast_unsigned());
+            Self::System => {
+                let time = clock_gettime(clock);
+                let (seconds, nanos) = (time.tv_sec.cast_unsigned(), time.tv_nsec.cast_unsigned());
                 seconds.wrapping_mul(1_000_000_000).wrapping_add(nanos)
-            }),
+            }
             Self::Virtual(now) => nanos(now()),
         }
     }

@@ -9,25 +9,25 @@
 //! - A short write means that the next writable edge will come, and no sooner.
 //! - The urgent byte has to be taken out, or it is announced with every edge.
 
-use std::{
-    io::{self, ErrorKind, Read},
-    os::fd::AsRawFd,
-};
+use std::io::{self, ErrorKind};
 
 use mio::event::Event;
-use nix::sys::socket::{MsgFlags, recv};
+use rustix::{
+    io::Errno,
+    net::{RecvFlags, SendFlags, recv, send},
+};
 use socket2::Socket;
 
 use crate::{
     conn::buffer::Buffer,
-    driver::{Completion, Sending, Token},
+    driver::{Completion, Next, Sending, Sink, Token},
 };
 
 /// Where the signal cannot be kept off per call, socket2 does it per socket.
 #[cfg(not(target_vendor = "apple"))]
-const NO_SIGNAL: i32 = MsgFlags::MSG_NOSIGNAL.bits();
+const NO_SIGNAL: SendFlags = SendFlags::NOSIGNAL;
 #[cfg(target_vendor = "apple")]
-const NO_SIGNAL: i32 = 0;
+const NO_SIGNAL: SendFlags = SendFlags::empty();
 
 /// Whether an urgent byte shows before a read stops short at it.
 const URGENT_SHOWS: bool = cfg!(any(target_os = "linux", target_os = "android"));
@@ -37,29 +37,29 @@ const URGENT_SHOWS: bool = cfg!(any(target_os = "linux", target_os = "android"))
 pub(super) struct Entry {
     pub(super) socket: Socket,
     pub(super) sending: Option<Buffer>,
-    pub(super) edges: Edges,
+    edges: Edges,
     pub(super) receiving: bool,
     /// A short read does not mean that there is no more.
     probe: bool,
-    /// It is in `ready`.
+    /// It waits for its next turn.
     pub(super) queued: bool,
 }
 
 /// What edges have said and nothing has answered yet, a bit each.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Edges(u8);
+struct Edges(u8);
 
 impl Edges {
-    pub(super) const READABLE: Self = Self(1);
-    pub(super) const WRITABLE: Self = Self(1 << 1);
+    const READABLE: Self = Self(1);
+    const WRITABLE: Self = Self(1 << 1);
     /// The kernel has an urgent byte.
-    pub(super) const URGENT: Self = Self(1 << 2);
+    const URGENT: Self = Self(1 << 2);
     /// The peer has finished, or the connection broke: the next reads tell which.
     const ENDING: Self = Self(1 << 3);
     /// It broke: reported even while nothing is received or sent.
-    pub(super) const BROKEN: Self = Self(1 << 4);
+    const BROKEN: Self = Self(1 << 4);
 
-    pub(super) const fn has(self, edge: Self) -> bool {
+    const fn has(self, edge: Self) -> bool {
         self.0 & edge.0 != 0
     }
 
@@ -74,7 +74,7 @@ impl Edges {
     }
 
     /// Takes an edge for answered. Returns whether there was one.
-    pub(super) const fn take(&mut self, edge: Self) -> bool {
+    const fn take(&mut self, edge: Self) -> bool {
         let had = self.has(edge);
         self.set(edge, false);
         had
@@ -95,6 +95,7 @@ impl Entry {
     }
 
     /// Remembers what an edge says.
+    #[inline]
     pub(super) fn note(&mut self, event: &Event) {
         let (error, edges) = (event.is_error(), &mut self.edges);
         edges.note(Edges::READABLE, event.is_readable() || event.is_read_closed() || error);
@@ -107,63 +108,114 @@ impl Entry {
         }
     }
 
+    /// Whether the kernel may have something to be read.
+    #[inline]
+    pub(super) const fn is_readable(&self) -> bool {
+        self.edges.has(Edges::READABLE)
+    }
+
+    /// Gives it its turn: whatever its edges allow, each once.
+    #[inline]
+    pub(super) fn serve(
+        &mut self,
+        token: Token,
+        scratch: &mut [u8],
+        sink: &mut Sink<'_, Socket>,
+    ) -> Next {
+        if self.edges.take(Edges::URGENT)
+            && let Some(byte) = self.urgent_byte()
+        {
+            sink(Completion::Urgent { token, byte });
+        }
+        if let Some(batch) = self.sending.take() {
+            self.go_on_sending(token, batch, sink);
+        }
+        let mut next = Next::Return;
+        if self.receiving
+            && self.edges.has(Edges::READABLE)
+            && let Some(completion) = self.receive(token, scratch)
+        {
+            next = sink(completion);
+        }
+        // Who still sends or receives learns of it by that.
+        if self.edges.has(Edges::BROKEN) && !self.receiving && self.sending.is_none() {
+            self.edges.set(Edges::BROKEN, false);
+            let error = self.socket.take_error().ok().flatten();
+            let error = error.unwrap_or_else(|| ErrorKind::ConnectionReset.into());
+            sink(Completion::Failed { token, error });
+        }
+        next
+    }
+
     /// Takes the urgent byte out of the kernel.
-    pub(super) fn urgent_byte(&self) -> Option<u8> {
+    fn urgent_byte(&self) -> Option<u8> {
         let mut byte = [0];
-        let flags = MsgFlags::MSG_OOB | MsgFlags::MSG_DONTWAIT;
+        let flags = RecvFlags::OOB | RecvFlags::DONTWAIT;
         // EINVAL is normal: the byte has been overtaken by a newer one, or taken already.
-        let count = recv(self.socket.as_raw_fd(), &mut byte, flags).ok()?;
+        let (count, _) = recv(&self.socket, &mut byte, flags).ok()?;
         (count == 1).then_some(byte[0])
     }
 
+    fn go_on_sending(&mut self, token: Token, batch: Buffer, sink: &mut Sink<'_, Socket>) {
+        match self.send(batch) {
+            Ok(Sending::Done { count, batch }) => {
+                sink(Completion::Sent { token, count, batch });
+            }
+            Ok(Sending::InFlight) => {}
+            Err((error, batch)) => {
+                sink(Completion::SendFailed { token, error, batch });
+            }
+        }
+    }
+
     /// Sends what the kernel takes now. What it takes nothing of stays in flight.
+    #[inline]
     pub(super) fn send(&mut self, batch: Buffer) -> Result<Sending, (io::Error, Buffer)> {
         while self.edges.has(Edges::WRITABLE) {
-            match self.socket.send_with_flags(batch.bytes(), NO_SIGNAL) {
+            match send(&self.socket, batch.bytes(), NO_SIGNAL) {
                 Ok(count) => {
                     self.edges.set(Edges::WRITABLE, count == batch.len());
                     return Ok(Sending::Done { count, batch });
                 }
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    self.edges.set(Edges::WRITABLE, false);
-                }
-                Err(error) => return Err((error, batch)),
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => self.edges.set(Edges::WRITABLE, false),
+                Err(error) => return Err((error.into(), batch)),
             }
         }
         self.sending = Some(batch);
         Ok(Sending::InFlight)
     }
 
-    /// Reads once. Returns what came of it and whether there may be more.
-    pub(super) fn receive<'a>(
+    /// Reads once, as much as `scratch` holds.
+    #[inline]
+    fn receive<'a>(
         &mut self,
         token: Token,
         scratch: &'a mut [u8],
-    ) -> (Option<Completion<'a, Socket>>, bool) {
+    ) -> Option<Completion<'a, Socket>> {
         let count = loop {
-            match (&self.socket).read(scratch) {
-                Ok(count) => break count,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+            match recv(&self.socket, &mut *scratch, RecvFlags::empty()) {
+                Ok((count, _)) => break count,
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => {
                     self.edges.set(Edges::READABLE, false);
-                    return (None, false);
+                    return None;
                 }
                 Err(error) => {
                     self.receiving = false;
                     self.edges.set(Edges::READABLE, false);
                     self.edges.set(Edges::BROKEN, false);
-                    return (Some(Completion::Failed { token, error }), false);
+                    return Some(Completion::Failed { token, error: error.into() });
                 }
             }
         };
         if count == 0 {
             self.receiving = false;
             self.edges.set(Edges::READABLE, false);
-            return (Some(Completion::EndOfStream { token }), false);
+            return Some(Completion::EndOfStream { token });
         }
         let more = count == scratch.len() || self.probe || self.edges.has(Edges::ENDING);
         self.edges.set(Edges::READABLE, more);
-        (Some(Completion::Received { token, bytes: &scratch[..count] }), more)
+        Some(Completion::Received { token, bytes: &scratch[..count] })
     }
 }

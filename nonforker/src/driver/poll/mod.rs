@@ -4,29 +4,32 @@
 //!  submit(Send) ──▶ send now ──▶ done ─────────────────────────────┐
 //!                        └─ would block ─▶ the next writable edge ─┤
 //!                                                                  ▼
-//!  wait ──▶ deliver done ──▶ poll, sleeping ──▶ queue the ready ──▶ sink
+//!  wait ──▶ deliver done ──▶ poll, sleeping ──▶ whom an edge is about ──▶ sink
+//!                                          └──▶ who has more ───────────▶ sink
 //! ```
 //!
 //! A socket is registered once, edge-triggered, for everything. What an edge said is remembered
 //! in its [`Entry`], so to turn receiving off and on costs no system call, and neither does
 //! backpressure.
+//!
+//! Those who have more than their share of a wait come again after the next look for edges, and
+//! after those whom it shows. So whoever floods waits for the others, and they do not wait for it.
 
 mod entry;
+mod sockets;
 
 use std::{
-    collections::VecDeque,
     io::{self, ErrorKind},
-    mem,
     os::fd::AsRawFd,
     sync::Arc,
     time::Duration,
 };
 
 use mio::{Events, Interest, Poll, unix::SourceFd};
-use slotmap::{Key, KeyData, SecondaryMap};
+use slotmap::{Key, KeyData};
 use socket2::{SockRef, Socket};
 
-use self::entry::{Edges, Entry};
+use self::sockets::Sockets;
 use super::{
     Clock, Completion, Driver, ListenerId, Next, Op, Options, Sending, Sink, Token, Waker,
     socket::Listener,
@@ -62,17 +65,18 @@ struct Accepting {
 pub(crate) struct PollDriver {
     poll: Poll,
     events: Events,
+    /// So many of them have not been looked at: the last ones.
+    unseen: usize,
+    /// Those who had more when there was a look have not had their turn since.
+    owed: bool,
     waker: Arc<mio::Waker>,
     options: Options,
     listeners: Vec<Option<Accepting>>,
-    entries: SecondaryMap<Token, Entry>,
-    /// Tokens to be looked at in the next wait.
-    ready: VecDeque<Token>,
-    /// So many of them are left from a wait whose sink had enough: they come before anything new.
-    round: usize,
+    /// A listener may have somebody to let in.
+    knocked: bool,
+    sockets: Sockets,
     /// Completions of operations that could be carried out at once.
     done: Vec<Completion<'static, Socket>>,
-    scratch: Box<[u8]>,
 }
 
 impl PollDriver {
@@ -83,20 +87,20 @@ impl PollDriver {
         Ok(Self {
             poll,
             events: Events::with_capacity(EVENTS),
+            unseen: 0,
+            owed: false,
             waker,
-            scratch: vec![0; options.read_max].into_boxed_slice(),
+            sockets: Sockets::new(options.read_max),
             options,
             listeners: Vec::new(),
-            entries: SecondaryMap::new(),
-            ready: VecDeque::new(),
-            round: 0,
+            knocked: false,
             done: Vec::new(),
         })
     }
 
     fn adopt(&mut self, token: Token, socket: Socket) {
         let fd = socket.as_raw_fd();
-        self.entries.insert(token, Entry::new(socket));
+        self.sockets.adopt(token, socket);
         let registered =
             self.poll.registry().register(&mut SourceFd(&fd), mio_token(token), EVERYTHING);
         if let Err(error) = registered {
@@ -107,25 +111,17 @@ impl PollDriver {
     fn accept(&mut self, listener: ListenerId, on: bool) {
         if let Some(accepting) = self.listeners.get_mut(listener).and_then(Option::as_mut) {
             accepting.on = on;
-        }
-    }
-
-    fn receive(&mut self, token: Token, on: bool) {
-        if let Some(entry) = self.entries.get_mut(token) {
-            entry.receiving = on;
-            if on && entry.edges.has(Edges::READABLE) && !mem::replace(&mut entry.queued, true) {
-                self.ready.push_back(token);
-            }
+            self.knocked |= on;
         }
     }
 
     fn close(&mut self, token: Token, reset: bool) {
-        let Some(entry) = self.entries.remove(token) else { return };
+        let Some((socket, unsent)) = self.sockets.release(token) else { return };
         if reset {
             // A socket that cannot be told to reset is closed in order.
-            let _ = entry.socket.set_linger(Some(Duration::ZERO));
+            let _ = socket.set_linger(Some(Duration::ZERO));
         }
-        self.done.push(Completion::Closed { token, unsent: entry.sending });
+        self.done.push(Completion::Closed { token, unsent });
     }
 
     /// Passes on what could be done at once. Returns whether `wait` may sleep.
@@ -142,69 +138,41 @@ impl PollDriver {
         next
     }
 
-    /// Remembers what the edges say and queues whom they are about.
-    fn note_edges(&mut self, sink: &mut Sink<'_, Socket>) {
-        for event in &self.events {
-            if event.token() == WAKE {
-                sink(Completion::Woken);
-                continue;
-            }
-            if let Some(listener) = listener_of(event.token()) {
-                if let Some(accepting) = self.listeners.get_mut(listener).and_then(Option::as_mut) {
-                    accepting.readable = true;
-                }
-                continue;
-            }
-            let token = token_of(event.token());
-            let Some(entry) = self.entries.get_mut(token) else { continue };
-            entry.note(event);
-            if !mem::replace(&mut entry.queued, true) {
-                self.ready.push_back(token);
-            }
+    /// Looks for edges.
+    fn look(&mut self, timeout: Option<Duration>, sink: &mut Sink<'_, Socket>) -> io::Result<()> {
+        match self.poll.poll(&mut self.events, timeout.map(|timeout| timeout.min(SLEEP_MAX))) {
+            Ok(()) => self.unseen = self.events.iter().count(),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
         }
+        self.owed = self.sockets.has_ready();
+        sink(Completion::Awake);
+        Ok(())
     }
 
-    /// Gives everybody of the round one turn, as far as the sink takes it.
-    fn serve_round(&mut self, sink: &mut Sink<'_, Socket>) {
+    /// Gives those whom the edges are about their turn, as far as the sink takes it.
+    fn serve_events(&mut self, sink: &mut Sink<'_, Socket>) -> Next {
+        let seen = self.events.iter().count() - self.unseen;
         let mut next = Next::Return;
-        while self.round > 0 && next != Next::Enough {
-            self.round -= 1;
-            let Some(token) = self.ready.pop_front() else { break };
-            let Some(entry) = self.entries.get_mut(token) else { continue };
-            entry.queued = false;
-            if entry.edges.take(Edges::URGENT)
-                && let Some(byte) = entry.urgent_byte()
-            {
-                sink(Completion::Urgent { token, byte });
-            }
-            if let Some(batch) = entry.sending.take() {
-                match entry.send(batch) {
-                    Ok(Sending::Done { count, batch }) => {
-                        sink(Completion::Sent { token, count, batch });
-                    }
-                    Ok(Sending::InFlight) => {}
-                    Err((error, batch)) => {
-                        sink(Completion::SendFailed { token, error, batch });
+        for event in self.events.iter().skip(seen) {
+            self.unseen -= 1;
+            match event.token() {
+                WAKE => _ = sink(Completion::Woken),
+                token if is_of_listener(token) => {
+                    if let Some(accepting) =
+                        self.listeners.get_mut(token.0).and_then(Option::as_mut)
+                    {
+                        accepting.readable = true;
+                        self.knocked = true;
                     }
                 }
+                token => next = self.sockets.note(token_of(token), event, sink),
             }
-            if entry.receiving && entry.edges.has(Edges::READABLE) {
-                let (completion, again) = entry.receive(token, &mut self.scratch);
-                if let Some(completion) = completion {
-                    next = sink(completion);
-                }
-                if again {
-                    entry.queued = true;
-                    self.ready.push_back(token);
-                }
-            }
-            // Who still sends or receives learns of it by that.
-            if !entry.receiving && entry.sending.is_none() && entry.edges.take(Edges::BROKEN) {
-                let error = entry.socket.take_error().ok().flatten();
-                let error = error.unwrap_or_else(|| ErrorKind::ConnectionReset.into());
-                sink(Completion::Failed { token, error });
+            if next == Next::Enough {
+                break;
             }
         }
+        next
     }
 
     fn serve_listeners(&mut self, sink: &mut Sink<'_, Socket>) {
@@ -230,12 +198,7 @@ impl PollDriver {
                 }
             }
         }
-    }
-
-    /// Whether somebody could be served without waiting for an edge.
-    fn has_ready(&self) -> bool {
-        !self.ready.is_empty()
-            || self.listeners.iter().flatten().any(|listener| listener.on && listener.readable)
+        self.knocked = self.listeners.iter().flatten().any(|door| door.on && door.readable);
     }
 }
 
@@ -269,21 +232,20 @@ impl Driver for PollDriver {
                 }
             }
             Op::Adopt { token, socket } => self.adopt(token, socket),
-            Op::Receive { token, on } => self.receive(token, on),
+            Op::Receive { token, on } => self.sockets.receive(token, on),
             Op::ShutdownWrite { token } => {
-                if let Some(entry) = self.entries.get(token) {
+                if let Some(socket) = self.sockets.socket(token) {
                     // It fails only where the peer has already gone, which reading will tell.
-                    let _ = SockRef::from(&entry.socket).shutdown(std::net::Shutdown::Write);
+                    let _ = SockRef::from(socket).shutdown(std::net::Shutdown::Write);
                 }
             }
             Op::Close { token, reset } => self.close(token, reset),
         }
     }
 
+    #[inline]
     fn send(&mut self, token: Token, batch: Buffer, _awaited: bool) -> Sending {
-        let Some(entry) = self.entries.get_mut(token) else { return Sending::InFlight };
-        debug_assert!(entry.sending.is_none(), "one send in flight");
-        match entry.send(batch) {
+        match self.sockets.send(token, batch) {
             Ok(sending) => sending,
             Err((error, batch)) => {
                 self.done.push(Completion::SendFailed { token, error, batch });
@@ -293,25 +255,19 @@ impl Driver for PollDriver {
     }
 
     fn wait(&mut self, timeout: Option<Duration>, sink: &mut Sink<'_, Socket>) -> io::Result<()> {
-        let sleepless = self.deliver(sink) != Next::Sleep || self.has_ready();
-        if self.round > 0 {
-            self.serve_round(sink);
-            return Ok(());
+        let sleepless =
+            self.deliver(sink) != Next::Sleep || self.sockets.has_ready() || self.knocked;
+        let had_more = self.sockets.count_ready();
+        if self.unseen == 0 && !self.owed {
+            self.look(if sleepless { Some(Duration::ZERO) } else { timeout }, sink)?;
         }
-        let timeout = if sleepless { Some(Duration::ZERO) } else { timeout };
-        match self.poll.poll(&mut self.events, timeout.map(|timeout| timeout.min(SLEEP_MAX))) {
-            Ok(()) => {
-                sink(Completion::Awake);
-                self.note_edges(sink);
-            }
-            Err(error) if error.kind() == ErrorKind::Interrupted => {
-                sink(Completion::Awake);
-            }
-            Err(error) => return Err(error),
+        if self.serve_events(sink) != Next::Enough && had_more > 0 {
+            self.owed = false;
+            self.sockets.serve_ready(had_more, sink);
         }
-        self.round = self.ready.len();
-        self.serve_round(sink);
-        self.serve_listeners(sink);
+        if self.knocked {
+            self.serve_listeners(sink);
+        }
         Ok(())
     }
 
@@ -336,6 +292,6 @@ fn token_of(token: mio::Token) -> Token {
 }
 
 /// Listeners are the tokens without a generation: those of connections are never 0.
-fn listener_of(token: mio::Token) -> Option<ListenerId> {
-    (token.0 as u64 >> 32 == 0).then_some(token.0)
+const fn is_of_listener(token: mio::Token) -> bool {
+    token.0 as u64 >> 32 == 0
 }

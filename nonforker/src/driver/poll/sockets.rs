@@ -1,0 +1,124 @@
+//! The connections of the poll driver, and whose turn it is.
+//!
+//! ```text
+//!  an edge ── note ──▶ its turn ──▶ sink
+//!                         └── has more ──▶ ready ── serve_ready ──▶ its next turn ──▶ sink
+//! ```
+//!
+//! Invariant: whoever could be read from without a new edge, and is wanted to be, is in `ready`.
+
+use std::{collections::VecDeque, io, mem};
+
+use mio::event::Event;
+use slotmap::SecondaryMap;
+use socket2::Socket;
+
+use super::entry::Entry;
+use crate::{
+    conn::buffer::Buffer,
+    driver::{Next, Sending, Sink, Token},
+};
+
+/// See the [module](self).
+#[derive(Debug)]
+pub(super) struct Sockets {
+    entries: SecondaryMap<Token, Entry>,
+    /// Those who have more than their share of a wait, or were told to receive again.
+    ready: VecDeque<Token>,
+    /// Where all of them are read into.
+    scratch: Box<[u8]>,
+}
+
+impl Sockets {
+    pub(super) fn new(read_max: usize) -> Self {
+        Self {
+            entries: SecondaryMap::new(),
+            ready: VecDeque::new(),
+            scratch: vec![0; read_max].into_boxed_slice(),
+        }
+    }
+
+    pub(super) fn adopt(&mut self, token: Token, socket: Socket) {
+        self.entries.insert(token, Entry::new(socket));
+    }
+
+    pub(super) fn socket(&self, token: Token) -> Option<&Socket> {
+        self.entries.get(token).map(|entry| &entry.socket)
+    }
+
+    /// Takes a connection out, with what was in flight.
+    pub(super) fn release(&mut self, token: Token) -> Option<(Socket, Option<Buffer>)> {
+        self.entries.remove(token).map(|entry| (entry.socket, entry.sending))
+    }
+
+    pub(super) fn receive(&mut self, token: Token, on: bool) {
+        if let Some(entry) = self.entries.get_mut(token) {
+            entry.receiving = on;
+            if on && entry.is_readable() {
+                enqueue(&mut self.ready, entry, token);
+            }
+        }
+    }
+
+    #[inline]
+    pub(super) fn send(
+        &mut self,
+        token: Token,
+        batch: Buffer,
+    ) -> Result<Sending, (io::Error, Buffer)> {
+        let Some(entry) = self.entries.get_mut(token) else { return Ok(Sending::InFlight) };
+        debug_assert!(entry.sending.is_none(), "one send in flight");
+        entry.send(batch)
+    }
+
+    pub(super) fn has_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    pub(super) fn count_ready(&self) -> usize {
+        self.ready.len()
+    }
+
+    /// Remembers what an edge says, and gives its connection a turn if it does not wait for one.
+    #[inline]
+    pub(super) fn note(
+        &mut self,
+        token: Token,
+        event: &Event,
+        sink: &mut Sink<'_, Socket>,
+    ) -> Next {
+        let Some(entry) = self.entries.get_mut(token) else { return Next::Return };
+        entry.note(event);
+        if entry.queued {
+            return Next::Return;
+        }
+        let next = entry.serve(token, &mut self.scratch, sink);
+        if entry.is_readable() && entry.receiving {
+            enqueue(&mut self.ready, entry, token);
+        }
+        next
+    }
+
+    /// Gives the first `count` of those who have more a turn, as far as the sink takes it.
+    pub(super) fn serve_ready(&mut self, count: usize, sink: &mut Sink<'_, Socket>) {
+        for _ in 0..count {
+            let Some(token) = self.ready.pop_front() else { return };
+            let Some(entry) = self.entries.get_mut(token) else { continue };
+            entry.queued = false;
+            let next = entry.serve(token, &mut self.scratch, sink);
+            if entry.is_readable() && entry.receiving {
+                enqueue(&mut self.ready, entry, token);
+            }
+            if next == Next::Enough {
+                return;
+            }
+        }
+    }
+}
+
+/// Has a connection served after the next look for edges.
+fn enqueue(ready: &mut VecDeque<Token>, entry: &mut Entry, token: Token) {
+    if !mem::replace(&mut entry.queued, true) {
+        ready.push_back(token);
+    }
+}
