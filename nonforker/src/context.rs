@@ -142,27 +142,27 @@ impl<C: Codec, S> Conn<'_, C, S> {
             false => CloseReason::ByHandler,
         };
         self.core.close(self.token, reason);
-        self.replies.closed = true;
+        self.replies.close();
     }
 
     /// Ends the connection at once. What is queued is lost and the peer sees a reset.
     pub fn abort(&mut self) {
         self.core.fail(self.token, CloseReason::Aborted, true);
-        self.replies.closed = true;
+        self.replies.close();
     }
 
     /// Handles no more frames until [`resume`](Self::resume), and soon reads no more either, so
     /// that the peer has to wait.
     pub fn pause(&mut self) {
         self.slot().conn.paused = true;
-        self.replies.paused = true;
+        self.replies.pause(true);
         self.core.mark_dirty(self.token);
     }
 
     /// Ends a [`pause`](Self::pause).
     pub fn resume(&mut self) {
         self.slot().conn.paused = false;
-        self.replies.paused = false;
+        self.replies.pause(false);
         self.core.mark_dirty(self.token);
         self.core.mark_runnable(self.token);
     }
@@ -232,37 +232,38 @@ impl<C: Codec, S> Conn<'_, C, S> {
     }
 
     /// Queues what `fill` appends, and raises pressure or closes the connection if that is too
-    /// much.
+    /// much. Should it panic, the whole callback's output is taken back.
     #[inline]
     fn push(&mut self, fill: impl FnOnce(&mut C, &mut Vec<u8>) -> Result<(), EncodeError>) {
-        if self.replies.closed {
+        if self.replies.is_closed() {
             return;
         }
-        let Replies { codec, out, .. } = &mut *self.replies;
-        let mark = out.len();
-        let mut undo = Undo { mark, out };
-        let filled = fill(codec, undo.out);
-        if filled.is_ok() {
-            undo.mark = usize::MAX;
-        }
-        drop(undo);
-        if self.replies.written() {
+        let mark = self.replies.len();
+        let (codec, out) = self.replies.parts();
+        if let Err(error) = fill(codec, out) {
+            self.cannot_encode(mark, error);
+        } else if self.replies.is_much() {
             self.much_is_queued(mark);
         }
-        if let Err(error) = filled {
-            self.core.close(self.token, CloseReason::Encode(error));
-            self.replies.closed = true;
-        }
+    }
+
+    /// Takes half a reply back.
+    #[cold]
+    fn cannot_encode(&mut self, mark: usize, error: EncodeError) {
+        self.replies.take_back_to(mark);
+        self.core.close(self.token, CloseReason::Encode(error));
+        self.replies.close();
     }
 
     /// A reply may take as much room as it needs, a push only if there is nothing before it.
     #[cold]
     fn much_is_queued(&mut self, mark: usize) {
-        let is_first = self.replies.queued() == self.replies.out.len() && mark == 0;
+        self.replies.raise_pressure();
+        let is_first = self.replies.queued() == self.replies.len() && mark == 0;
         let much = !is_first && self.replies.queued() > self.core.marks.cap;
         if self.origin == Origin::Push && much {
             self.core.fail(self.token, CloseReason::OutputOverflow, true);
-            self.replies.closed = true;
+            self.replies.close();
         }
     }
 
@@ -292,21 +293,8 @@ impl<C: Codec, S> fmt::Debug for Conn<'_, C, S> {
     }
 }
 
-/// Takes half a reply back if the codec fails or panics in the middle.
-struct Undo<'a> {
-    out: &'a mut Vec<u8>,
-    mark: usize,
-}
-
-impl Drop for Undo<'_> {
-    #[inline]
-    fn drop(&mut self) {
-        self.out.truncate(self.mark);
-    }
-}
-
-/// As [`Undo`], for a connection whose callback this is not: its queue goes back to it also when
-/// its codec panics, and it is the calling connection that ends.
+/// The queue of a connection whose callback this is not. It goes back also when the codec panics,
+/// without half a reply, and it is the calling connection that ends.
 struct Lent<'a> {
     outbound: &'a mut Outbound,
     pool: &'a mut Pool,

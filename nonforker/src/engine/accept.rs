@@ -116,7 +116,7 @@ impl<D: Driver> Engine<D> {
             return;
         }
         self.acceptor.exhausted_until = Some(self.core.tick_after(PAUSE));
-        let now = self.core.tick;
+        let now = self.core.tick();
         if let Some(left_out) = self.core.throttles.accept.pass(now) {
             let connections = self.core.slots.len();
             tracing::warn!(connections, left_out, "cannot accept for now: {error}");
@@ -143,7 +143,7 @@ impl<D: Driver> Engine<D> {
 
     fn refuse(&mut self, peer: Peer) {
         self.core.counters.refused.add(1);
-        let now = self.core.tick;
+        let now = self.core.tick();
         if let Some(left_out) = self.core.throttles.per_ip.pass(now) {
             tracing::warn!(%peer, left_out, "too many connections from this address: refused");
         }
@@ -151,7 +151,7 @@ impl<D: Driver> Engine<D> {
 
     /// Opens and closes the doors as there is room.
     pub(super) fn mind_doors(&mut self) {
-        if self.acceptor.exhausted_until.is_some_and(|until| until <= self.core.tick) {
+        if self.acceptor.exhausted_until.is_some_and(|until| until <= self.core.tick()) {
             self.acceptor.exhausted_until = None;
         }
         let full = self.core.slots.len() + self.acceptor.parked.len();
@@ -165,7 +165,7 @@ impl<D: Driver> Engine<D> {
                 door.open = open;
                 self.driver.submit(Op::Accept { listener, on: open });
                 if full {
-                    let now = self.core.tick;
+                    let now = self.core.tick();
                     if let Some(left_out) = self.core.throttles.full.pass(now) {
                         let connections = self.core.slots.len();
                         tracing::warn!(connections, left_out, "full: the next ones have to wait");

@@ -38,60 +38,77 @@ enum Stop {
 
 /// One batch of bytes while it is handled.
 struct Batch<'a> {
-    input: &'a [u8],
-    /// Where the next frame begins.
-    at: usize,
+    /// What no frame has taken yet.
+    rest: &'a [u8],
     frames: usize,
     /// Where the output of the present callback begins, to be taken back if it panics.
     mark: usize,
 }
 
+impl Batch<'_> {
+    /// A frame took so much: at least a byte, and no more than there is.
+    #[inline]
+    fn take(&mut self, consumed: usize) {
+        debug_assert!((1..=self.rest.len()).contains(&consumed), "see Decoded");
+        let at = consumed.max(1).min(self.rest.len());
+        self.rest = &self.rest[at..];
+    }
+}
+
 impl<C: Codec, H: Handler<C>> Typed<C, H> {
     /// Handles what the driver lends, in place. Keeps what no frame took.
+    #[inline(always)]
     pub(super) fn handle_lent(&mut self, core: &mut Core, token: Token, bytes: &[u8]) {
-        let (consumed, stop) = self.frames(core, token, bytes);
-        let rest = bytes.get(consumed..).unwrap_or_default();
-        if !rest.is_empty() && matches!(stop, Stop::Incomplete | Stop::Held | Stop::Budget) {
+        let (rest, stop) = self.frames(core, token, bytes);
+        if rest.is_empty() && matches!(stop, Stop::Incomplete) {
+            return;
+        }
+        if matches!(stop, Stop::Incomplete | Stop::Held | Stop::Budget) {
             core.keep(token, rest);
         }
-        self.stopped(core, token, consumed, stop);
+        self.stopped(core, token, rest.len() < bytes.len(), stop);
     }
 
     /// Handles what was kept, after more of it arrived or after it was held.
+    #[inline(never)]
     pub(super) fn handle_kept(&mut self, core: &mut Core, token: Token) {
         let Some(slot) = core.slots.get_mut(token) else { return };
         let Some(kept) = slot.conn.inbound.take() else { return };
-        let (consumed, stop) = self.frames(core, token, kept.bytes());
+        let (rest, stop) = self.frames(core, token, kept.bytes());
+        let consumed = kept.len() - rest.len();
         let Some(slot) = core.slots.get_mut(token) else { return };
         if let Some(spare) = slot.conn.inbound.give_back(kept, consumed) {
             core.pool.put(spare);
         }
-        self.stopped(core, token, consumed, stop);
+        self.stopped(core, token, consumed > 0, stop);
     }
 
-    /// Handles the frames in `input`. Returns how many bytes they took and why it stopped.
-    fn frames(&mut self, core: &mut Core, token: Token, input: &[u8]) -> (usize, Stop) {
+    /// Handles the frames in `input`. Returns what no frame took, and why it stopped.
+    #[inline(always)]
+    fn frames<'a>(&mut self, core: &mut Core, token: Token, input: &'a [u8]) -> (&'a [u8], Stop) {
         let Self { members, handler, .. } = self;
-        let Some(mut replies) = core.lend(members, token) else { return (input.len(), Stop::Held) };
-        let member = core.slots[token].member;
-        let mut batch = Batch { input, at: 0, frames: 0, mark: 0 };
+        let Some(mut replies) = core.lend(members, token) else { return (&[], Stop::Held) };
+        let member = replies.member;
+        let mut batch = Batch { rest: input, frames: 0, mark: 0 };
         let origin = Origin::Reply;
         let stop = catch_unwind(AssertUnwindSafe(|| {
             let replies = &mut replies;
             handle(handler, Conn { core, members, token, member, replies, origin }, &mut batch)
         }));
         core.counters.frames.add(batch.frames);
-        if stop.is_err() {
-            replies.out.truncate(batch.mark);
-        }
+        let stop = stop.unwrap_or_else(|payload| {
+            replies.take_back_to(batch.mark);
+            Stop::Panicked(payload)
+        });
         core.settle(members, token, replies);
-        (batch.at, stop.unwrap_or_else(Stop::Panicked))
+        (batch.rest, stop)
     }
 
     /// Decides how a connection goes on after a batch.
-    fn stopped(&mut self, core: &mut Core, token: Token, consumed: usize, stop: Stop) {
+    #[inline(never)]
+    fn stopped(&mut self, core: &mut Core, token: Token, is_new: bool, stop: Stop) {
         match stop {
-            Stop::Incomplete => core.await_frame(token, consumed > 0),
+            Stop::Incomplete => core.await_frame(token, is_new),
             Stop::Held | Stop::Budget => core.hold(token, matches!(stop, Stop::Budget)),
             Stop::Rejected(error) => self.reject(core, token, error),
             Stop::Failed(error) => core.handler_failed(token, error),
@@ -106,24 +123,20 @@ fn handle<C: Codec, H: Handler<C>>(
     batch: &mut Batch<'_>,
 ) -> Stop {
     for _ in 0..conn.core.limits.frames_per_turn {
-        let rest = &batch.input[batch.at..];
+        let rest = batch.rest;
         if rest.is_empty() {
             return Stop::Incomplete;
         }
-        batch.mark = conn.replies.out.len();
+        batch.mark = conn.replies.len();
         match conn.replies.codec.decode(rest) {
             Ok(Decoded::Frame { frame, consumed }) => {
-                debug_assert!((1..=rest.len()).contains(&consumed), "see Decoded::Frame");
-                batch.at += consumed.clamp(1, rest.len());
+                batch.take(consumed);
                 batch.frames += 1;
                 if let Err(error) = handler.frame(&mut conn, frame) {
                     return Stop::Failed(error);
                 }
             }
-            Ok(Decoded::Skip(count)) => {
-                debug_assert!((1..=rest.len()).contains(&count), "see Decoded::Skip");
-                batch.at += count.clamp(1, rest.len());
-            }
+            Ok(Decoded::Skip(count)) => batch.take(count),
             Ok(Decoded::Incomplete { .. }) => return Stop::Incomplete,
             Err(error) => return Stop::Rejected(error),
         }
@@ -164,7 +177,7 @@ impl Core {
         token: Token,
         error: Box<dyn std::error::Error + Send + Sync>,
     ) {
-        let now = self.tick;
+        let now = self.tick();
         if let Some(left_out) = self.throttles.handler.pass(now)
             && let Some(slot) = self.slots.get(token)
         {

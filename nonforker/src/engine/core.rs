@@ -140,8 +140,8 @@ pub(crate) struct Core {
     pub(crate) clock: Clock,
     /// The time as it was last looked at, since the start, in nanoseconds.
     pub(crate) now: u64,
-    /// The same, in ticks.
-    pub(crate) tick: Tick,
+    /// A callback that takes so many nanoseconds is slow. The largest number of all if none is.
+    pub(crate) slow: u64,
     /// What the clock showed at the start, and what the system's shows as it starts.
     epoch: (u64, Instant),
     /// The bytes of replies that were made in this turn.
@@ -163,12 +163,12 @@ impl Core {
             memory: Memory::new(limits.budget()),
             starved: Vec::new(),
             marks: limits.watermarks(),
+            slow: limits.slow_handler.map_or(u64::MAX, nanos),
             limits,
             throttles: Throttles::default(),
             counters: Arc::default(),
             clock,
             now: 0,
-            tick: Tick::MIN,
             epoch,
             collected: 0,
             timers_moved: false,
@@ -188,7 +188,11 @@ impl Core {
     /// Time does not go back, although the one clock may be behind the other.
     fn set_now(&mut self, shown: u64) {
         self.now = shown.saturating_sub(self.epoch.0).max(self.now);
-        self.tick = Tick::MIN.saturating_add(self.now / TICK);
+    }
+
+    /// The present, in ticks.
+    pub(crate) const fn tick(&self) -> Tick {
+        Tick::MIN.saturating_add(self.now / TICK)
     }
 
     /// The present, as the system tells it.
@@ -277,7 +281,7 @@ impl Core {
 
     /// Whether the replies of this turn are to be sent before more is taken in.
     pub(crate) const fn has_collected_enough(&self) -> bool {
-        self.collected > COLLECTED_MAX
+        self.collected >= COLLECTED_MAX
     }
 
     /// Whether the driver may sleep, and whether it should bring more.

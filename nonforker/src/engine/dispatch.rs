@@ -21,8 +21,8 @@ use crate::{
 /// How long the kernel is left alone when it had no buffers for a send.
 const RETRY: Duration = Duration::from_millis(50);
 
-/// What the coarse clock may be late, and some more: a tick of the slowest kernels.
-const COARSE_MAX: Duration = Duration::from_millis(20);
+/// What the coarse clock may be late, and some more: a tick of the slowest kernels. In nanoseconds.
+const COARSE_MAX: u64 = 20_000_000;
 
 impl Core {
     /// The peer sent bytes.
@@ -32,9 +32,8 @@ impl Core {
         let scarce = self.stops_reading();
         let Some(slot) = self.slots.get_mut(token) else { return };
         slot.heard = true;
-        if slot.conn.state().discards() {
-            self.discarded(token, bytes.len());
-        } else if slot.conn.state().handles() {
+        let state = slot.conn.state();
+        if state.handles() {
             let service = slot.service;
             self.timed(services, service, token, |service, core| {
                 service.received(core, token, bytes);
@@ -42,6 +41,8 @@ impl Core {
             if scarce {
                 self.mark_dirty(token);
             }
+        } else if state.discards() {
+            self.discarded(token, bytes.len());
         }
     }
 
@@ -87,14 +88,19 @@ impl Core {
     }
 
     /// Bytes went either way: the idle deadline moves. Its entry in the timers does not.
+    #[inline]
     pub(super) fn is_active(&mut self, token: Token) {
         if let Some(timeout) = self.limits.idle_timeout {
-            let at = self.tick_after(timeout);
-            if let Some(slot) = self.slots.get_mut(token)
-                && slot.conn.deadlines.get(Kind::Idle).is_some()
-            {
-                slot.conn.deadlines.set(Kind::Idle, at);
-            }
+            self.put_idle_off(token, timeout);
+        }
+    }
+
+    fn put_idle_off(&mut self, token: Token, timeout: Duration) {
+        let at = self.tick_after(timeout);
+        if let Some(slot) = self.slots.get_mut(token)
+            && slot.conn.deadlines.get(Kind::Idle).is_some()
+        {
+            slot.conn.deadlines.set(Kind::Idle, at);
         }
     }
 
@@ -127,7 +133,7 @@ impl Core {
 
     /// The kernel took nothing.
     pub(crate) fn send_failed(&mut self, token: Token, error: std::io::Error, batch: Buffer) {
-        let now = self.tick;
+        let now = self.tick();
         let Some(slot) = self.slots.get_mut(token) else { return self.pool.put(batch) };
         slot.conn.outbound.sent(0, batch, &self.marks);
         if is_out_of_buffers(&error) {
@@ -156,7 +162,7 @@ impl Core {
     }
 
     fn count_defect(&mut self, slot: &Slot) {
-        let now = self.tick;
+        let now = self.tick();
         if slot.conn.is_illegal() {
             self.counters.defects.add(1);
             if self.throttles.defect.pass(now).is_some() {
@@ -186,7 +192,7 @@ impl Core {
     /// Handles what is due on the connections whose time has come.
     pub(crate) fn run_timers(&mut self, services: &mut Services) {
         self.settle_young();
-        let now = self.tick;
+        let now = self.tick();
         while let Some(token) = self.timers.pop(now) {
             let Some(slot) = self.slots.get_mut(token) else { continue };
             slot.scheduled.fired();
@@ -268,29 +274,33 @@ impl Core {
         let Some(service) = services.get_mut(service as usize) else { return };
         let began = self.now;
         call(&mut **service, self);
-        let Some(threshold) = self.limits.slow_handler else { return };
-        if threshold < COARSE_MAX {
+        if self.slow < COARSE_MAX {
             self.look_at_clock();
-        } else {
+        } else if self.slow < u64::MAX {
             self.glance_at_clock();
         }
-        let took = Duration::from_nanos(self.now - began);
-        if took >= threshold {
-            let now = self.tick;
-            if let Some(left_out) = self.throttles.slow.pass(now)
-                && let Some(slot) = self.slots.get(token)
-            {
-                tracing::warn!(
-                    peer = %slot.peer.peer(), ?took, left_out,
-                    "the handler was slow, and everybody else waited"
-                );
-            }
+        if self.now - began >= self.slow {
+            self.was_slow(token, self.now - began);
+        }
+    }
+
+    #[cold]
+    fn was_slow(&mut self, token: Token, took: u64) {
+        let (now, took) = (self.tick(), Duration::from_nanos(took));
+        if let Some(left_out) = self.throttles.slow.pass(now)
+            && let Some(slot) = self.slots.get(token)
+        {
+            tracing::warn!(
+                peer = %slot.peer.peer(), ?took, left_out,
+                "the handler was slow, and everybody else waited"
+            );
         }
     }
 }
 
 impl Slot {
     /// The kernel took `count` bytes of `batch`. Returns whether pressure fell with that.
+    #[inline]
     pub(super) fn take_sent(
         &mut self,
         count: usize,

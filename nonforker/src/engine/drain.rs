@@ -71,7 +71,7 @@ impl<D: Driver> Engine<D> {
     /// Moves towards the end if that was asked for.
     pub(super) fn mind_phase(&mut self, brought: Brought) {
         let quiet = brought.looked && !brought.something;
-        let now = self.core.tick;
+        let now = self.core.tick();
         if self.request.0.load(Relaxed) >= Request::STOP && self.phase != Phase::Stopping {
             self.stop();
         }

@@ -4,15 +4,39 @@
 //! Here, and only here, the state becomes operations. So a connection has one write per turn
 //! however many replies it made, and the order in which things happened to it does not matter.
 
-use super::{Engine, core::Core, memory::Scarcity};
+use super::{
+    Engine,
+    core::{Core, Slot},
+    memory::Scarcity,
+};
 use crate::{
     conn::{
+        buffer::Buffer,
         deadlines::Kind,
         state::{Event, State},
     },
     driver::{Driver, Op, Sending, Token},
     error::CloseReason,
 };
+
+/// What a flush did about a connection's queue.
+enum Queue {
+    /// Nothing.
+    Waits,
+    /// The kernel took some of it, or all.
+    Moved,
+    /// A send is in flight.
+    InFlight,
+}
+
+impl Slot {
+    /// What is to be sent now: nothing while a send is in flight or the kernel is out of buffers.
+    #[inline]
+    fn next_batch(&mut self) -> Option<Buffer> {
+        let waits = !self.conn.state().sends() || self.conn.deadlines.get(Kind::Retry).is_some();
+        if waits { None } else { self.conn.outbound.take() }
+    }
+}
 
 impl<D: Driver> Engine<D> {
     /// Flushes every connection that changed, also those that change through it.
@@ -25,50 +49,44 @@ impl<D: Driver> Engine<D> {
         self.core.dirty.clear();
     }
 
+    #[inline]
     fn flush(&mut self, token: Token) {
-        let Some(slot) = self.core.slots.get_mut(token) else { return };
-        slot.dirty = false;
-        self.flush_output(token);
-        let Some(slot) = self.core.slots.get(token) else { return };
-        if !slot.conn.state().handles() {
-            self.flush_ending(token);
-        }
-        self.flush_receiving(token);
-    }
-
-    /// Sends what is queued, unless a send is in flight or the kernel is out of buffers.
-    fn flush_output(&mut self, token: Token) {
         let Core { slots, counters, memory, pool, marks, runnable, .. } = &mut self.core;
         let Some(slot) = slots.get_mut(token) else { return };
-        if !slot.conn.state().sends() || slot.conn.deadlines.get(Kind::Retry).is_some() {
-            return;
-        }
-        let Some(mut batch) = slot.conn.outbound.take() else {
-            if slot.conn.outbound.is_empty() {
-                slot.conn.apply(Event::Flushed);
-            }
-            return;
-        };
-        loop {
+        slot.dirty = false;
+        let mut queue = Queue::Waits;
+        while let Some(batch) = slot.next_batch() {
             // Is the next step to close, to handle what waits, or to have memory again?
             let awaited = slot.conn.state() != State::Open
                 || slot.conn.outbound.is_pressured()
                 || memory.scarcity() > Scarcity::Ample;
-            let Sending::Done { count, batch: back } = self.driver.send(token, batch, awaited)
-            else {
-                return self.core.await_sent(token);
-            };
-            counters.sent_bytes.add(count);
-            if slot.take_sent(count, back, marks, pool) {
-                slot.mark_runnable(token, runnable);
-            }
-            match slot.conn.outbound.take() {
-                Some(rest) => batch = rest,
-                None => break,
+            match self.driver.send(token, batch, awaited) {
+                Sending::Done { count, batch } => {
+                    counters.sent_bytes.add(count);
+                    if slot.take_sent(count, batch, marks, pool) {
+                        slot.mark_runnable(token, runnable);
+                    }
+                    queue = Queue::Moved;
+                }
+                Sending::InFlight => {
+                    queue = Queue::InFlight;
+                    break;
+                }
             }
         }
-        slot.conn.apply(Event::Flushed);
-        self.core.is_active(token);
+        if slot.conn.outbound.is_empty() && slot.conn.state() != State::Open {
+            slot.conn.apply(Event::Flushed);
+        }
+        let handles = slot.conn.state().handles();
+        match queue {
+            Queue::Moved => self.core.is_active(token),
+            Queue::InFlight => self.core.await_sent(token),
+            Queue::Waits => {}
+        }
+        if !handles {
+            self.flush_ending(token);
+        }
+        self.flush_receiving(token);
     }
 
     /// No more frames are handled.
@@ -127,6 +145,7 @@ impl<D: Driver> Engine<D> {
     }
 
     /// Turns receiving on or off where that changed, and settles the memory account.
+    #[inline]
     fn flush_receiving(&mut self, token: Token) {
         let scarce = self.core.stops_reading();
         let Core { slots, memory, starved, .. } = &mut self.core;
@@ -151,7 +170,7 @@ impl<D: Driver> Engine<D> {
         core.counters.buffered_bytes.set(core.memory.used());
         if let Some(before) = core.memory.judge() {
             let scarcity = core.memory.scarcity();
-            let now = core.tick;
+            let now = core.tick();
             if let Some(left_out) = core.throttles.memory.pass(now) {
                 let used = core.memory.used();
                 tracing::warn!(used, left_out, "memory for buffers: {scarcity:?} after {before:?}");

@@ -111,7 +111,9 @@ impl<D: Driver> Engine<D> {
         let runnable = std::mem::take(&mut self.core.runnable);
         let brought = self.wait(!runnable.is_empty())?;
         self.admit();
-        self.core.run_timers(&mut self.services);
+        if self.core.timers.has_news(self.core.tick()) {
+            self.core.run_timers(&mut self.services);
+        }
         let brought = if runnable.is_empty() { brought } else { brought.and_something() };
         for token in runnable {
             self.core.run(&mut self.services, token);
@@ -119,8 +121,10 @@ impl<D: Driver> Engine<D> {
         self.mind_phase(brought);
         self.flush_all();
         self.balance_memory();
-        // Whoever was evicted, or receives again.
-        self.flush_all();
+        if !self.core.dirty.is_empty() {
+            // Whoever was evicted, or receives again.
+            self.flush_all();
+        }
         Ok(())
     }
 
@@ -207,6 +211,7 @@ impl<S> Turn<'_, S> {
         Ok(())
     }
 
+    #[inline(always)]
     fn take(&mut self, completion: Completion<'_, S>) -> Next {
         let next = self.dispatch(completion);
         if next != Next::Sleep {
@@ -215,6 +220,7 @@ impl<S> Turn<'_, S> {
         next
     }
 
+    #[inline(always)]
     fn dispatch(&mut self, completion: Completion<'_, S>) -> Next {
         match completion {
             Completion::Received { token, bytes } => {

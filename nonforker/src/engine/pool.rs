@@ -15,6 +15,9 @@ const CLASSES: [usize; 5] = [256, 1 << 10, 5 << 10, 18 << 10, 72 << 10];
 /// that ten thousand idle connections would be blamed for.
 const RETAINED_MAX: usize = 160 << 10;
 
+/// A larger one than of this class is not kept at hand.
+const LAST_CLASS: usize = 2;
+
 /// The smallest class whose buffers hold `least` bytes.
 fn class_for(least: usize) -> Option<usize> {
     CLASSES.iter().position(|&size| size >= least)
@@ -29,6 +32,8 @@ fn large(least: usize) -> Buffer {
 /// Buffers nobody uses now, by class.
 #[derive(Debug, Default)]
 pub(crate) struct Pool {
+    /// The one that was returned last, at hand.
+    last: Option<Buffer>,
     classes: [Class; CLASSES.len()],
 }
 
@@ -56,14 +61,37 @@ impl Pool {
 
     /// As [`take`](Self::take), but a warm buffer that is too large is better than a new one: for
     /// what is given back at the end of the turn.
+    #[inline]
     pub(crate) fn take_warm(&mut self, least: usize) -> Buffer {
+        match self.last.take() {
+            Some(buffer) if buffer.capacity() >= least => buffer,
+            last => {
+                self.last = last;
+                self.take_warm_of_class(least)
+            }
+        }
+    }
+
+    #[inline(never)]
+    fn take_warm_of_class(&mut self, least: usize) -> Buffer {
         let Some(class) = class_for(least) else { return large(least) };
         let warm = self.classes[class..].iter_mut().find_map(Class::pop);
         warm.unwrap_or_else(|| Buffer::with_capacity(CLASSES[class]))
     }
 
     /// Takes a buffer back. Its content is gone.
+    #[inline]
     pub(crate) fn put(&mut self, mut buffer: Buffer) {
+        if self.last.is_none() && buffer.capacity() <= CLASSES[LAST_CLASS] {
+            buffer.clear();
+            self.last = Some(buffer);
+        } else {
+            self.put_into_class(buffer);
+        }
+    }
+
+    #[inline(never)]
+    fn put_into_class(&mut self, mut buffer: Buffer) {
         let capacity = buffer.capacity();
         // Far larger ones are freed: after a burst the memory goes back.
         if capacity >= 2 * CLASSES[CLASSES.len() - 1] {
@@ -80,7 +108,7 @@ impl Pool {
 
     /// Frees what is retained.
     pub(crate) fn clear(&mut self) {
-        self.classes = Default::default();
+        *self = Self::default();
     }
 }
 

@@ -15,86 +15,134 @@
 
 use std::mem;
 
-use super::core::Core;
+use super::core::{Core, MemberKey};
 use crate::{codec::Codec, conn::buffer::Buffer, context::Members, driver::Token};
 
 /// See the [module](self).
 #[derive(Debug)]
 pub(crate) struct Replies<C> {
     pub(crate) codec: C,
+    /// Where `codec` belongs.
+    pub(crate) member: MemberKey,
     /// What is queued and not in flight.
-    pub(crate) out: Vec<u8>,
+    out: Vec<u8>,
     /// Where `out` belongs.
     buffer: Buffer,
     in_flight: usize,
-    /// Longer than this, `out` is above the high watermark.
+    /// Longer than this, the queue is above the high watermark.
     out_max: usize,
-    /// The connection takes no more replies.
-    pub(crate) closed: bool,
-    pub(crate) paused: bool,
-    pressured: bool,
+    bars: Bars,
+}
+
+/// Why a connection may not be given another frame, a bit each.
+#[derive(Clone, Copy, Debug)]
+struct Bars(u8);
+
+impl Bars {
+    /// It takes no more replies.
+    const CLOSED: u8 = 1;
+    const PAUSED: u8 = 1 << 1;
+    const PRESSURED: u8 = 1 << 2;
+
+    const fn set(&mut self, bar: u8, on: bool) {
+        self.0 = if on { self.0 | bar } else { self.0 & !bar };
+    }
 }
 
 impl<C> Replies<C> {
     /// Whether the connection may not be given another frame.
+    #[inline]
     pub(crate) const fn stops(&self) -> bool {
-        self.closed | self.paused | self.pressured
+        self.bars.0 != 0
+    }
+
+    /// Whether the connection takes no more replies.
+    #[inline]
+    pub(crate) const fn is_closed(&self) -> bool {
+        self.bars.0 & Bars::CLOSED != 0
+    }
+
+    pub(crate) const fn close(&mut self) {
+        self.bars.set(Bars::CLOSED, true);
+    }
+
+    pub(crate) const fn pause(&mut self, on: bool) {
+        self.bars.set(Bars::PAUSED, on);
     }
 
     /// How many bytes are queued or in flight.
     pub(crate) const fn queued(&self) -> usize {
-        self.out.len() + self.in_flight
+        self.len() + self.in_flight
     }
 
-    /// Something was written: raises pressure if that is much. Returns whether it did.
+    /// How many bytes are queued and not in flight.
     #[inline]
-    pub(crate) const fn written(&mut self) -> bool {
-        let much = self.out.len() > self.out_max;
-        self.pressured |= much;
-        much
+    pub(crate) const fn len(&self) -> usize {
+        self.out.len()
+    }
+
+    /// The codec, and where replies are appended.
+    #[inline]
+    pub(crate) const fn parts(&mut self) -> (&mut C, &mut Vec<u8>) {
+        (&mut self.codec, &mut self.out)
+    }
+
+    /// Takes back what was appended since so many bytes were queued.
+    pub(crate) fn take_back_to(&mut self, mark: usize) {
+        self.out.truncate(mark);
+    }
+
+    /// Whether more is queued than the high watermark allows.
+    #[inline]
+    pub(crate) const fn is_much(&self) -> bool {
+        self.len() > self.out_max
+    }
+
+    pub(crate) const fn raise_pressure(&mut self) {
+        self.bars.set(Bars::PRESSURED, true);
     }
 }
 
 impl Core {
     /// Takes the output of a connection and its codec out, for callbacks to write to.
+    #[inline(always)]
     pub(crate) fn lend<C: Codec, S>(
         &mut self,
         members: &mut Members<C, S>,
         token: Token,
     ) -> Option<Replies<C>> {
         let slot = self.slots.get_mut(token)?;
-        let codec = members.get_mut(slot.member)?.codec.take()?;
+        let member = slot.member;
+        let codec = members.get_mut(member)?.codec.take()?;
         let conn = &mut slot.conn;
         let in_flight = conn.outbound.in_flight();
         // Whether there will be a reply is not known, but a warm buffer costs nothing.
         let hint = conn.outbound.hint();
         let mut buffer = conn.outbound.lend().unwrap_or_else(|| self.pool.take_warm(hint));
-        Some(Replies {
-            codec,
-            in_flight,
-            out_max: self.marks.high.saturating_sub(in_flight),
-            closed: !conn.state().handles(),
-            paused: conn.paused,
-            pressured: conn.outbound.is_pressured(),
-            out: mem::take(buffer.vec()),
-            buffer,
-        })
+        let mut bars = Bars(0);
+        bars.set(Bars::CLOSED, !conn.state().handles());
+        bars.set(Bars::PAUSED, conn.paused);
+        bars.set(Bars::PRESSURED, conn.outbound.is_pressured());
+        let out_max = self.marks.high.saturating_sub(in_flight);
+        let out = mem::take(buffer.vec());
+        Some(Replies { codec, member, out, buffer, in_flight, out_max, bars })
     }
 
     /// Puts them back, and has the connection flushed if there is something to send.
+    #[inline(always)]
     pub(crate) fn settle<C: Codec, S>(
         &mut self,
         members: &mut Members<C, S>,
         token: Token,
         replies: Replies<C>,
     ) {
-        let Replies { codec, out, mut buffer, .. } = replies;
+        let Replies { codec, member, out, mut buffer, .. } = replies;
+        if let Some(member) = members.get_mut(member) {
+            member.codec = Some(codec);
+        }
         self.collected += out.len();
         *buffer.vec() = out;
         let Some(slot) = self.slots.get_mut(token) else { return };
-        if let Some(member) = members.get_mut(slot.member) {
-            member.codec = Some(codec);
-        }
         if let Some(empty) = slot.conn.outbound.give_back(buffer, &self.marks) {
             self.pool.put(empty);
         } else {

@@ -68,15 +68,15 @@ impl<C: Codec, H: Handler<C>> Typed<C, H> {
     ) {
         let Self { handler, members, .. } = self;
         let Some(mut replies) = core.lend(members, token) else { return };
-        let member = core.slots[token].member;
-        let mark = replies.out.len();
+        let member = replies.member;
+        let mark = replies.len();
         let origin = Origin::Push;
         let called = catch_unwind(AssertUnwindSafe(|| {
             let replies = &mut replies;
             call(handler, &mut Conn { core, members, token, member, replies, origin })
         }));
         if called.is_err() {
-            replies.out.truncate(mark);
+            replies.take_back_to(mark);
         }
         core.settle(members, token, replies);
         match called {

@@ -119,6 +119,12 @@ impl Timers {
         Some(token)
     }
 
+    /// Whether something is due at `now`, or is to be settled.
+    #[inline]
+    pub(crate) fn has_news(&self, now: Tick) -> bool {
+        !self.young.is_empty() || self.entries.first().is_some_and(|&(at, _)| at <= now)
+    }
+
     /// When something is due first.
     pub(crate) fn earliest(&self) -> Option<Tick> {
         let entry = self.entries.first().map(|&(at, _)| at);
