@@ -36,25 +36,6 @@ enum Stop {
     Panicked(Box<dyn Any + Send>),
 }
 
-/// One batch of bytes while it is handled.
-struct Batch<'a> {
-    /// What no frame has taken yet.
-    rest: &'a [u8],
-    frames: usize,
-    /// Where the output of the present callback begins, to be taken back if it panics.
-    mark: usize,
-}
-
-impl Batch<'_> {
-    /// A frame took so much: at least a byte, and no more than there is.
-    #[inline]
-    fn take(&mut self, consumed: usize) {
-        debug_assert!((1..=self.rest.len()).contains(&consumed), "see Decoded");
-        let at = consumed.max(1).min(self.rest.len());
-        self.rest = &self.rest[at..];
-    }
-}
-
 impl<C: Codec, H: Handler<C>> Typed<C, H> {
     /// Handles what the driver lends, in place. Keeps what no frame took.
     #[inline(always)]
@@ -89,19 +70,19 @@ impl<C: Codec, H: Handler<C>> Typed<C, H> {
         let Self { members, handler, .. } = self;
         let Some(mut replies) = core.lend(members, token) else { return (&[], Stop::Held) };
         let member = replies.member;
-        let mut batch = Batch { rest: input, frames: 0, mark: 0 };
         let origin = Origin::Reply;
-        let stop = catch_unwind(AssertUnwindSafe(|| {
+        let handled = catch_unwind(AssertUnwindSafe(|| {
             let replies = &mut replies;
-            handle(handler, Conn { core, members, token, member, replies, origin }, &mut batch)
+            handle(handler, Conn { core, members, token, member, replies, origin }, input)
         }));
-        core.counters.frames.add(batch.frames);
-        let stop = stop.unwrap_or_else(|payload| {
-            replies.take_back_to(batch.mark);
-            Stop::Panicked(payload)
+        core.counters.frames.add(replies.frames);
+        // After a panic the connection closes, and nobody asks for the rest.
+        let handled = handled.unwrap_or_else(|payload| {
+            replies.take_back();
+            (&[], Stop::Panicked(payload))
         });
         core.settle(members, token, replies);
-        (batch.rest, stop)
+        handled
     }
 
     /// Decides how a connection goes on after a batch.
@@ -117,34 +98,40 @@ impl<C: Codec, H: Handler<C>> Typed<C, H> {
     }
 }
 
-fn handle<C: Codec, H: Handler<C>>(
+fn handle<'a, C: Codec, H: Handler<C>>(
     handler: &mut H,
     mut conn: Conn<'_, C, H::Session>,
-    batch: &mut Batch<'_>,
-) -> Stop {
+    mut rest: &'a [u8],
+) -> (&'a [u8], Stop) {
     for _ in 0..conn.core.limits.frames_per_turn {
-        let rest = batch.rest;
         if rest.is_empty() {
-            return Stop::Incomplete;
+            return (rest, Stop::Incomplete);
         }
-        batch.mark = conn.replies.len();
+        conn.replies.begin_callback();
         match conn.replies.codec.decode(rest) {
             Ok(Decoded::Frame { frame, consumed }) => {
-                batch.take(consumed);
-                batch.frames += 1;
+                rest = behind(rest, consumed);
+                conn.replies.frames += 1;
                 if let Err(error) = handler.frame(&mut conn, frame) {
-                    return Stop::Failed(error);
+                    return (rest, Stop::Failed(error));
                 }
             }
-            Ok(Decoded::Skip(count)) => batch.take(count),
-            Ok(Decoded::Incomplete { .. }) => return Stop::Incomplete,
-            Err(error) => return Stop::Rejected(error),
+            Ok(Decoded::Skip(count)) => rest = behind(rest, count),
+            Ok(Decoded::Incomplete { .. }) => return (rest, Stop::Incomplete),
+            Err(error) => return (rest, Stop::Rejected(error)),
         }
         if conn.replies.stops() {
-            return Stop::Held;
+            return (rest, Stop::Held);
         }
     }
-    Stop::Budget
+    (rest, Stop::Budget)
+}
+
+/// What is behind a frame: it took at least a byte, and no more than there is.
+#[inline]
+fn behind(bytes: &[u8], consumed: usize) -> &[u8] {
+    debug_assert!((1..=bytes.len()).contains(&consumed), "see Decoded");
+    &bytes[consumed.max(1).min(bytes.len())..]
 }
 
 impl Core {

@@ -29,6 +29,10 @@ pub(crate) struct Replies<C> {
     /// Where `out` belongs.
     buffer: Buffer,
     in_flight: usize,
+    /// Where the output of the present callback begins, to be taken back if it panics.
+    mark: usize,
+    /// How many frames the handler was given.
+    pub(crate) frames: usize,
     /// Longer than this, the queue is above the high watermark.
     out_max: usize,
     bars: Bars,
@@ -87,6 +91,17 @@ impl<C> Replies<C> {
         (&mut self.codec, &mut self.out)
     }
 
+    /// What is appended from now on is of another callback.
+    #[inline]
+    pub(crate) const fn begin_callback(&mut self) {
+        self.mark = self.out.len();
+    }
+
+    /// Takes back what the present callback has appended.
+    pub(crate) fn take_back(&mut self) {
+        self.out.truncate(self.mark);
+    }
+
     /// Takes back what was appended since so many bytes were queued.
     pub(crate) fn take_back_to(&mut self, mark: usize) {
         self.out.truncate(mark);
@@ -125,7 +140,17 @@ impl Core {
         bars.set(Bars::PRESSURED, conn.outbound.is_pressured());
         let out_max = self.marks.high.saturating_sub(in_flight);
         let out = mem::take(buffer.vec());
-        Some(Replies { codec, member, out, buffer, in_flight, out_max, bars })
+        Some(Replies {
+            codec,
+            member,
+            mark: out.len(),
+            out,
+            buffer,
+            in_flight,
+            frames: 0,
+            out_max,
+            bars,
+        })
     }
 
     /// Puts them back, and has the connection flushed if there is something to send.

@@ -69,14 +69,13 @@ impl<C: Codec, H: Handler<C>> Typed<C, H> {
         let Self { handler, members, .. } = self;
         let Some(mut replies) = core.lend(members, token) else { return };
         let member = replies.member;
-        let mark = replies.len();
         let origin = Origin::Push;
         let called = catch_unwind(AssertUnwindSafe(|| {
             let replies = &mut replies;
             call(handler, &mut Conn { core, members, token, member, replies, origin })
         }));
         if called.is_err() {
-            replies.take_back_to(mark);
+            replies.take_back();
         }
         core.settle(members, token, replies);
         match called {
