@@ -38,6 +38,11 @@ impl Request {
     const DRAIN: u8 = 1;
     const STOP: u8 = 2;
 
+    /// Whether anything was asked for.
+    fn is_made(&self) -> bool {
+        self.0.load(Relaxed) >= Self::DRAIN
+    }
+
     pub(crate) fn drain(&self) {
         self.0.fetch_max(Self::DRAIN, Relaxed);
     }
@@ -69,7 +74,14 @@ impl Phase {
 
 impl<D: Driver> Engine<D> {
     /// Moves towards the end if that was asked for.
+    #[inline]
     pub(super) fn mind_phase(&mut self, brought: Brought) {
+        if self.phase != Phase::Serving || self.request.is_made() {
+            self.move_on(brought);
+        }
+    }
+
+    fn move_on(&mut self, brought: Brought) {
         let quiet = brought.looked && !brought.something;
         let now = self.core.tick();
         if self.request.0.load(Relaxed) >= Request::STOP && self.phase != Phase::Stopping {
