@@ -4,7 +4,7 @@
 //!  ask(n) ──▶ unsent ── flush ──▶ awaited ── take(bytes) ──▶ replies
 //! ```
 //!
-//! A reply is compared with its request where both lie: the received bytes with a slice of the
+//! A reply is compared with what is due where both lie: the received bytes with a slice of the
 //! ring. Partial writes, and replies in pieces, are positions in that ring and nothing else.
 
 use std::{
@@ -20,11 +20,11 @@ use super::{load::Role, messages::Messages};
 /// How replies are told from each other, and whether they are compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Check {
-    /// A reply is the request, byte for byte.
+    /// A reply is the one that is due, byte for byte.
     Same,
     /// A reply ends at this byte, whatever is in it.
     Ends(u8),
-    /// A reply has as many bytes as a request, whatever they are.
+    /// A reply has as many bytes as the one that is due, whatever they are.
     Length,
 }
 
@@ -35,7 +35,7 @@ pub(crate) enum Fault {
     Closed,
     /// The kernel says that it is broken.
     Broken(io::Error),
-    /// A reply differs from its request.
+    /// A reply differs from the one that is due.
     Wrong {
         /// Where, counted from the first byte of all replies.
         offset: u64,
@@ -93,16 +93,16 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    /// A connection that begins at this place of the ring.
-    pub(crate) fn new(role: Role, socket: Socket, start: usize) -> Self {
+    /// A connection that begins with this message.
+    pub(crate) fn new(role: Role, socket: Socket, messages: &Messages, first: usize) -> Self {
         Self {
             role,
             socket: Some(socket),
             heard: 0,
             awaited: 0,
             unsent: 0,
-            send_at: start,
-            expect_at: start,
+            send_at: messages.requests().place(first),
+            expect_at: messages.replies().place(first),
             partial: 0,
             received: 0,
             replies: 0,
@@ -131,7 +131,7 @@ impl Client {
             self.heard = now;
         }
         self.awaited += count;
-        self.unsent += count * messages.size();
+        self.unsent += count * messages.requests().size();
     }
 
     /// Expects what another connection has asked for.
@@ -142,7 +142,7 @@ impl Client {
 
     /// Sends requests that will be answered to others.
     pub(crate) fn send(&mut self, count: usize, messages: &Messages) -> Result<(), Fault> {
-        self.unsent += count * messages.size();
+        self.unsent += count * messages.requests().size();
         self.flush(messages)
     }
 
@@ -160,11 +160,12 @@ impl Client {
     /// Writes what the socket takes.
     pub(crate) fn flush(&mut self, messages: &Messages) -> Result<(), Fault> {
         let Some(mut socket) = self.socket.as_ref() else { return Ok(()) };
+        let requests = messages.requests();
         while self.unsent > 0 {
-            match socket.write(messages.slice(self.send_at, self.unsent)) {
+            match socket.write(requests.slice(self.send_at, self.unsent)) {
                 Ok(sent) => {
                     self.unsent -= sent;
-                    self.send_at = messages.after(self.send_at, sent);
+                    self.send_at = requests.after(self.send_at, sent);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -177,9 +178,10 @@ impl Client {
     /// Writes once, at most so many bytes of requests whose replies nobody counts.
     pub(crate) fn push(&mut self, messages: &Messages, most: usize) -> Result<usize, Fault> {
         let Some(mut socket) = self.socket.as_ref() else { return Ok(0) };
-        match socket.write(messages.slice(self.send_at, most)) {
+        let requests = messages.requests();
+        match socket.write(requests.slice(self.send_at, most)) {
             Ok(sent) => {
-                self.send_at = messages.after(self.send_at, sent);
+                self.send_at = requests.after(self.send_at, sent);
                 Ok(sent)
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
@@ -207,23 +209,24 @@ impl Client {
         Ok(replies)
     }
 
-    /// Replies of the length of requests.
+    /// Replies of a length that is known.
     fn measure(&mut self, bytes: &[u8], messages: &Messages, check: Check) -> Result<usize, Fault> {
-        let due = (self.awaited * messages.size() - self.partial).saturating_sub(self.unsent);
+        let replies = messages.replies();
+        let due = messages.due(self.awaited, self.unsent).saturating_sub(self.partial);
         if check == Check::Same {
             let due = &bytes[..bytes.len().min(due)];
-            let expected = messages.slice(self.expect_at, due.len());
+            let expected = replies.slice(self.expect_at, due.len());
             if due != expected {
                 return Err(self.wrong(due, expected));
             }
-            self.expect_at = messages.after(self.expect_at, due.len());
+            self.expect_at = replies.after(self.expect_at, due.len());
         }
         if bytes.len() > due {
             return Err(Fault::Unasked);
         }
         let have = self.partial + bytes.len();
-        self.partial = have % messages.size();
-        Ok(have / messages.size())
+        self.partial = have % replies.size();
+        Ok(have / replies.size())
     }
 
     /// Where the difference is.
@@ -259,31 +262,45 @@ mod tests {
 
     const SIZE: usize = 10;
 
-    fn messages() -> Messages {
-        Messages::new(SIZE, b"\n", 2, 1000).unwrap()
+    /// Messages of one codec whose replies are the requests, and of one whose replies are not.
+    fn both() -> [Messages; 2] {
+        ["lines", "resp"]
+            .map(|codec| Messages::new(&codec.parse().unwrap(), SIZE, 2, 10, 1000).unwrap())
     }
 
     /// A connection that has sent so many requests, and the other end of it.
     fn asked(count: usize, messages: &Messages) -> (Client, Socket) {
         let (socket, other) = Socket::pair(Domain::UNIX, Type::STREAM, None).unwrap();
-        let mut client = Client::new(Role::Normal, socket, messages.start(1, 2));
+        let mut client = Client::new(Role::Normal, socket, messages, messages.first(1, 2));
         client.ask(count, messages, 0);
         client.flush(messages).unwrap();
         assert!(!client.has_unsent());
         (client, other)
     }
 
+    /// The right replies to the first so many requests of [`asked`].
+    fn answers(count: usize, messages: &Messages) -> &[u8] {
+        let replies = messages.replies();
+        replies.slice(replies.place(messages.first(1, 2)), count * replies.size())
+    }
+
     #[test]
     fn replies_do_not_depend_on_how_they_arrive() {
-        let messages = messages();
-        let replies = messages.slice(messages.start(1, 2), 7 * SIZE);
-        for check in [Check::Same, Check::Length, Check::Ends(b'\n')] {
+        let [lines, resp] = both();
+        for (messages, check) in [
+            (&lines, Check::Same),
+            (&lines, Check::Length),
+            (&lines, Check::Ends(b'\n')),
+            (&resp, Check::Same),
+            (&resp, Check::Length),
+        ] {
+            let replies = answers(7, messages);
             for piece in 1..=replies.len() {
-                let (mut client, _other) = asked(7, &messages);
-                let taken = replies.chunks(piece).map(|bytes| client.take(bytes, &messages, check));
+                let (mut client, _other) = asked(7, messages);
+                let taken = replies.chunks(piece).map(|bytes| client.take(bytes, messages, check));
                 let sum: usize = taken.map(|replies| replies.expect("they are right")).sum();
                 assert_eq!((sum, client.awaited(), client.replies()), (7, 0, 7), "{piece}");
-                let more = client.take(b"\n", &messages, check);
+                let more = client.take(b"\n", messages, check);
                 assert!(matches!(more, Err(Fault::Unasked)), "{check:?}, {piece}: {more:?}");
             }
         }
@@ -291,36 +308,39 @@ mod tests {
 
     #[test]
     fn a_wrong_byte_is_found_at_every_place_and_in_every_piece() {
-        let messages = messages();
-        for place in 0..3 * SIZE {
-            for piece in [1, 3, SIZE, 3 * SIZE] {
-                let (mut client, _other) = asked(3, &messages);
-                let mut replies = messages.slice(messages.start(1, 2), 3 * SIZE).to_vec();
-                replies[place] = b'?';
-                let mut pieces = replies.chunks(piece);
-                let fault =
-                    pieces.find_map(|bytes| client.take(bytes, &messages, Check::Same).err());
-                assert!(
-                    matches!(fault, Some(Fault::Wrong { offset, got: b'?', .. })
-                        if offset == place as u64),
-                    "{place} in {piece}: {fault:?}"
-                );
+        for messages in both() {
+            let size = messages.replies().size();
+            for place in 0..3 * size {
+                for piece in [1, 3, size, 3 * size] {
+                    let (mut client, _other) = asked(3, &messages);
+                    let mut replies = answers(3, &messages).to_vec();
+                    replies[place] = b'?';
+                    let mut pieces = replies.chunks(piece);
+                    let fault =
+                        pieces.find_map(|bytes| client.take(bytes, &messages, Check::Same).err());
+                    assert!(
+                        matches!(fault, Some(Fault::Wrong { offset, got: b'?', .. })
+                            if offset == place as u64),
+                        "{place} in {piece}: {fault:?}"
+                    );
+                }
             }
         }
     }
 
     #[test]
     fn a_reply_to_what_has_not_left_is_wrong() {
-        let messages = messages();
-        let (mut client, _other) = asked(1, &messages);
-        client.ask(1, &messages, 0);
-        let both = messages.slice(messages.start(1, 2), 2 * SIZE);
-        assert!(matches!(client.take(both, &messages, Check::Same), Err(Fault::Unasked)));
+        for messages in both() {
+            let (mut client, _other) = asked(1, &messages);
+            client.ask(1, &messages, 0);
+            let both = answers(2, &messages);
+            assert!(matches!(client.take(both, &messages, Check::Same), Err(Fault::Unasked)));
+        }
     }
 
     #[test]
     fn replies_find_the_batch_they_were_asked_in() {
-        let messages = messages();
+        let [messages, _] = both();
         let (mut client, _other) = asked(5, &messages);
         client.stamp(3, 100);
         client.stamp(2, 200);

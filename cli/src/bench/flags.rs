@@ -5,10 +5,8 @@ use std::{num::NonZeroUsize, path::PathBuf, time::Duration};
 use clap::{Args, ValueEnum};
 use nonforker::Address;
 
-use crate::{
-    ending::Ending,
-    values::{self, Codec},
-};
+use super::codec::Codec;
+use crate::{ending::Ending, values};
 
 /// The most bytes that a connection may have in flight.
 const WINDOW_MAX: usize = 256 * 1024 * 1024;
@@ -27,6 +25,7 @@ Examples:
                                                   Memory per connection that has done its work
   nonforker bench 127.0.0.1:1685 --mode broadcast -c 5000
                                                   A chat: each line to all, then the next
+  nonforker bench 127.0.0.1:6379 --codec resp     A Redis server: ECHO, and each reply compared
 
 For numbers that mean something, give the server and the load processors of their own:
   taskset -c 0 nonforker --quiet &
@@ -66,7 +65,7 @@ pub(crate) struct LoadArgs {
     #[arg(short = 'p', long, value_name = "N", default_value = "1", value_parser = values::count)]
     pub(crate) in_flight: NonZeroUsize,
 
-    /// Bytes of a request, its end counted
+    /// Bytes of a request, its end counted; with --codec resp, of the string to be echoed
     #[arg(short, long, value_name = "SIZE", default_value = "64", value_parser = values::some_size)]
     pub(crate) size: usize,
 
@@ -85,14 +84,17 @@ pub(crate) struct LoadArgs {
     #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = values::duration)]
     pub(crate) warm_up: Duration,
 
-    /// Where a request ends: lines, crlf, strict-crlf, delimited:STRING or raw
+    /// Where a request ends: lines, crlf, strict-crlf, delimited:STRING or raw; or resp
+    ///
+    /// With resp a request is Redis' command ECHO with a string of --size bytes, and its reply is
+    /// that string: for redis-server, and whatever else its clients can talk to.
     #[arg(long, value_name = "CODEC", default_value = "lines")]
     pub(crate) codec: Codec,
 
     /// Count replies without comparing them with the requests
     ///
-    /// For servers that answer something else. A reply is whatever ends like a request; with the
-    /// raw codec, as many bytes as a request has.
+    /// For servers that answer something else. A reply is whatever ends like a request; with raw
+    /// and resp, as many bytes as the right reply would have.
     #[arg(long)]
     pub(crate) no_verify: bool,
 
@@ -200,7 +202,9 @@ impl BenchArgs {
             "--connections: there is nothing to do with 0, unless there is bad company"
         } else if load.exchange > 0 && load.mode != Mode::Idle {
             "--exchange: this is for --mode idle"
-        } else if most.get().saturating_mul(load.size) > WINDOW_MAX {
+        } else if load.codec == Codec::Resp && load.mode == Mode::Broadcast {
+            "--codec resp: this is not for --mode broadcast"
+        } else if most.get().saturating_mul(load.codec.request_bytes(load.size)) > WINDOW_MAX {
             "--in-flight times --size: at most 256 MiB may be in flight on a connection"
         } else {
             return Ok(());

@@ -4,7 +4,6 @@
 use serde_json::{Map, Value, json};
 
 use super::{flags::Mode, process::Usage, report::Report};
-use crate::values::Codec;
 
 /// The percentiles that are reported: how they are called, as text and in JSON, and where they are.
 pub(crate) const PERCENTILES: [(&str, &str, f64); 5] = [
@@ -22,7 +21,7 @@ pub(crate) fn report(report: &Report<'_>) -> Value {
         "format": 1,
         "mode": load.mode.name(),
         "address": args.address.to_string(),
-        "codec": codec(&load.codec),
+        "codec": load.codec.name(),
         "connections": load.connections,
         "connections_open": report.open,
         "in_flight": load.in_flight.get(),
@@ -113,14 +112,4 @@ fn used(report: &Report<'_>, pid: u32, usage: &Usage) -> Value {
         "rss_start": usage.rss_before,
         "rss_end": usage.rss_after,
     })
-}
-
-fn codec(codec: &Codec) -> String {
-    match codec {
-        Codec::Lines => "lines".into(),
-        Codec::Crlf => "crlf".into(),
-        Codec::StrictCrlf => "strict-crlf".into(),
-        Codec::Delimited(end) => format!("delimited:{}", end.escape_ascii()),
-        Codec::Raw => "raw".into(),
-    }
 }

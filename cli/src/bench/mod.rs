@@ -5,7 +5,7 @@
 //!             │           │    ╲
 //!          connect       load   process (what the server used)
 //!                         │
-//!                       client ── messages
+//!                       client ── messages ── codec
 //! ```
 //!
 //! It has a loop of its own and not the library's: a client that is to be faster than any server
@@ -13,6 +13,7 @@
 
 mod client;
 mod clock;
+mod codec;
 mod connect;
 mod faults;
 mod flags;

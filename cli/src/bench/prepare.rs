@@ -12,7 +12,7 @@ use super::{
     load::{Load, Manner, READ_BYTES, Role},
     messages::Messages,
 };
-use crate::{ending::Ending, values::Codec};
+use crate::ending::Ending;
 
 /// Opens the connections, and gets everything ready that needs no measuring.
 pub(crate) fn load<'r>(args: &BenchArgs, interrupted: &'r AtomicBool) -> Result<Load<'r>, Ending> {
@@ -21,10 +21,10 @@ pub(crate) fn load<'r>(args: &BenchArgs, interrupted: &'r AtomicBool) -> Result<
     connect::reserve(normal.saturating_add(args.company.count()))?;
     let roles = roles(args);
     let manner = manner(args);
-    let window = manner.in_flight.max(manner.flood_in_flight).saturating_mul(args.load.size);
-    let end = end(&args.load.codec);
-    let messages = Messages::new(args.load.size, end, roles.len(), window.max(READ_BYTES))
-        .map_err(Ending::Usage)?;
+    let in_flight = manner.in_flight.max(manner.flood_in_flight);
+    let (codec, size) = (&args.load.codec, args.load.size);
+    let messages =
+        Messages::new(codec, size, roles.len(), in_flight, READ_BYTES).map_err(Ending::Usage)?;
     let mut faults = Faults::default();
     let sockets = open(args, roles, interrupted, &mut faults)?;
     let mut load = Load::new(sockets, messages, manner, interrupted)?;
@@ -50,7 +50,7 @@ fn roles(args: &BenchArgs) -> Vec<Role> {
 
 fn manner(args: &BenchArgs) -> Manner {
     let (load, company) = (&args.load, &args.company);
-    let check = match (load.no_verify, end(&load.codec).last()) {
+    let check = match (load.no_verify, load.codec.end().last()) {
         (false, _) => Check::Same,
         (true, Some(&end)) => Check::Ends(end),
         (true, None) => Check::Length,
@@ -63,16 +63,6 @@ fn manner(args: &BenchArgs) -> Manner {
         trickle_interval: company.trickle_interval,
         rate: load.rate,
         spin: load.spin,
-    }
-}
-
-/// What a request ends in.
-fn end(codec: &Codec) -> &[u8] {
-    match codec {
-        Codec::Lines => b"\n",
-        Codec::Crlf | Codec::StrictCrlf => b"\r\n",
-        Codec::Delimited(end) => end,
-        Codec::Raw => b"",
     }
 }
 

@@ -10,6 +10,7 @@
 mod bench;
 mod bench_faults;
 mod bench_modes;
+mod bench_resp;
 mod clients;
 mod config;
 mod conversations;

@@ -111,8 +111,8 @@ impl<'r> Load<'r> {
             let mut source = SourceFd(&socket.as_raw_fd());
             let registered = poll.registry().register(&mut source, Token(nth), both);
             registered.map_err(|error| cannot_wait(&error))?;
-            let start = if role.is_broadcast() { 0 } else { messages.start(nth, count) };
-            clients.push(Client::new(role, socket, start));
+            let first = if role.is_broadcast() { 0 } else { messages.first(nth, count) };
+            clients.push(Client::new(role, socket, &messages, first));
         }
         let normal = clients.iter().filter(|client| client.role == Role::Normal).count();
         let schedule = manner.rate.map(|rate| Schedule::new(rate, normal, &poll)).transpose();

@@ -1,27 +1,27 @@
 //! One Redis command: a name and its arguments, borrowed from the bytes that arrived.
 //!
 //! ```text
-//!  *6\r\n $3\r\nDEL\r\n $1\r\na\r\n $1\r\nb\r\n $1\r\nc\r\n $1\r\nd\r\n $1\r\ne\r\n
-//!               └┬┘           │           │           │           │           │
-//!  first:       [0]          [1]         [2]         [3]     found by walking through `all`
+//!  *4\r\n $3\r\nSET\r\n $3\r\nkey\r\n $5\r\nvalue\r\n $2\r\nNX\r\n
+//!               └┬┘           └┬┘  └─────────────┬───────────
+//!               name         first             rest
 //! ```
 //!
-//! The commands that a server gets most of have few arguments, so those are at hand; the others
-//! cost a walk over the lengths, which have been checked. An inline command with quotes in it is
-//! the one that owns its arguments: what they mean is not what arrived.
+//! Name and first argument are at hand: every command is told by the one, and most use the other
+//! as a key. What is behind them is found again when it is asked for. To remember more of it would
+//! make the command too large to be handed on in registers, and that takes longer.
+//!
+//! An inline command with quotes in it is the one that owns its arguments: what they mean is not
+//! what arrived.
 
 use std::{fmt, ops::Index, slice};
 
-use super::inline::Words;
-
-/// So many arguments are to be had without a walk: `SET key value`, and one more.
-pub(super) const FIRST: usize = 4;
+use super::{LIMIT_MAX, inline::Words, short};
 
 /// A command: its name and its arguments, as bytes. There is always a name.
 ///
 /// Indices count the name too, as in Redis: `command[0]` is the name, `command[1]` the first
-/// argument. The first few cost nothing to find; to go through many of them, [`iter`](Self::iter)
-/// takes O(n).
+/// argument. To find another one is to pass those before it, which is little for the first few; to
+/// go through many of them, [`iter`](Self::iter) takes O(n).
 ///
 /// # Examples
 ///
@@ -39,40 +39,46 @@ pub(super) const FIRST: usize = 4;
 /// ```
 #[derive(Clone)]
 pub struct Command<'a> {
-    first: [&'a [u8]; FIRST],
-    /// So many of `first` are arguments.
-    at_hand: usize,
+    /// None if it was quoted: then `rest` has all.
+    name: Option<&'a [u8]>,
+    /// None if there is none, or it was quoted.
+    first: Option<&'a [u8]>,
+    /// How many there are, the name included.
     len: usize,
-    all: Source<'a>,
+    rest: Source<'a>,
 }
 
-/// Where all the arguments are.
+/// Where arguments are. There may be more than those behind them.
 #[derive(Clone)]
 pub(super) enum Source<'a> {
-    /// In bulk strings: what is behind the count of an array.
-    Bulks(&'a [u8]),
+    Bulks(Bulks<'a>),
     /// In a line without quotes.
-    Words(&'a [u8]),
+    Words(Words<'a>),
     /// Here: they were quoted.
     Unquoted(Box<[Box<[u8]>]>),
 }
 
 impl<'a> Command<'a> {
-    /// A command whose first arguments, as many as there are, are in `first`.
     #[inline]
-    pub(super) fn new(len: usize, first: [&'a [u8]; FIRST], all: Source<'a>) -> Self {
-        Self { first, at_hand: len.min(FIRST), len, all }
+    pub(super) const fn new(
+        len: usize,
+        name: &'a [u8],
+        first: Option<&'a [u8]>,
+        rest: Bulks<'a>,
+    ) -> Self {
+        Self { name: Some(name), first, len, rest: Source::Bulks(rest) }
     }
 
-    /// A command of `len` arguments which have to be found.
-    pub(super) fn walk(len: usize, all: Source<'a>) -> Self {
-        let mut first = [[].as_slice(); FIRST];
-        match all {
-            Source::Bulks(bytes) => fill(&mut first, Bulks(bytes).take(len)),
-            Source::Words(line) => fill(&mut first, Words(line)),
-            Source::Unquoted(_) => return Self { first, at_hand: 0, len, all },
-        }
-        Self::new(len, first, all)
+    /// A command of `len` arguments that have to be found.
+    pub(super) fn of(len: usize, mut rest: Source<'a>) -> Self {
+        let mut next = || match &mut rest {
+            Source::Bulks(bulks) => bulks.next(),
+            Source::Words(words) => words.next(),
+            Source::Unquoted(_) => None,
+        };
+        let name = next();
+        let first = if len > 1 { next() } else { None };
+        Self { name, first, len, rest }
     }
 
     /// How many arguments there are, the name included: at least 1.
@@ -95,28 +101,35 @@ impl<'a> Command<'a> {
     pub fn is(&self, name: &str) -> bool {
         let (sent, name) = (self.name(), name.as_bytes());
         // Programs mostly send what is in the manual, and to compare that is faster.
-        sent == name || sent.eq_ignore_ascii_case(name)
+        sent == name || (sent.len() == name.len() && in_other_case(sent, name))
     }
 
     /// The argument at `index`, where 0 is the name.
     #[must_use]
     #[inline]
     pub fn get(&self, index: usize) -> Option<&[u8]> {
-        if index < self.at_hand {
-            return self.first.get(index).copied();
+        match (index, &self.rest) {
+            (0, _) if self.name.is_some() => self.name,
+            (1, _) if self.first.is_some() => self.first,
+            (2.., Source::Bulks(rest)) if index < self.len => rest.clone().nth(index - 2),
+            _ => self.find(index),
         }
+    }
+
+    #[cold]
+    fn find(&self, index: usize) -> Option<&[u8]> {
         self.iter().nth(index)
     }
 
     /// All arguments, the name first.
     #[must_use]
     pub fn iter(&self) -> Args<'_> {
-        let rest = match &self.all {
-            Source::Bulks(bytes) => Rest::Bulks(Bulks(bytes)),
-            Source::Words(line) => Rest::Words(Words(line)),
+        let rest = match &self.rest {
+            Source::Bulks(bulks) => Rest::Bulks(bulks.clone()),
+            Source::Words(words) => Rest::Words(words.clone()),
             Source::Unquoted(args) => Rest::Unquoted(args.iter()),
         };
-        Args { rest, left: self.len }
+        Args { name: self.name, first: self.first, rest, left: self.len }
     }
 }
 
@@ -135,6 +148,11 @@ impl Index<usize> for Command<'_> {
         };
         argument
     }
+}
+
+#[inline(never)]
+fn in_other_case(sent: &[u8], name: &[u8]) -> bool {
+    sent.eq_ignore_ascii_case(name)
 }
 
 #[cold]
@@ -162,6 +180,8 @@ impl fmt::Debug for Command<'_> {
 /// The arguments of a [`Command`], the name first.
 #[derive(Clone)]
 pub struct Args<'c> {
+    name: Option<&'c [u8]>,
+    first: Option<&'c [u8]>,
     rest: Rest<'c>,
     left: usize,
 }
@@ -179,6 +199,9 @@ impl<'c> Iterator for Args<'c> {
     #[inline]
     fn next(&mut self) -> Option<&'c [u8]> {
         self.left = self.left.checked_sub(1)?;
+        if let Some(argument) = self.name.take().or_else(|| self.first.take()) {
+            return Some(argument);
+        }
         match &mut self.rest {
             Rest::Bulks(bulks) => bulks.next(),
             Rest::Words(words) => words.next(),
@@ -200,28 +223,17 @@ impl fmt::Debug for Args<'_> {
     }
 }
 
-/// The bulk strings in bytes that are known to be nothing else.
+/// The bulk strings at the start of these bytes, of which it is known how many they are.
 #[derive(Clone)]
-struct Bulks<'a>(&'a [u8]);
+pub(super) struct Bulks<'a>(pub(super) &'a [u8]);
 
 impl<'a> Iterator for Bulks<'a> {
     type Item = &'a [u8];
 
     #[inline]
     fn next(&mut self) -> Option<&'a [u8]> {
-        // "$", digits, "\r\n", as many bytes, "\r\n".
-        let digits = self.0.iter().skip(1).take_while(|byte| byte.is_ascii_digit());
-        let (length, count) = digits.fold((0, 0), |(length, count), digit| {
-            (length * 10 + usize::from(digit - b'0'), count + 1)
-        });
-        let (argument, rest) = self.0.get(1 + count + 2..)?.split_at_checked(length)?;
-        self.0 = rest.get(2..)?;
+        let (argument, behind) = short::argument(self.0, LIMIT_MAX)?;
+        self.0 = behind;
         Some(argument)
-    }
-}
-
-fn fill<'a>(first: &mut [&'a [u8]; FIRST], args: impl Iterator<Item = &'a [u8]>) {
-    for (slot, argument) in first.iter_mut().zip(args) {
-        *slot = argument;
     }
 }

@@ -24,10 +24,10 @@ use super::command::{Command, Source};
 pub(super) fn command(line: &[u8]) -> Option<Command<'_>> {
     if memchr2(b'"', b'\'', line).is_none() {
         let count = Words(line).count();
-        return Some(Command::walk(count, Source::Words(line)));
+        return Some(Command::of(count, Source::Words(Words(line))));
     }
     let args = unquote(line)?;
-    Some(Command::walk(args.len(), Source::Unquoted(args)))
+    Some(Command::of(args.len(), Source::Unquoted(args)))
 }
 
 /// The words of a line that has no quotes.

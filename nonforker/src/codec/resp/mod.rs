@@ -16,20 +16,22 @@
 //! - Of an array in progress, the arguments before `at` are complete, and `left` are missing. They
 //!   are not looked at again, so a command costs O(n) in however many pieces it arrives. Of a line
 //!   in progress, `at` bytes hold no line feed.
-//! - Nothing behind the limit is looked at: what is said about a command depends on its first
+//! - Nothing behind the limit decides anything: what is said about a command depends on its first
 //!   bytes only, never on how many more are there. What announces more than the limit leaves room
 //!   for is refused at once.
 //!
-//! Not here: words and quotes, in `inline.rs`; replies, in `reply.rs`.
+//! Not here: commands that are there at once, as most are, in `short.rs`; words and quotes, in
+//! `inline.rs`; replies, in `reply.rs`.
 
 mod command;
 mod inline;
 mod reply;
+mod short;
 
 use memchr::memchr;
 
 use super::{Codec, DEFAULT_FRAME_MAX, Decoded, FrameError};
-use command::{FIRST, Source};
+use command::{Bulks, Source};
 
 pub use command::{Args, Command};
 pub use reply::Reply;
@@ -129,8 +131,18 @@ impl Resp {
         self
     }
 
+    /// Reads what is in pieces, is wrong, or is no array: whatever it is.
+    #[inline(never)]
+    fn any<'a>(&mut self, input: &'a [u8]) -> Result<Decoded<Command<'a>>, FrameError> {
+        let input = input.get(..self.max).unwrap_or(input);
+        match input.first() {
+            Some(b'*') => self.array(input),
+            Some(_) => self.inline(input),
+            None => Err(FrameError::TooLong { max: self.max }),
+        }
+    }
+
     /// Reads an array from `input`, which begins with `*` and is not longer than the limit.
-    #[inline]
     fn array<'a>(&mut self, input: &'a [u8]) -> Result<Decoded<Command<'a>>, FrameError> {
         let Some((count, body)) = self.count(input)? else {
             return self.incomplete(input, 1);
@@ -138,34 +150,26 @@ impl Resp {
         if count == 0 {
             return Ok(Decoded::Skip(body));
         }
-        let is_resumed = self.left > 0;
-        let (known, at) = if is_resumed { (count - self.left, self.at) } else { (0, body) };
-        let mut first = [[].as_slice(); FIRST];
+        let (known, at) = match self.left {
+            0 => (0, body),
+            left => (count - left, self.at),
+        };
         let mut rest = input.get(at..).unwrap_or_default();
         for index in known..count {
-            let (argument, behind) = match short_argument(rest, self.bulk_max) {
-                Some(found) => found,
+            rest = match short::argument(rest, self.bulk_max) {
+                Some((_, behind)) => behind,
                 None => match self.argument(input, input.len() - rest.len(), count - index)? {
-                    Argument::Complete(argument, behind) => (argument, behind),
+                    Argument::Complete(behind) => behind,
                     Argument::Incomplete { need } => {
                         (self.at, self.left) = (input.len() - rest.len(), count - index);
                         return self.incomplete(input, need);
                     }
                 },
             };
-            if let Some(slot) = first.get_mut(index) {
-                *slot = argument;
-            }
-            rest = behind;
         }
         let consumed = input.len() - rest.len();
-        let all = Source::Bulks(input.get(body..consumed).unwrap_or_default());
-        let frame = if is_resumed {
-            (self.at, self.left) = (0, 0);
-            Command::walk(count, all)
-        } else {
-            Command::new(count, first, all)
-        };
+        (self.at, self.left) = (0, 0);
+        let frame = Command::of(count, Source::Bulks(Bulks(input.get(body..).unwrap_or_default())));
         Ok(Decoded::Frame { frame, consumed })
     }
 
@@ -228,14 +232,8 @@ impl Resp {
         let end = start + length;
         let least = end + 2 + (left - 1) * ARGUMENT_MIN;
         room(least)?;
-        let (argument, ending) = match input.get(start..).unwrap_or_default() {
-            bytes if bytes.len() < length => {
-                return Ok(Argument::Incomplete { need: least - input.len() });
-            }
-            bytes => bytes.split_at(length),
-        };
-        match *ending {
-            [b'\r', b'\n', ref behind @ ..] => Ok(Argument::Complete(argument, behind)),
+        match *input.get(end..).unwrap_or_default() {
+            [b'\r', b'\n', ref behind @ ..] => Ok(Argument::Complete(behind)),
             [] | [b'\r'] => Ok(Argument::Incomplete { need: least - input.len() }),
             [b'\r', ..] => Err(malformed(end + 1, "a line feed")),
             _ => Err(malformed(end, "a carriage return")),
@@ -292,38 +290,22 @@ impl Codec for Resp {
 
     #[inline]
     fn decode<'a>(&mut self, input: &'a [u8]) -> Result<Decoded<Command<'a>>, FrameError> {
-        let input = input.get(..self.max).unwrap_or(input);
-        match input.first() {
-            Some(b'*') => self.array(input),
-            Some(_) => self.inline(input),
-            None => Err(FrameError::TooLong { max: self.max }),
+        if self.left == 0
+            && let Some((frame, behind)) = short::command(input, self.args_max, self.bulk_max)
+        {
+            let consumed = input.len() - behind.len();
+            if consumed <= self.max {
+                return Ok(Decoded::Frame { frame, consumed });
+            }
         }
-    }
-}
-
-/// Reads an argument of at most 99 bytes if it is there and nothing is wrong: as most of them are.
-/// Returns what is behind it, too.
-#[inline]
-fn short_argument(bytes: &[u8], max: usize) -> Option<(&[u8], &[u8])> {
-    let (length, bytes) = match bytes {
-        [b'$', ones @ b'0'..=b'9', b'\r', b'\n', bytes @ ..] => (ones - b'0', bytes),
-        [b'$', tens @ b'1'..=b'9', ones @ b'0'..=b'9', b'\r', b'\n', bytes @ ..] => {
-            (10 * (tens - b'0') + (ones - b'0'), bytes)
-        }
-        _ => return None,
-    };
-    let length = usize::from(length);
-    let (argument, ending) = bytes.split_at_checked(length)?;
-    match ending {
-        [b'\r', b'\n', behind @ ..] if length <= max => Some((argument, behind)),
-        _ => None,
+        self.any(input)
     }
 }
 
 /// One argument of an array, as far as it has arrived.
 enum Argument<'a> {
-    /// The argument, and what is behind it.
-    Complete(&'a [u8], &'a [u8]),
+    /// What is behind it.
+    Complete(&'a [u8]),
     Incomplete {
         need: usize,
     },

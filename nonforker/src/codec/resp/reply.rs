@@ -69,22 +69,21 @@ impl Encode<Reply<'_>> for Resp {
     #[inline]
     fn encode(&mut self, reply: Reply<'_>, out: &mut Vec<u8>) -> Result<(), EncodeError> {
         match reply {
-            // Said to every SET: it deserves the short way.
+            // Said to every SET and to every PING: they deserve the short way.
             Reply::Simple("OK") => out.extend_from_slice(b"+OK\r\n"),
+            Reply::Simple("PONG") => out.extend_from_slice(b"+PONG\r\n"),
             Reply::Simple(text) => line(b'+', text, out),
             Reply::Error(text) => line(b'-', text, out),
             Reply::Integer(number) => integer(number, out),
             Reply::Bulk(bytes) => {
-                // Once for all three: the framing must not double the memory of a large reply.
-                out.reserve(bytes.len() + HEAD_MAX);
-                head(b'$', bytes.len(), out);
+                head(b'$', bytes.len(), bytes.len() + 2, out);
                 out.extend_from_slice(bytes);
                 out.extend_from_slice(b"\r\n");
             }
             Reply::Null => out.extend_from_slice(b"$-1\r\n"),
             Reply::NullArray => out.extend_from_slice(b"*-1\r\n"),
             Reply::Array(replies) => return array(self, replies, out),
-            Reply::ArrayHead(count) => head(b'*', count, out),
+            Reply::ArrayHead(count) => head(b'*', count, 0, out),
         }
         Ok(())
     }
@@ -114,7 +113,7 @@ impl Encode<&FrameError> for Resp {
 
 #[inline(never)]
 fn array(resp: &mut Resp, replies: &[Reply<'_>], out: &mut Vec<u8>) -> Result<(), EncodeError> {
-    head(b'*', replies.len(), out);
+    head(b'*', replies.len(), 0, out);
     replies.iter().try_for_each(|&reply| resp.encode(reply, out))
 }
 
@@ -129,20 +128,27 @@ fn line(kind: u8, text: &str, out: &mut Vec<u8>) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// The most bytes around a number or a bulk string: its kind, 20 digits, two line endings.
-const HEAD_MAX: usize = 1 + 20 + 2 + 2;
+/// The most bytes of a head: its kind, 20 digits, a line ending.
+const HEAD_MAX: usize = 1 + 20 + 2;
 
-/// Appends a kind and a length.
+/// Appends a kind and a length. So many more bytes will follow.
 #[inline]
-fn head(kind: u8, length: usize, out: &mut Vec<u8>) {
+fn head(kind: u8, length: usize, more: usize, out: &mut Vec<u8>) {
     match u8::try_from(length) {
         Ok(digit @ 0..=9) => out.extend_from_slice(&[kind, b'0' + digit, b'\r', b'\n']),
         Ok(number @ 10..=99) => {
             let (tens, ones) = (b'0' + number / 10, b'0' + number % 10);
             out.extend_from_slice(&[kind, tens, ones, b'\r', b'\n']);
         }
-        _ => decimal(&[kind], length as u64, out),
+        _ => long_head(kind, length, more, out),
     }
+}
+
+#[inline(never)]
+fn long_head(kind: u8, length: usize, more: usize, out: &mut Vec<u8>) {
+    // Once for all of it: the framing must not double the memory of a large reply.
+    out.reserve(HEAD_MAX + more);
+    decimal(&[kind], length as u64, out);
 }
 
 fn integer(number: i64, out: &mut Vec<u8>) {
@@ -186,6 +192,8 @@ mod tests {
 
     const CASES: &[(Reply<'_>, &[u8])] = &[
         (Reply::OK, b"+OK\r\n"),
+        (Reply::Simple("PONG"), b"+PONG\r\n"),
+        (Reply::Simple("PING"), b"+PING\r\n"),
         (Reply::Simple(""), b"+\r\n"),
         (Reply::Simple("a\r\nb"), b"+a  b\r\n"),
         (Reply::Error("ERR no\n"), b"-ERR no \r\n"),

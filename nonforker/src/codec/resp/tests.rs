@@ -173,6 +173,71 @@ fn no_short_text_depends_on_how_it_arrives() {
     every_text(b"*1\r\n$1\r\n", 3, |text| drop(check::cuts(&small, text, owned)));
 }
 
+/// What comes of the first bytes of this, with arguments that live on.
+fn told(
+    decoded: Result<Decoded<Command<'_>>, FrameError>,
+) -> Result<Decoded<Vec<Vec<u8>>>, FrameError> {
+    Ok(match decoded? {
+        Decoded::Frame { frame, consumed } => Decoded::Frame { frame: owned(frame), consumed },
+        Decoded::Skip(count) => Decoded::Skip(count),
+        Decoded::Incomplete { need } => Decoded::Incomplete { need },
+    })
+}
+
+/// A command that is there at once is read in a shorter way than one that comes byte by byte.
+fn assert_ways_agree(resp: &Resp, stream: &[u8]) {
+    let mut slow = resp.clone();
+    let mut pieces = (1..=stream.len()).map(|len| told(slow.decode(&stream[..len])));
+    let last = pieces.find(|told| !matches!(told, Ok(Decoded::Incomplete { .. })));
+    let at_once = told(resp.clone().decode(stream));
+    let at_once = Some(at_once).filter(|told| !matches!(told, Ok(Decoded::Incomplete { .. })));
+    assert_eq!(at_once, last, "{resp:?}, {}", stream.escape_ascii());
+}
+
+#[test]
+fn the_short_way_to_a_command_leads_where_the_long_one_does() {
+    for size in [0, 1, 9, 10, 11, 99, 100, 101] {
+        let mut stream = array(&[vec![b'x'; size], b"y".into(), vec![b'z'; size]]);
+        stream.push(b'*');
+        for limit in [8, 9, 10, 11, 98, 99, 100, 101] {
+            assert_ways_agree(&Resp::new().bulk_max(limit), &stream);
+            assert_ways_agree(&Resp::with_max(limit * 2), &stream);
+        }
+        for less in 0..4 {
+            assert_ways_agree(&Resp::with_max(stream.len() - less), &stream);
+        }
+        for at in (0..stream.len()).filter(|at| !(20..stream.len() - 20).contains(at)) {
+            for byte in *b"*$/0159:\r\n\0\xb0x" {
+                let mut wrong = stream.clone();
+                wrong[at] = byte;
+                assert_ways_agree(&Resp::new(), &wrong);
+            }
+        }
+    }
+    for count in 0..12 {
+        for limit in [0, 1, 8, 9, 10] {
+            assert_ways_agree(&Resp::new().args_max(limit), &array(&vec![b"x"; count]));
+        }
+    }
+}
+
+/// Behind the length, an argument ends wherever it may be.
+#[test]
+fn what_is_not_quite_a_length_is_none_in_either_way() {
+    let digits: Vec<u8> = (b'*'..=b'@').chain(*b"\r\n\0\x70\xb0").collect();
+    let pairs = digits.iter().flat_map(|&tens| digits.iter().map(move |&ones| vec![tens, ones]));
+    let ones = (0..=u8::MAX).map(|ones| vec![ones]);
+    for length in ones.chain(pairs) {
+        for kind in *b"$*" {
+            for shift in [b"".as_slice(), b"x"] {
+                let body = [shift, &b"\r\n".repeat(60)].concat();
+                let stream = [b"*1\r\n", &[kind][..], &length, b"\r\n", &body].concat();
+                assert_ways_agree(&Resp::new(), &stream);
+            }
+        }
+    }
+}
+
 #[test]
 fn a_command_that_never_ends_is_refused_before_it_is_kept() {
     for max in [0, 1, 5, 40, 1000] {
@@ -222,6 +287,26 @@ fn arguments_that_have_arrived_are_not_looked_at_again() {
     let Ok(Decoded::Frame { frame, consumed }) = resp.decode(&stream) else { panic!("a command") };
     assert_eq!((frame.len(), consumed), (1000, stream.len()));
     assert_eq!((&frame[0], &frame[3]), (&b"x"[..], &b"x"[..]));
+}
+
+#[test]
+fn a_command_has_no_more_arguments_than_it_says() {
+    for (count, is_cut) in
+        [1, 2, 3, 10].into_iter().flat_map(|count| [(count, false), (count, true)])
+    {
+        let mut resp = Resp::new();
+        let mut stream = array(&vec![b"x"; count]);
+        if is_cut {
+            assert!(matches!(
+                resp.decode(&stream[..stream.len() - 1]),
+                Ok(Decoded::Incomplete { .. })
+            ));
+        }
+        stream.extend_from_slice(b"$1\r\ny\r\n$1\r\nz\r\n");
+        let Ok(Decoded::Frame { frame, .. }) = resp.decode(&stream) else { panic!("a command") };
+        assert_eq!((frame.get(count), frame.get(count + 1)), (None, None), "{count}, {is_cut}");
+        assert_eq!(owned(frame), vec![b"x"; count], "{count}, {is_cut}");
+    }
 }
 
 #[test]
