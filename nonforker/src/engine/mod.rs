@@ -23,6 +23,7 @@ mod flush;
 mod memory;
 pub(crate) mod pool;
 pub(crate) mod replies;
+mod scarcity;
 pub(crate) mod service;
 mod sound;
 pub(crate) mod stats;
