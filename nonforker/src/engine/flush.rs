@@ -4,7 +4,7 @@
 //! Here, and only here, the state becomes operations. So a connection has one write per turn
 //! however many replies it made, and the order in which things happened to it does not matter.
 
-use super::{Engine, core::Core, memory::Scarcity};
+use super::{Engine, core::Core};
 use crate::{
     conn::{
         deadlines::Kind,
@@ -53,7 +53,7 @@ impl<D: Driver> Engine<D> {
             // Is the next step to close, to handle what waits, or to have memory again?
             let awaited = slot.conn.state() != State::Open
                 || slot.conn.outbound.is_pressured()
-                || memory.scarcity() > Scarcity::Ample;
+                || memory.is_scarce();
             let Sending::Done { count, batch: back } = self.driver.send(token, batch, awaited)
             else {
                 return self.core.await_sent(token);
@@ -126,22 +126,15 @@ impl<D: Driver> Engine<D> {
         }
     }
 
-    /// Turns receiving on or off where that changed, and settles the memory account.
+    /// Settles the memory account, and turns receiving on or off where that changed.
     fn flush_receiving(&mut self, token: Token) {
-        let scarce = self.core.stops_reading();
-        let Core { slots, memory, starved, .. } = &mut self.core;
+        let Core { slots, memory, .. } = &mut self.core;
         let slot = &mut slots[token];
-        let wanted = slot.conn.wants_receive();
-        if wanted && scarce && !std::mem::replace(&mut slot.starved, true) {
-            starved.push(token);
-        }
-        let on = wanted && !scarce;
+        slot.settle_account(token, memory);
+        let on = slot.may_receive(memory);
         let was_on = std::mem::replace(&mut slot.receiving, on);
         if was_on != on && !slot.closing {
             self.driver.submit(Op::Receive { token, on });
         }
-        let capacity = slot.conn.capacity();
-        memory.account(slot.accounted, capacity);
-        slot.accounted = capacity;
     }
 }

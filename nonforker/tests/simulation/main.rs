@@ -7,10 +7,12 @@ mod callbacks;
 mod codecs;
 mod drain;
 mod limits;
+mod memory;
 mod scarcity;
 mod speed;
 mod time;
 mod turns;
+mod warnings;
 
 use nonforker::sim::Scenario;
 
