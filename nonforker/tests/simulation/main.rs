@@ -6,6 +6,7 @@
 mod callbacks;
 mod codecs;
 mod drain;
+mod hogs;
 mod limits;
 mod memory;
 mod scarcity;

@@ -1,100 +1,22 @@
 //! Memory for buffers is scarce: whoever holds little of it is served, and who is in the way goes.
 
-use std::{cell::RefCell, ops::Range, rc::Rc, time::Duration};
+use std::time::Duration;
 
 use nonforker::{
-    Limits, Server, Stats,
-    codec::Lines,
-    sim::{Client, Ending, Faults, Net, Simulation},
+    Limits, Stats,
+    sim::{Client, Ending, Faults, Simulation},
 };
 
-use crate::warnings::{said, warnings};
-
-const BUDGET: usize = 1 << 20;
+use crate::{
+    hogs::{BUDGET, Hogs, all_fat, fat, gives, gives_with, served, simulation, taken},
+    warnings::{said, warnings},
+};
 
 /// The most that one turn may add to the budget: what it collects, one read, and the replies to it.
 const TURN: u64 = 256 << 10;
 
 /// Nobody who holds little is kept waiting for as long.
 const AT_ONCE: Duration = Duration::from_millis(5);
-
-/// Answers a number with that many bytes, written at once, and echoes the rest.
-fn gives(budget: usize) -> Server {
-    gives_with(Limits::new().memory_budget(Some(budget)).write_timeout(None).frame_timeout(None))
-}
-
-fn gives_with(limits: Limits) -> Server {
-    Server::new().limits(limits).serve("127.0.0.1:1", Lines::with_max(1 << 20), |conn, line| {
-        let reply = match std::str::from_utf8(line).map(str::parse) {
-            Ok(Ok(count)) => vec![b'x'; count],
-            _ => line.to_vec(),
-        };
-        conn.send(reply);
-    })
-}
-
-fn simulation(budget: usize, seeds: Range<u64>) -> Simulation {
-    Simulation::new(move || gives(budget)).faults(|_| Faults::none()).seeds(seeds)
-}
-
-/// How long the client waits for an answer.
-fn served(net: &Net, client: &Client) -> Duration {
-    let began = net.now();
-    client.send("hello\n");
-    client.expect("hello\n");
-    net.now() - began
-}
-
-/// A client that reads nothing of the many bytes it asks for.
-fn fat(net: &Net, count: usize) -> Client {
-    let client = net.connect();
-    client.set_window(1);
-    client.stall();
-    client.send(format!("{count}\n"));
-    net.wait(Duration::from_millis(1));
-    client
-}
-
-fn all_fat(net: &Net, counts: &[usize]) -> Vec<Client> {
-    counts.iter().map(|&count| fat(net, count)).collect()
-}
-
-/// How many bytes the buffers take for a reply of `count` bytes.
-fn taken(count: usize) -> usize {
-    let bytes = Rc::new(RefCell::new(0));
-    let seen = Rc::clone(&bytes);
-    simulation(1 << 30, 0..1).run(|net| {
-        let _fat = fat(net, count);
-        *seen.borrow_mut() = usize::try_from(net.stats().buffered_bytes).expect("it fits");
-    });
-    bytes.take()
-}
-
-/// Clients that ask and never read, and come again when they are thrown out.
-struct Hogs<'a> {
-    net: &'a Net,
-    clients: Vec<Client>,
-}
-
-impl<'a> Hogs<'a> {
-    fn new(net: &'a Net, count: usize) -> Self {
-        Self { net, clients: (0..count).map(|_| Self::come(net)).collect() }
-    }
-
-    fn come(net: &Net) -> Client {
-        let client = net.connect();
-        client.set_window(1000);
-        client.stall();
-        client.send("20000\n".repeat(20));
-        client
-    }
-
-    fn come_again(&mut self) {
-        for client in self.clients.iter_mut().filter(|client| client.ending().is_some()) {
-            *client = Self::come(self.net);
-        }
-    }
-}
 
 #[test]
 fn whoever_reads_is_served_at_once_while_a_dozen_who_never_do_hold_the_memory() {
@@ -163,6 +85,30 @@ fn whoever_holds_more_than_its_share_is_not_read_from_until_there_is_room() {
         large.send("\n");
         large.expect(&request);
         assert!(fat.iter().any(|client| client.ending() == Some(Ending::Reset)));
+    });
+}
+
+#[test]
+fn whoever_is_not_read_from_does_not_wait_for_those_who_do_not_read() {
+    simulation(BUDGET, 0..5).run(|net| {
+        let mut others = Vec::new();
+        while net.stats().buffered_bytes < BUDGET as u64 * 8 / 10 {
+            others.push(fat(net, 20_000));
+        }
+        let request = vec![b'y'; 60_000];
+        let half = net.connect();
+        half.send(&request[..45_000]);
+        net.wait(Duration::from_millis(10));
+        let received = net.stats().received_bytes;
+        half.send([&request[45_000..], b"\n"].concat());
+        net.wait(Duration::from_millis(10));
+        assert_eq!(net.stats().received_bytes, received, "it is read from");
+        let took = served(net, &net.connect());
+        assert!(took < AT_ONCE, "nobody is accepted: {took:?}");
+        let began = net.now();
+        half.expect([&request[..], b"\n"].concat());
+        let took = net.now() - began;
+        assert!(took < Duration::from_millis(1100), "{took:?}");
     });
 }
 
@@ -239,6 +185,33 @@ fn whoever_goes_on_taking_stays_though_memory_is_scarce() {
         slow.half_close();
         let (received, ending) = slow.receive_to_end();
         assert_eq!((received.len(), ending), (COUNTS[1] + 1, Some(Ending::Finished)));
+    });
+}
+
+#[test]
+fn whoever_has_just_asked_for_much_has_time_to_take_it() {
+    const COUNT: usize = 100_000;
+    let limits = || Limits::new().write_timeout(None).frame_timeout(None);
+    let server = move || gives_with(limits().memory_budget(Some(BUDGET)));
+    Simulation::new(server).faults(|_| Faults::none()).seeds(0..5).run(|net| {
+        let asks = net.connect();
+        served(net, &asks);
+        let mut others = Vec::new();
+        while net.stats().buffered_bytes < BUDGET as u64 * 85 / 100 {
+            others.push(fat(net, 50_000));
+        }
+        net.wait(Duration::from_millis(800));
+        asks.set_window(1);
+        asks.stall();
+        asks.send(format!("{COUNT}\n"));
+        net.wait(Duration::from_millis(1));
+        served(net, &net.connect());
+        assert!(others.iter().any(|client| client.ending().is_some()), "nobody was in the way");
+        asks.set_window(COUNT);
+        asks.read_all();
+        asks.half_close();
+        let (received, ending) = asks.receive_to_end();
+        assert_eq!((received.len(), ending), (COUNT + 1, Some(Ending::Finished)));
     });
 }
 
@@ -324,19 +297,24 @@ fn whoever_is_thrown_out_is_told_of_once_a_second() {
 fn how_scarce_memory_is_is_said_in_plain_words_once_a_second_and_at_last() {
     const COUNT: usize = 1_000_000;
     simulation(taken(COUNT) * 100 / 95, 0..20).run(|net| {
-        let said = said(|| {
-            for _ in 0..10 {
+        let flap = |times: usize| {
+            for _ in 0..times {
                 let fat = fat(net, COUNT);
                 net.wait(Duration::from_millis(10));
                 fat.reset();
                 net.wait(Duration::from_millis(190));
             }
+        };
+        let said = said(|| {
+            flap(10);
+            net.wait(Duration::from_secs(3));
+            flap(3);
             net.wait(Duration::from_secs(3));
         });
         let about = said.iter().filter(|said| said.message.contains("for buffers:"));
         let (lines, left_out): (Vec<&str>, Vec<u64>) =
             about.map(|said| (said.message.as_str(), said.left_out)).unzip();
-        assert!((2..=4).contains(&lines.len()), "{lines:#?}");
+        assert!((4..=6).contains(&lines.len()), "{lines:#?}");
         assert!(left_out.iter().sum::<u64>() >= 4, "{left_out:?}");
         let first = lines[0].replace(|digit: char| digit.is_ascii_digit() || digit == '.', "");
         assert_eq!(
