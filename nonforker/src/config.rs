@@ -13,6 +13,9 @@ const MIB: usize = 1024 * KIB;
 /// Redis keeps as many.
 const DESCRIPTOR_RESERVE: usize = 32;
 
+/// Fewer connections than this are hardly what somebody wants who did not ask for so few.
+const CONNECTIONS_FEW: usize = 64;
+
 /// The bounds a server keeps to, whatever its peers do.
 ///
 /// Sizes are in bytes. Every default is a number somebody runs in production; the reason is at
@@ -247,9 +250,23 @@ impl Limits {
 
     /// The bound on connections, the default worked out from the descriptors there are.
     pub(crate) fn connections(&self) -> usize {
-        self.max_connections.unwrap_or_else(|| {
-            let (soft, _hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((1024, 1024));
-            usize::try_from(soft).unwrap_or(usize::MAX).saturating_sub(DESCRIPTOR_RESERVE).max(1)
+        self.max_connections.unwrap_or_else(|| connections_that_fit(descriptor_limit()))
+    }
+
+    /// What is wrong with so few descriptors, if they are too few for the connections that were
+    /// asked for, or for any server.
+    pub(crate) fn lack_of_descriptors(&self, descriptors: usize) -> Option<String> {
+        let fit = connections_that_fit(descriptors);
+        let wanted = self.max_connections.unwrap_or(CONNECTIONS_FEW);
+        (fit < wanted).then(|| {
+            let s = if fit == 1 { "" } else { "s" };
+            let most = self.max_connections.map(|max| format!(" of {max}")).unwrap_or_default();
+            format!(
+                "there are descriptors for {fit} connection{s}{most} only, the others have to \
+                 wait: the limit of descriptors is {descriptors}, and {DESCRIPTOR_RESERVE} are \
+                 kept for other things; raise it with ulimit -n, or with LimitNOFILE= in a \
+                 systemd unit"
+            )
         })
     }
 
@@ -257,6 +274,16 @@ impl Limits {
     pub(crate) fn budget(&self) -> usize {
         self.memory_budget.unwrap_or_else(|| memory_of_machine() / 4)
     }
+}
+
+/// The soft limit of descriptors.
+pub(crate) fn descriptor_limit() -> usize {
+    let (soft, _hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((1024, 1024));
+    usize::try_from(soft).unwrap_or(usize::MAX)
+}
+
+fn connections_that_fit(descriptors: usize) -> usize {
+    descriptors.saturating_sub(DESCRIPTOR_RESERVE).max(1)
 }
 
 /// The memory this process may use, in bytes: of its cgroup if that is limited, else of the
@@ -306,6 +333,30 @@ mod tests {
         ] {
             let error = limits.check().expect_err(part).to_string();
             assert!(error.contains(part), "{error}");
+        }
+    }
+
+    #[test]
+    fn too_few_descriptors_are_said() {
+        let some = |max| Limits::new().max_connections(Some(max));
+        for (limits, descriptors, connections) in [
+            (Limits::new(), 96, None),
+            (Limits::new(), 95, Some("63 connections only")),
+            (Limits::new(), 40, Some("8 connections only")),
+            (Limits::new(), 10, Some("1 connection only")),
+            (some(8), 40, None),
+            (some(9), 40, Some("8 connections of 9 only")),
+            (some(5000), 1024, Some("992 connections of 5000 only")),
+        ] {
+            let said = limits.lack_of_descriptors(descriptors);
+            assert_eq!(said.is_some(), connections.is_some(), "{descriptors}: {said:?}");
+            if let (Some(said), Some(connections)) = (said, connections) {
+                assert!(said.contains(connections), "{said}");
+                assert!(
+                    said.contains(&format!("limit of descriptors is {descriptors},")),
+                    "{said}"
+                );
+            }
         }
     }
 

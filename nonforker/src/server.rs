@@ -5,7 +5,7 @@ use std::{cell::RefCell, fmt, io, io::ErrorKind, rc::Rc, time::Duration};
 use crate::{
     address::{Address, AddressError},
     codec::Codec,
-    config::Limits,
+    config::{Limits, descriptor_limit},
     context::Conn,
     driver::{
         Driver, Options,
@@ -174,6 +174,7 @@ impl Server {
     /// io_uring was asked for and cannot be used.
     pub fn bind(self) -> Result<Bound> {
         self.check()?;
+        let lack = self.limits.lack_of_descriptors(descriptor_limit());
         let (driver, name) = self.driver.make(self.options())?;
         let bound = match driver {
             Chosen::Poll(driver) => self.bind_over(*driver),
@@ -181,6 +182,9 @@ impl Server {
             Chosen::Uring(driver) => self.bind_over(*driver),
         }?;
         tracing::info!("the driver is {name}");
+        if let Some(lack) = lack {
+            tracing::warn!("{lack}");
+        }
         Ok(bound)
     }
 

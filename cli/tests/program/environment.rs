@@ -88,6 +88,32 @@ fn few_descriptors_are_few_connections_and_no_trouble() {
 }
 
 #[test]
+fn a_handful_of_descriptors_is_said_once_at_the_start() {
+    if !is_there("prlimit") {
+        return;
+    }
+    for (limit, flags, part) in [
+        ("--nofile=40", "", Some("descriptors for 8 connections only")),
+        ("--nofile=40", "--max-connections 20", Some("8 connections of 20 only")),
+        ("--nofile=40", "--max-connections 8", None),
+        ("--nofile=40:200", "", None),
+    ] {
+        let flags = format!("--listen 127.0.0.1:0 --listen 127.0.0.1:0 {flags}");
+        let mut command = via(&["prlimit", limit], Path::new(PROGRAM), &flags);
+        let server = Server::from(&mut command, 2);
+        server.assert_answers();
+        let log = server.end();
+        let lines: Vec<_> = log.lines().filter(|line| line.contains("WARN")).collect();
+        assert_eq!(lines.len(), usize::from(part.is_some()), "{limit} {flags}: {log}");
+        for part in
+            part.into_iter().flat_map(|part| [part, "ulimit -n", "limit of descriptors is 40"])
+        {
+            assert!(lines[0].contains(part), "{limit} {flags}: no {part:?} in {log}");
+        }
+    }
+}
+
+#[test]
 fn the_soft_limit_of_descriptors_is_raised() {
     if !is_there("prlimit") {
         return;

@@ -82,6 +82,11 @@ impl<S> Acceptor<S> {
         self.exhausted_until
     }
 
+    /// Whether nobody comes in any more.
+    pub(super) const fn is_closed(&self) -> bool {
+        self.closed
+    }
+
     /// A connection has closed: what the system lacked may be there now.
     pub(super) fn released(&mut self, peer: Peer, limited: bool) {
         self.exhausted_until = self.exhausted_until.and(Some(Tick::MIN));

@@ -18,7 +18,7 @@ use std::{
 use slotmap::{SlotMap, new_key_type};
 
 use super::{
-    memory::{Memory, Scarcity},
+    memory::Memory,
     pool::Pool,
     stats::Counters,
     throttle::Throttles,
@@ -44,8 +44,9 @@ new_key_type! {
 /// A millisecond, in nanoseconds.
 const TICK: u64 = 1_000_000;
 
-/// The bytes of replies after which a turn takes nothing more in and sends them: so much fits the
-/// cache beside what was received.
+/// The bytes of replies, and of incomplete requests, after which a turn takes nothing more in and
+/// sends them: so much fits the cache beside what was received, and the memory budget is not
+/// exceeded by more than this, one read and the replies to it.
 pub(crate) const COLLECTED_MAX: usize = 64 << 10;
 
 /// Which service a connection belongs to: an index.
@@ -73,8 +74,11 @@ pub(crate) struct Slot {
     pub(crate) receiving: bool,
     /// It has sent something since that was last asked.
     pub(crate) heard: bool,
-    /// It does not receive because memory is scarce.
+    /// It does not receive because memory is scarce and it holds too much of it.
     pub(crate) starved: bool,
+    /// It took something of what was queued for it since that was last looked at, or began to hold
+    /// memory since then.
+    pub(crate) progressed: bool,
     /// Our side was shut down.
     pub(crate) shut: bool,
     /// The handler knows that the connection has closed; its session is gone.
@@ -99,6 +103,7 @@ impl Slot {
             receiving: false,
             heard: false,
             starved: false,
+            progressed: false,
             shut: false,
             told_closed: false,
             closing: false,
@@ -131,8 +136,6 @@ pub(crate) struct Core {
     pub(crate) timers: Timers,
     pub(crate) pool: Pool,
     pub(crate) memory: Memory,
-    /// Connections that receive again once memory is ample.
-    pub(crate) starved: Vec<Token>,
     pub(crate) limits: Limits,
     pub(crate) marks: Watermarks,
     pub(crate) throttles: Throttles,
@@ -144,7 +147,7 @@ pub(crate) struct Core {
     pub(crate) slow: u64,
     /// What the clock showed at the start, and what the system's shows as it starts.
     epoch: (u64, Instant),
-    /// The bytes of replies that were made in this turn.
+    /// The bytes of replies that were made in this turn, and of requests that were kept.
     pub(crate) collected: usize,
     /// The earliest deadline moved since the driver was told how long to sleep.
     pub(crate) timers_moved: bool,
@@ -161,7 +164,6 @@ impl Core {
             timers: Timers::default(),
             pool: Pool::default(),
             memory: Memory::new(limits.budget()),
-            starved: Vec::new(),
             marks: limits.watermarks(),
             slow: limits.slow_handler.map_or(u64::MAX, nanos),
             limits,
@@ -269,14 +271,11 @@ impl Core {
     /// Keeps received bytes that no frame has taken.
     pub(crate) fn keep(&mut self, token: Token, bytes: &[u8]) {
         let Some(slot) = self.slots.get_mut(token) else { return };
+        // It takes memory as replies do: a turn in which a thousand send half a request ends early.
+        self.collected += bytes.len();
         if let Some(outgrown) = slot.conn.inbound.keep(bytes, |least| self.pool.take(least)) {
             self.pool.put(outgrown);
         }
-    }
-
-    /// Whether a connection that could receive should do without.
-    pub(crate) fn stops_reading(&self) -> bool {
-        self.memory.scarcity() >= Scarcity::StopReading
     }
 
     /// Whether the replies of this turn are to be sent before more is taken in.
@@ -286,7 +285,7 @@ impl Core {
 
     /// Whether the driver may sleep, and whether it should bring more.
     pub(crate) const fn next(&self) -> Next {
-        let ample = matches!(self.memory.scarcity(), Scarcity::Ample);
+        let ample = !self.memory.is_scarce();
         if self.has_collected_enough() {
             Next::Enough
         } else if self.dirty.is_empty() && self.runnable.is_empty() && !self.timers_moved && ample {

@@ -29,7 +29,7 @@ impl Core {
     pub(crate) fn received(&mut self, services: &mut Services, token: Token, bytes: &[u8]) {
         self.counters.received_bytes.add(bytes.len());
         self.is_active(token);
-        let scarce = self.stops_reading();
+        let scarce = self.memory.is_scarce();
         let Some(slot) = self.slots.get_mut(token) else { return };
         slot.heard = true;
         let state = slot.conn.state();
@@ -118,10 +118,9 @@ impl Core {
         let Some(slot) = self.slots.get_mut(token) else { return self.pool.put(batch) };
         let fell = slot.take_sent(count, batch, &self.marks, &mut self.pool);
         // With nothing to follow there is nothing to flush.
-        if slot.conn.outbound.is_empty() && slot.conn.state() == State::Open && !fell {
-            let capacity = slot.conn.capacity();
-            self.memory.account(slot.accounted, capacity);
-            slot.accounted = capacity;
+        let starved = slot.starved;
+        if slot.conn.outbound.is_empty() && slot.conn.state() == State::Open && !fell && !starved {
+            slot.settle_account(token, &mut self.memory);
             self.counters.buffered_bytes.set(self.memory.used());
             return;
         }
@@ -152,7 +151,7 @@ impl Core {
         let Some(mut slot) = self.slots.remove(token) else { return };
         slot.conn.apply(Event::Released);
         self.timers.cancel(token, &mut slot.scheduled);
-        self.memory.account(slot.accounted, 0);
+        self.memory.account(token, slot.accounted, 0, true);
         self.counters.closed.add(1);
         self.count_defect(&slot);
         let [pending, rest] = slot.conn.outbound.discard();
@@ -253,10 +252,11 @@ impl Core {
     }
 
     /// A frame is not complete in time. Its rest may be waiting for us in the kernel: then the peer
-    /// is given time again. Where memory is scarce it is not, since nobody could complete a frame.
+    /// is given time again.
     fn late(&mut self, token: Token) {
+        let waits_for_us = !self.slots[token].receiving;
         match self.limits.frame_timeout {
-            Some(timeout) if !self.slots[token].conn.wants_receive() => {
+            Some(timeout) if waits_for_us => {
                 self.arm(token, Kind::Frame, timeout.max(Duration::from_millis(1)));
             }
             _ => self.close(token, CloseReason::FrameTimeout),
@@ -316,6 +316,7 @@ impl Slot {
             self.conn.deadlines.clear(Kind::Write);
         }
         let fell = pressure == Pressure::Fell;
+        self.progressed |= count > 0;
         self.relieved |= fell;
         fell
     }

@@ -7,7 +7,6 @@
 use super::{
     Engine,
     core::{Core, Slot},
-    memory::Scarcity,
 };
 use crate::{
     conn::{
@@ -59,7 +58,7 @@ impl<D: Driver> Engine<D> {
             // Is the next step to close, to handle what waits, or to have memory again?
             let awaited = slot.conn.state() != State::Open
                 || slot.conn.outbound.is_pressured()
-                || memory.scarcity() > Scarcity::Ample;
+                || memory.is_scarce();
             match self.driver.send(token, batch, awaited) {
                 Sending::Done { count, batch } => {
                     counters.sent_bytes.add(count);
@@ -144,73 +143,16 @@ impl<D: Driver> Engine<D> {
         }
     }
 
-    /// Turns receiving on or off where that changed, and settles the memory account.
+    /// Settles the memory account, and turns receiving on or off where that changed.
     #[inline]
     fn flush_receiving(&mut self, token: Token) {
-        let scarce = self.core.stops_reading();
-        let Core { slots, memory, starved, .. } = &mut self.core;
+        let Core { slots, memory, .. } = &mut self.core;
         let slot = &mut slots[token];
-        let wanted = slot.conn.wants_receive();
-        if wanted && scarce && !std::mem::replace(&mut slot.starved, true) {
-            starved.push(token);
-        }
-        let on = wanted && !scarce;
+        slot.settle_account(token, memory);
+        let on = slot.may_receive(memory);
         let was_on = std::mem::replace(&mut slot.receiving, on);
         if was_on != on && !slot.closing {
             self.driver.submit(Op::Receive { token, on });
-        }
-        let capacity = slot.conn.capacity();
-        memory.account(slot.accounted, capacity);
-        slot.accounted = capacity;
-    }
-
-    /// Judges the memory account: gives connections up, or lets them receive again.
-    pub(super) fn balance_memory(&mut self) {
-        let core = &mut self.core;
-        core.counters.buffered_bytes.set(core.memory.used());
-        if let Some(before) = core.memory.judge() {
-            let scarcity = core.memory.scarcity();
-            let now = core.tick();
-            if let Some(left_out) = core.throttles.memory.pass(now) {
-                let used = core.memory.used();
-                tracing::warn!(used, left_out, "memory for buffers: {scarcity:?} after {before:?}");
-            }
-            if !core.stops_reading() {
-                for token in std::mem::take(&mut core.starved) {
-                    if let Some(slot) = core.slots.get_mut(token) {
-                        slot.starved = false;
-                        core.mark_dirty(token);
-                    }
-                }
-            }
-        }
-        if core.memory.excess() > 0 {
-            self.evict();
-        }
-    }
-
-    /// Ends the connections that hold the most, until the rest fits the budget.
-    fn evict(&mut self) {
-        // What those hold that are leaving already is as good as given back.
-        let slots = self.core.slots.values();
-        let leaving = slots.filter(|slot| slot.conn.state() == State::Closing);
-        let leaving: usize = leaving.map(|slot| slot.accounted).sum();
-        let mut excess = self.core.memory.excess().saturating_sub(leaving);
-        while excess > 0 {
-            let fattest = self
-                .core
-                .slots
-                .iter()
-                .filter(|(_, slot)| slot.conn.state() != State::Closing)
-                .max_by_key(|(_, slot)| slot.accounted);
-            let Some((token, slot)) = fattest else { return };
-            let held = slot.accounted;
-            if held == 0 {
-                return;
-            }
-            tracing::warn!(peer = %slot.peer.peer(), held, "out of memory for buffers: evicting");
-            self.core.fail(token, CloseReason::Evicted, true);
-            excess = excess.saturating_sub(held);
         }
     }
 }

@@ -2,18 +2,25 @@
 //!
 //! ```text
 //!  0 %                    80 %               90 %              100 %
-//!  ├── Ample ──────────────┼── StopReading ───┼── StopAccepting ─┼── evict the fattest
+//!  ├── Ample ──────────────┼── Rationed ──────┼── StopAccepting ─┼── the fattest goes
 //!                 70 % ◀── recovers
 //! ```
+//!
+//! While memory is scarce, who holds how much is kept in order, so that nobody has to look at ten
+//! thousand idle connections to find the one that is in the way. Otherwise it costs nothing.
+
+use std::{cmp::Reverse, collections::BTreeSet};
+
+use crate::{conn::deadlines::Tick, driver::Token};
 
 /// How scarce memory is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Scarcity {
     /// Nothing to be given up.
     Ample,
-    /// Nothing more is read.
-    StopReading,
-    /// Nothing more is read or accepted.
+    /// Whoever holds more than its share is not read from.
+    Rationed,
+    /// The same, and nobody is accepted.
     StopAccepting,
 }
 
@@ -25,30 +32,141 @@ pub(crate) struct Memory {
     /// A hundredth of it.
     percent: usize,
     scarcity: Scarcity,
+    /// What a connection may hold and still be read from, while memory is scarce.
+    share: usize,
+    /// Who holds how much while memory is scarce, the fattest first, without those that leave.
+    holders: BTreeSet<(Reverse<usize>, Token)>,
+    /// What those hold that leave: as good as given back. Counted while memory is scarce.
+    leaving: usize,
+    /// How many connections are not read from although they want to be.
+    starved: usize,
+    /// When it is time to look at who is in the way, or to say what was left unsaid.
+    pub(super) look_at: Option<Tick>,
+    /// How scarce it was when that was last said.
+    pub(super) told: Scarcity,
 }
 
 impl Memory {
     /// Nothing used of `budget` bytes.
     pub(crate) const fn new(budget: usize) -> Self {
-        Self { used: 0, budget, percent: budget / 100, scarcity: Scarcity::Ample }
+        Self {
+            used: 0,
+            budget,
+            percent: budget / 100,
+            scarcity: Scarcity::Ample,
+            share: budget,
+            holders: BTreeSet::new(),
+            leaving: 0,
+            starved: 0,
+            look_at: None,
+            told: Scarcity::Ample,
+        }
     }
 
-    /// A connection's buffers went from `before` to `after` bytes.
-    pub(crate) const fn account(&mut self, before: usize, after: usize) {
+    /// A connection's buffers went from `before` to `after` bytes. Whoever leaves gives back the
+    /// rest in no time.
+    pub(crate) fn account(&mut self, token: Token, before: usize, after: usize, leaves: bool) {
         self.used = self.used.saturating_sub(before).saturating_add(after);
+        if self.is_scarce() {
+            self.weigh(token, before, after, leaves);
+        }
+    }
+
+    fn weigh(&mut self, token: Token, before: usize, after: usize, leaves: bool) {
+        if !self.holders.remove(&(Reverse(before), token)) {
+            self.leaving = self.leaving.saturating_sub(before);
+        }
+        if leaves {
+            self.leaving += after;
+        } else if after > 0 {
+            self.holders.insert((Reverse(after), token));
+        }
+    }
+
+    /// Memory has become scarce: from now on, who holds how much is kept in order.
+    pub(super) fn begin(&mut self, held: impl Iterator<Item = (Token, usize, bool)>) {
+        for (token, held, leaves) in held {
+            self.weigh(token, 0, held, leaves);
+        }
+        self.divide();
+    }
+
+    /// Memory is ample: nobody needs to know any more.
+    pub(super) fn end(&mut self) {
+        self.holders.clear();
+        self.leaving = 0;
+    }
+
+    /// Divides the budget among those that hold any of it.
+    pub(super) fn divide(&mut self) {
+        self.share = self.budget / self.holders.len().max(1);
+    }
+
+    /// Whether whoever holds so much is not read from.
+    pub(crate) fn withholds(&self, held: usize) -> bool {
+        self.is_scarce() && held > self.share
+    }
+
+    /// A connection is not read from although it wants to be, or it is again.
+    pub(super) const fn starve(&mut self, starved: bool) {
+        if starved { self.starved += 1 } else { self.starved -= 1 }
+    }
+
+    pub(crate) const fn starved(&self) -> usize {
+        self.starved
+    }
+
+    /// Who holds how much, the fattest first.
+    pub(super) fn holders(&self) -> impl Iterator<Item = (Token, usize)> {
+        self.holders.iter().map(|&(Reverse(held), token)| (token, held))
+    }
+
+    /// The fattest is to leave.
+    pub(super) fn fattest_leaves(&mut self) -> Option<(Token, usize)> {
+        let (Reverse(held), token) = self.holders.pop_first()?;
+        self.leaving += held;
+        Some((token, held))
+    }
+
+    /// Somebody who holds so much is to leave.
+    pub(super) fn leaves(&mut self, token: Token, held: usize) {
+        self.weigh(token, held, held, true);
     }
 
     pub(crate) const fn scarcity(&self) -> Scarcity {
         self.scarcity
     }
 
+    pub(crate) const fn is_scarce(&self) -> bool {
+        !matches!(self.scarcity, Scarcity::Ample)
+    }
+
     pub(crate) const fn used(&self) -> usize {
         self.used
     }
 
-    /// How many bytes are used beyond the budget.
+    pub(crate) const fn budget(&self) -> usize {
+        self.budget
+    }
+
+    pub(crate) const fn share(&self) -> usize {
+        self.share
+    }
+
+    /// Below so many bytes memory that was scarce is ample again.
+    pub(crate) const fn ample(&self) -> usize {
+        self.percent * 70
+    }
+
+    /// How many bytes are used beyond the budget, when those have left that are to leave.
     pub(crate) const fn excess(&self) -> usize {
-        self.used.saturating_sub(self.budget)
+        self.used.saturating_sub(self.leaving).saturating_sub(self.budget)
+    }
+
+    /// How many bytes there are too many for memory to be ample, when those have left that are to
+    /// leave.
+    pub(super) const fn surplus(&self) -> usize {
+        (self.used.saturating_sub(self.leaving) + 1).saturating_sub(self.ample())
     }
 
     /// Decides how scarce memory is now. Returns the former answer if it was another.
@@ -57,8 +175,8 @@ impl Memory {
             Scarcity::StopAccepting
         } else if self.used >= self.percent * 80 {
             // Between the marks what was given up stays so, until all is well.
-            self.scarcity.max(Scarcity::StopReading)
-        } else if self.used >= self.percent * 70 {
+            self.scarcity.max(Scarcity::Rationed)
+        } else if self.used >= self.ample() {
             self.scarcity
         } else {
             Scarcity::Ample
@@ -66,34 +184,86 @@ impl Memory {
         let before = std::mem::replace(&mut self.scarcity, scarcity);
         (before != scarcity).then_some(before)
     }
+
+    /// What is wrong with the account, if anything is. Connections hold `held`.
+    pub(super) fn unsound(&self, held: &[(Token, usize, bool)], starved: usize) -> Option<String> {
+        let used: usize = held.iter().map(|&(_, held, _)| held).sum();
+        if used != self.used {
+            return Some(format!("the memory account says {}, connections hold {used}", self.used));
+        }
+        if starved != self.starved {
+            return Some(format!("{starved} are not read from, not {}", self.starved));
+        }
+        if self.is_scarce() && self.look_at.is_none() {
+            return Some("memory is scarce, and nobody will look at who is in the way".to_owned());
+        }
+        let mut right = Self::new(self.budget);
+        if self.is_scarce() {
+            right.begin(held.iter().copied());
+        }
+        let is_right = (&right.holders, right.leaving) == (&self.holders, self.leaving);
+        (!is_right).then(|| "who holds how much is not known exactly".to_owned())
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use slotmap::SlotMap;
+
     use super::{
         Memory,
-        Scarcity::{Ample, StopAccepting, StopReading},
+        Scarcity::{Ample, Rationed, StopAccepting},
+        Token,
     };
 
     #[test]
     fn what_is_given_up_comes_back_only_when_all_is_well() {
         let mut memory = Memory::new(1000);
+        let token = SlotMap::<Token, ()>::with_key().insert(());
         let mut used = 0;
-        for (now, scarcity, excess) in [
-            (790, Ample, 0),
-            (800, StopReading, 0),
-            (790, StopReading, 0),
-            (900, StopAccepting, 0),
-            (850, StopAccepting, 0),
-            (1200, StopAccepting, 200),
-            (700, StopAccepting, 0),
-            (699, Ample, 0),
-            (750, Ample, 0),
+        for (now, scarcity, excess, surplus) in [
+            (790, Ample, 0, 91),
+            (800, Rationed, 0, 101),
+            (790, Rationed, 0, 91),
+            (900, StopAccepting, 0, 201),
+            (850, StopAccepting, 0, 151),
+            (1200, StopAccepting, 200, 501),
+            (700, StopAccepting, 0, 1),
+            (699, Ample, 0, 0),
+            (750, Ample, 0, 51),
         ] {
-            memory.account(used, now);
+            memory.account(token, used, now, false);
             used = now;
             memory.judge();
             assert_eq!((memory.scarcity(), memory.excess()), (scarcity, excess), "at {now}");
+            assert_eq!(memory.surplus(), surplus, "at {now}");
         }
+    }
+
+    #[test]
+    fn while_memory_is_scarce_the_fattest_is_known_and_who_leaves_is_not_counted() {
+        let mut slots = SlotMap::<Token, ()>::with_key();
+        let tokens: Vec<Token> = (0..4).map(|_| slots.insert(())).collect();
+        let mut memory = Memory::new(1000);
+        let mut held = [0, 200, 500, 300];
+        for (&token, &held) in tokens.iter().zip(&held) {
+            memory.account(token, 0, held, false);
+        }
+        assert_eq!(memory.judge(), Some(Ample));
+        memory.begin(tokens.iter().zip(held).map(|(&token, held)| (token, held, false)));
+        assert_eq!(memory.share(), 333, "of three");
+        for (held, withheld) in [(0, false), (333, false), (334, true)] {
+            assert_eq!(memory.withholds(held), withheld, "{held}");
+        }
+        memory.account(tokens[1], held[1], 600, false);
+        held[1] = 600;
+        assert_eq!(memory.excess(), 400);
+        assert_eq!(memory.fattest_leaves(), Some((tokens[1], 600)));
+        assert_eq!((memory.excess(), memory.surplus()), (0, 101));
+        memory.leaves(tokens[3], held[3]);
+        assert_eq!(memory.surplus(), 0);
+        memory.account(tokens[1], held[1], 50, true);
+        assert_eq!((memory.used(), memory.leaving), (850, 350));
+        assert_eq!(memory.holders().collect::<Vec<_>>(), [(tokens[2], 500)]);
     }
 }

@@ -23,7 +23,9 @@ mod flush;
 mod memory;
 pub(crate) mod pool;
 pub(crate) mod replies;
+mod scarcity;
 pub(crate) mod service;
+mod size;
 mod sound;
 pub(crate) mod stats;
 mod throttle;
@@ -164,8 +166,12 @@ impl<D: Driver> Engine<D> {
         if matches!(self.phase, Phase::Settling { .. }) || self.is_about_to_cut() {
             return Some(Duration::ZERO);
         }
-        let earliest =
-            [self.core.timers.earliest(), self.acceptor.retry_at(), self.phase.deadline()];
+        let earliest = [
+            self.core.timers.earliest(),
+            self.acceptor.retry_at(),
+            self.phase.deadline(),
+            self.core.memory.look_at,
+        ];
         let at = earliest.into_iter().flatten().min()?;
         Some(self.core.until(at))
     }

@@ -19,9 +19,9 @@ impl<D: Driver> Engine<D> {
         if !core.dirty.is_empty() {
             return Some("connections are dirty after the flush".to_owned());
         }
-        let mut used = 0;
+        let mut held = Vec::new();
         for (token, slot) in &core.slots {
-            used += slot.accounted;
+            held.push((token, slot.accounted, slot.closing));
             if let Some(wrong) = self.unsound_slot(token, slot) {
                 return Some(format!("{wrong}: {:?}", slot.conn));
             }
@@ -29,9 +29,8 @@ impl<D: Driver> Engine<D> {
         if core.slots.is_empty() && core.timers.earliest().is_some() {
             return Some("a deadline waits for a connection that is gone".to_owned());
         }
-        (used != core.memory.used()).then(|| {
-            format!("the memory account says {}, connections hold {used}", core.memory.used())
-        })
+        let starved = core.slots.values().filter(|slot| slot.starved).count();
+        core.memory.unsound(&held, starved)
     }
 
     fn unsound_slot(&self, token: Token, slot: &Slot) -> Option<&'static str> {
@@ -40,6 +39,7 @@ impl<D: Driver> Engine<D> {
         let queued = conn.outbound.queued() > 0;
         let idle = conn.inbound.is_empty() && !queued && !conn.outbound.is_sending();
         let waits = self.core.runnable.contains(&token);
+        let withheld = self.core.memory.withholds(slot.accounted);
         let checks = [
             (conn.is_illegal(), "an event came that cannot come"),
             (slot.accounted != conn.capacity(), "the memory account is not settled"),
@@ -54,13 +54,15 @@ impl<D: Driver> Engine<D> {
             ),
             (slot.relieved && !waits, "that pressure fell is forgotten"),
             (
-                conn.wants_receive()
-                    && !slot.receiving
-                    && !self.core.stops_reading()
-                    && !conn.inbound.ended,
+                conn.wants_receive() && !slot.receiving && !withheld && !conn.inbound.ended,
                 "a connection that wants to receive does not",
             ),
             (!conn.wants_receive() && slot.receiving, "a connection receives that must not"),
+            (withheld && slot.receiving, "a connection receives that holds too much"),
+            (
+                slot.starved != (conn.wants_receive() && withheld),
+                "who waits for memory is not counted",
+            ),
             (
                 queued
                     && state.sends()

@@ -33,6 +33,7 @@ pub(crate) struct Throttles {
     pub(crate) full: Throttle,
     pub(crate) per_ip: Throttle,
     pub(crate) memory: Throttle,
+    pub(crate) evicted: Throttle,
     pub(crate) handler: Throttle,
     pub(crate) slow: Throttle,
     pub(crate) send: Throttle,

@@ -6,11 +6,14 @@
 mod callbacks;
 mod codecs;
 mod drain;
+mod hogs;
 mod limits;
+mod memory;
 mod scarcity;
 mod speed;
 mod time;
 mod turns;
+mod warnings;
 
 use nonforker::sim::Scenario;
 
