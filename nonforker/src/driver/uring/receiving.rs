@@ -11,9 +11,10 @@ use slotmap::Key;
 
 use super::{
     Incoming, UringDriver,
-    connection::{Arm, Connection, End},
+    aside::End,
+    connection::{Arm, Connection, Fact},
     name,
-    report::{Kind, Report},
+    report::{Kind, Lent, Report},
 };
 use crate::driver::{Completion, Next, Sink, Token};
 
@@ -23,13 +24,13 @@ const STASH_SHARES: usize = 2;
 impl UringDriver {
     pub(super) fn receive(&mut self, token: Token, on: bool) {
         let Some(connection) = self.connections.get_mut(token) else { return };
-        connection.receiving = on;
-        if connection.urgent {
-            if on && connection.readable {
+        connection.set(Fact::RECEIVING, on);
+        if connection.is(Fact::URGENT) {
+            if on && connection.is(Fact::READABLE) {
                 enqueue(&mut self.ready, connection, token);
             }
         } else if on {
-            if connection.stashed() > 0 || connection.end.is_some() {
+            if connection.is(Fact::STASHED) {
                 enqueue(&mut self.ready, connection, token);
             } else {
                 self.arm(token);
@@ -43,9 +44,10 @@ impl UringDriver {
     }
 
     /// Has the kernel receive, if it does not already.
-    pub(super) fn arm(&mut self, token: Token) {
+    fn arm(&mut self, token: Token) {
         let Some(connection) = self.connections.get_mut(token) else { return };
-        if connection.receive == Arm::Idle && !connection.ended && connection.closing.is_none() {
+        let may_bring = !connection.is(Fact::ENDED) && connection.closing.is_none();
+        if connection.receive == Arm::Idle && may_bring {
             match self.ring.receive(token.data().as_ffi(), connection.socket.as_fd()) {
                 Ok(()) => connection.receive = Arm::Armed,
                 Err(error) => self.end(token, End::broken(&error)),
@@ -54,7 +56,7 @@ impl UringDriver {
     }
 
     /// Has the kernel stop receiving. Should that fail, what it goes on to receive is stashed.
-    pub(super) fn disarm(&mut self, token: Token) {
+    fn disarm(&mut self, token: Token) {
         if let Some(connection) = self.connections.get_mut(token)
             && self.ring.cancel(name(Kind::Receive, token)).is_ok()
         {
@@ -66,12 +68,13 @@ impl UringDriver {
     pub(super) fn end(&mut self, token: Token, end: End) {
         let Some(connection) = self.connections.get_mut(token) else { return };
         let broken = matches!(end, End::Broken(_));
-        if connection.told_broken || connection.ended && !broken {
+        if connection.is(Fact::TOLD_BROKEN) || connection.is(Fact::ENDED) && !broken {
             return;
         }
-        connection.ended = true;
-        connection.told_broken = broken;
-        connection.end = Some(end);
+        connection.set(Fact::ENDED, true);
+        connection.set(Fact::TOLD_BROKEN, broken);
+        connection.set(Fact::STASHED, true);
+        self.aside.set_end(token, end);
         enqueue(&mut self.ready, connection, token);
     }
 
@@ -82,37 +85,44 @@ impl UringDriver {
         sink: &mut Sink<'_, Incoming>,
     ) -> Next {
         let mut next = Next::Return;
-        let lent = report.lent.take();
-        if let Some(connection) = self.connections.get_mut(token) {
-            if !report.more {
-                connection.receive = Arm::Idle;
-            }
-            if let Some(lent) = &lent
-                && connection.closing.is_none()
-            {
-                self.ring.tally.late += u32::from(!connection.receiving);
-                let bytes = self.ring.bytes(lent);
-                let mut count = 0;
-                if connection.receiving && connection.stashed() == 0 {
-                    let share = connection.share(self.turn, self.options.read_max);
-                    count = share.min(bytes.len());
-                }
-                let (now, later) = bytes.split_at(count);
-                if !later.is_empty() {
-                    connection.rare().stash.extend_from_slice(later);
-                    enqueue(&mut self.ready, connection, token);
-                }
-                if !now.is_empty() {
-                    connection.took(count);
-                    next = sink(Completion::Received { token, bytes: now });
-                }
-            }
+        if let Some(connection) = self.connections.get_mut(token)
+            && !report.more
+        {
+            connection.receive = Arm::Idle;
+            self.ring.tally.cut_short += u32::from(report.lent.is_some());
         }
-        if let Some(lent) = &lent {
-            self.ring.give_back(lent);
+        if let Some(lent) = report.lent.take() {
+            next = self.take_in(token, &lent, sink);
+            self.ring.give_back(&lent);
         }
         self.after_receive(token, &report);
         next
+    }
+
+    /// Delivers what is wanted of a filled buffer, up to the share, and stashes the rest.
+    fn take_in(&mut self, token: Token, lent: &Lent, sink: &mut Sink<'_, Incoming>) -> Next {
+        let Some(connection) = self.connections.get_mut(token) else { return Next::Return };
+        if connection.closing.is_some() {
+            return Next::Return;
+        }
+        let is_wanted = connection.is(Fact::RECEIVING);
+        self.ring.tally.late += u32::from(!is_wanted);
+        let bytes = self.ring.bytes(lent);
+        let mut count = 0;
+        if is_wanted && !connection.is(Fact::STASHED) {
+            count = connection.share(self.turn, self.options.read_max).min(bytes.len());
+        }
+        let (now, later) = bytes.split_at(count);
+        if !later.is_empty() {
+            self.aside.stash(token, later);
+            connection.set(Fact::STASHED, true);
+            enqueue(&mut self.ready, connection, token);
+        }
+        if now.is_empty() {
+            return Next::Return;
+        }
+        connection.took(count);
+        sink(Completion::Received { token, bytes: now })
     }
 
     /// Decides how the receiving goes on after a report.
@@ -122,17 +132,16 @@ impl UringDriver {
             return self.release(token);
         }
         // A receive that fails tells of it.
-        connection.broken &= report.result.is_ok();
+        if report.result.is_err() {
+            connection.set(Fact::BROKEN, false);
+        }
         let flood = STASH_SHARES * self.options.read_max;
-        if connection.stashed() > flood && connection.receive == Arm::Armed {
+        if self.aside.bytes_of(token) > flood && connection.receive == Arm::Armed {
             self.disarm(token);
         }
         match &report.result {
             Ok(0) => self.end(token, End::Finished),
-            Ok(_) => {
-                self.ring.tally.cut_short += u32::from(!report.more);
-                self.rearm(token);
-            }
+            Ok(_) => self.rearm(token),
             Err(error) => match error.raw_os_error().map(Errno::from_raw) {
                 Some(Errno::ENOBUFS) => {
                     self.ring.tally.hungry += 1;
@@ -148,8 +157,8 @@ impl UringDriver {
     /// Has the kernel receive again, if that is wanted and nothing is stashed.
     pub(super) fn rearm(&mut self, token: Token) {
         if let Some(connection) = self.connections.get(token)
-            && connection.receiving
-            && connection.stashed() == 0
+            && connection.is(Fact::RECEIVING)
+            && !connection.is(Fact::STASHED)
         {
             self.arm(token);
         }
@@ -165,40 +174,45 @@ impl UringDriver {
 
     fn serve_stash(&mut self, token: Token, sink: &mut Sink<'_, Incoming>) {
         let Some(connection) = self.connections.get_mut(token) else { return };
-        connection.queued = false;
+        connection.set(Fact::QUEUED, false);
         if connection.closing.is_some() {
             return;
         }
-        if connection.urgent && connection.end.is_none() {
+        if connection.is(Fact::URGENT) && !connection.is(Fact::STASHED) {
             return self.read(token, sink);
         }
         // That it broke is told even if nothing is received.
-        let broken = connection.stashed() == 0 && matches!(connection.end, Some(End::Broken(_)));
-        if !connection.receiving && !broken {
+        let end = self.aside.end(token);
+        let broken = matches!(end, Some(End::Broken(_))) && self.aside.bytes_of(token) == 0;
+        if !connection.is(Fact::RECEIVING) && !broken {
             return;
         }
-        let count = connection.share(self.turn, self.options.read_max).min(connection.stashed());
-        if count > 0 {
+        loop {
+            let share = connection.share(self.turn, self.options.read_max);
+            let bytes = self.aside.next(token, share);
+            let count = bytes.len();
+            if count == 0 {
+                break;
+            }
             connection.took(count);
-            let rare = connection.rare();
-            let bytes = &rare.stash[rare.delivered..][..count];
-            rare.delivered += count;
             sink(Completion::Received { token, bytes });
+            self.aside.served(token, count);
         }
-        if connection.stashed() > 0 {
+        if self.aside.bytes_of(token) > 0 {
             return enqueue(&mut self.ready, connection, token);
         }
-        connection.rare = None;
-        match connection.end.take() {
+        connection.set(Fact::STASHED, false);
+        self.aside.forget(token);
+        match end {
             None => self.rearm(token),
             Some(End::Finished) => {
-                connection.receiving = false;
+                connection.set(Fact::RECEIVING, false);
                 sink(Completion::EndOfStream { token });
                 self.tell_broken(token);
                 self.mind(token);
             }
             Some(End::Broken(number)) => {
-                connection.receiving = false;
+                connection.set(Fact::RECEIVING, false);
                 sink(Completion::Failed { token, error: Errno::from_raw(number).into() });
             }
         }
@@ -207,7 +221,7 @@ impl UringDriver {
 
 /// Has a connection served in the next wait.
 pub(super) fn enqueue(ready: &mut VecDeque<Token>, connection: &mut Connection, token: Token) {
-    if !std::mem::replace(&mut connection.queued, true) {
+    if !connection.replace(Fact::QUEUED, true) {
         ready.push_back(token);
     }
 }
