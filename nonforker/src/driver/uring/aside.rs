@@ -46,10 +46,18 @@ struct Entry {
 #[derive(Debug, Default)]
 pub(super) struct Aside {
     entries: BTreeMap<Token, Entry>,
+    /// The bytes of all pieces.
+    bytes: usize,
 }
 
 impl Aside {
+    /// How many bytes are stashed, of everybody.
+    pub(super) const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     pub(super) fn stash(&mut self, token: Token, bytes: &[u8]) {
+        self.bytes += bytes.len();
         let entry = self.entries.entry(token).or_default();
         entry.bytes += bytes.len();
         entry.pieces.push_back(bytes.into());
@@ -75,7 +83,7 @@ impl Aside {
         entry.bytes -= count;
         if entry.pieces.front().is_some_and(|piece| piece.len() == entry.delivered) {
             entry.pieces.pop_front();
-            entry.delivered = 0;
+            self.bytes -= std::mem::take(&mut entry.delivered);
         }
     }
 
@@ -93,7 +101,9 @@ impl Aside {
 
     /// Forgets a connection. Returns what came of a send that the close overtook.
     pub(super) fn forget(&mut self, token: Token) -> Option<Buffer> {
-        self.entries.remove(&token)?.unsent
+        let entry = self.entries.remove(&token)?;
+        self.bytes -= entry.pieces.iter().map(|piece| piece.len()).sum::<usize>();
+        entry.unsent
     }
 }
 
@@ -110,6 +120,7 @@ mod tests {
         aside.stash(token, b"abcd");
         aside.stash(token, b"ef");
         aside.stash(other, b"xyz");
+        assert_eq!(aside.bytes(), 9);
         let mut served = Vec::new();
         while aside.bytes_of(token) > 0 {
             let bytes = aside.next(token, 3).to_vec();
@@ -117,10 +128,11 @@ mod tests {
             served.push(bytes);
         }
         assert_eq!(served, [&b"abc"[..], b"d", b"ef"]);
-        assert_eq!(aside.bytes_of(other), 3);
+        assert_eq!(aside.bytes(), 3);
         aside.set_end(token, End::Finished);
         assert_eq!(aside.end(token), Some(End::Finished));
         assert!(aside.forget(token).is_none() && aside.forget(other).is_none());
+        assert_eq!(aside.bytes(), 0);
         assert!(aside.entries.is_empty(), "nobody is remembered");
     }
 }

@@ -15,6 +15,9 @@ pub(super) enum Arm {
     Ending,
 }
 
+/// A connection that was calm so often may bring as much as it wants.
+const CALM_MIN: u8 = 8;
+
 /// What is true of a connection, a bit each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Fact(u16);
@@ -54,6 +57,8 @@ pub(super) struct Connection {
     taken: u32,
     turn: u16,
     facts: u16,
+    /// How many receives have brought less than they could, since it flooded.
+    pub(super) calm: u8,
     pub(super) receive: Arm,
     pub(super) watch: Arm,
     /// The engine wants it closed, with a reset or without.
@@ -64,7 +69,7 @@ impl Connection {
     pub(super) const fn new(socket: Socket, urgent: bool) -> Self {
         let facts = if urgent { Fact::URGENT.0 } else { 0 };
         let (receive, watch) = (Arm::Idle, Arm::Idle);
-        Self { socket, taken: 0, turn: 0, facts, receive, watch, closing: None }
+        Self { socket, taken: 0, turn: 0, facts, calm: 0, receive, watch, closing: None }
     }
 
     pub(super) const fn is(&self, fact: Fact) -> bool {
@@ -80,6 +85,11 @@ impl Connection {
         let was = self.is(fact);
         self.set(fact, is);
         was
+    }
+
+    /// Whether it is received from in single pieces: see [`receiving`](super::receiving).
+    pub(super) const fn comes_in_pieces(&self) -> bool {
+        self.calm < CALM_MIN
     }
 
     /// Whether the kernel has no operation of it any more.

@@ -84,8 +84,8 @@ pub(crate) struct UringDriver {
     aside: Aside,
     /// Connections with stashed bytes, an end, or something to be read, served in the next wait.
     ready: VecDeque<Token>,
-    /// Connections that were refused a buffer.
-    hungry: Vec<Token>,
+    /// Connections to be received from again when the next wait begins.
+    unarmed: VecDeque<Token>,
     /// Connections that may have to be watched.
     minded: Vec<Token>,
     done: Vec<Completion<'static, Incoming>>,
@@ -116,6 +116,12 @@ impl UringDriver {
         self.ring.tally
     }
 
+    /// How many bytes are stashed, of everybody.
+    #[cfg(test)]
+    pub(crate) const fn stashed(&self) -> usize {
+        self.aside.bytes()
+    }
+
     fn with_size(options: Options, size: Size) -> io::Result<Self> {
         let mut ring = Ring::new(size)?;
         let event = Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?);
@@ -128,7 +134,7 @@ impl UringDriver {
             connections: SecondaryMap::new(),
             aside: Aside::default(),
             ready: VecDeque::new(),
-            hungry: Vec::new(),
+            unarmed: VecDeque::new(),
             minded: Vec::new(),
             done: Vec::new(),
             hurry: false,
@@ -266,12 +272,10 @@ impl Driver for UringDriver {
     fn wait(&mut self, timeout: Option<Duration>, sink: &mut Sink<'_, Incoming>) -> io::Result<()> {
         let awake = self.deliver(sink) != Next::Sleep;
         self.turn = self.turn.wrapping_add(1);
-        for token in std::mem::take(&mut self.hungry) {
-            self.rearm(token);
-        }
+        let are_unarmed = self.arm_again();
         self.watch_minded();
         let hurry = std::mem::take(&mut self.hurry);
-        let busy = awake || hurry || !self.ready.is_empty() || self.has_knocked();
+        let busy = awake || hurry || are_unarmed || !self.ready.is_empty() || self.has_knocked();
         let timeout = match timeout {
             _ if busy => Some(Duration::ZERO),
             _ if self.ring.has_flights() => Some(timeout.unwrap_or(MOMENT).min(MOMENT)),

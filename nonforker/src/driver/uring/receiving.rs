@@ -3,6 +3,12 @@
 //! A receive that finds no buffer ends. It is armed anew when the next wait begins, and by then
 //! every buffer has been given back: so nobody spins, and what has not been received stays in its
 //! order in the kernel.
+//!
+//! A receive that reports many times may bring as much of a flood as all buffers hold, and what is
+//! beyond the turn's share has to be stashed. So a connection is received from in single pieces
+//! within its share until some of them were not full, and again when it floods. Who has been calm
+//! can still begin to. When much is stashed, of many who did, the kernel gets no more buffers than
+//! one share fills: then nothing more has to be.
 
 use std::{collections::VecDeque, os::fd::AsFd};
 
@@ -12,14 +18,18 @@ use slotmap::Key;
 use super::{
     Incoming, UringDriver,
     aside::End,
+    buffers::BUFFER_SIZE,
     connection::{Arm, Connection, Fact},
     name,
     report::{Kind, Lent, Report},
 };
-use crate::driver::{Completion, Next, Sink, Token};
+use crate::driver::{Completion, Next, Options, Sink, Token};
 
-/// How much is stashed of a flood, in shares of a turn, before its receiving is stopped.
-const STASH_SHARES: usize = 2;
+/// So much is stashed before memory counts as short, of everybody, in fillings of all buffers.
+const STASH_MAX: usize = 2;
+
+/// Who has more stashed floods, in shares of a turn.
+const FLOOD: usize = 2;
 
 impl UringDriver {
     pub(super) fn receive(&mut self, token: Token, on: bool) {
@@ -48,7 +58,8 @@ impl UringDriver {
         let Some(connection) = self.connections.get_mut(token) else { return };
         let may_bring = !connection.is(Fact::ENDED) && connection.closing.is_none();
         if connection.receive == Arm::Idle && may_bring {
-            match self.ring.receive(token.data().as_ffi(), connection.socket.as_fd()) {
+            let most = connection.comes_in_pieces().then(|| piece(&self.options));
+            match self.ring.receive(token.data().as_ffi(), connection.socket.as_fd(), most) {
                 Ok(()) => connection.receive = Arm::Armed,
                 Err(error) => self.end(token, End::broken(&error)),
             }
@@ -89,11 +100,12 @@ impl UringDriver {
             && !report.more
         {
             connection.receive = Arm::Idle;
-            self.ring.tally.cut_short += u32::from(report.lent.is_some());
+            let is_cut_short = report.lent.is_some() && !connection.comes_in_pieces();
+            self.ring.tally.cut_short += u32::from(is_cut_short);
         }
         if let Some(lent) = report.lent.take() {
             next = self.take_in(token, &lent, sink);
-            self.ring.give_back(&lent);
+            self.ring.buffers.give(&lent);
         }
         self.after_receive(token, &report);
         next
@@ -107,7 +119,7 @@ impl UringDriver {
         }
         let is_wanted = connection.is(Fact::RECEIVING);
         self.ring.tally.late += u32::from(!is_wanted);
-        let bytes = self.ring.bytes(lent);
+        let bytes = self.ring.buffers.bytes(lent);
         let mut count = 0;
         if is_wanted && !connection.is(Fact::STASHED) {
             count = connection.share(self.turn, self.options.read_max).min(bytes.len());
@@ -117,12 +129,28 @@ impl UringDriver {
             self.aside.stash(token, later);
             connection.set(Fact::STASHED, true);
             enqueue(&mut self.ready, connection, token);
+            if !is_wanted || self.aside.bytes_of(token) > FLOOD * self.options.read_max {
+                connection.calm = 0;
+            }
+        } else if bytes.len() < piece(&self.options) {
+            connection.calm = connection.calm.saturating_add(1);
         }
-        if now.is_empty() {
-            return Next::Return;
+        let mut next = Next::Return;
+        if !now.is_empty() {
+            connection.took(count);
+            next = sink(Completion::Received { token, bytes: now });
         }
-        connection.took(count);
-        sink(Completion::Received { token, bytes: now })
+        if !later.is_empty() {
+            self.ration();
+        }
+        next
+    }
+
+    /// Offers the kernel as many buffers as memory allows.
+    fn ration(&mut self) {
+        let is_short = self.aside.bytes() > STASH_MAX * self.ring.buffers.size();
+        let share = self.options.read_max / BUFFER_SIZE as usize;
+        self.ring.buffers.ration(if is_short { share } else { usize::MAX });
     }
 
     /// Decides how the receiving goes on after a report.
@@ -135,17 +163,17 @@ impl UringDriver {
         if report.result.is_err() {
             connection.set(Fact::BROKEN, false);
         }
-        let flood = STASH_SHARES * self.options.read_max;
-        if self.aside.bytes_of(token) > flood && connection.receive == Arm::Armed {
+        if connection.comes_in_pieces() && connection.receive == Arm::Armed {
             self.disarm(token);
         }
         match &report.result {
             Ok(0) => self.end(token, End::Finished),
+            Ok(_) if report.more => {}
             Ok(_) => self.rearm(token),
             Err(error) => match error.raw_os_error().map(Errno::from_raw) {
                 Some(Errno::ENOBUFS) => {
                     self.ring.tally.hungry += 1;
-                    self.hungry.push(token);
+                    self.rearm(token);
                 }
                 Some(Errno::ECANCELED | Errno::EINTR | Errno::EAGAIN) => self.rearm(token),
                 _ => self.end(token, End::broken(error)),
@@ -154,14 +182,27 @@ impl UringDriver {
         self.mind(token);
     }
 
-    /// Has the kernel receive again, if that is wanted and nothing is stashed.
-    pub(super) fn rearm(&mut self, token: Token) {
-        if let Some(connection) = self.connections.get(token)
-            && connection.is(Fact::RECEIVING)
-            && !connection.is(Fact::STASHED)
-        {
-            self.arm(token);
+    /// Has the kernel receive again from the next wait on, if it is still wanted then.
+    ///
+    /// Not before: what follows from the bytes that came may be that no more are wanted.
+    fn rearm(&mut self, token: Token) {
+        self.unarmed.push_back(token);
+    }
+
+    /// Arms as many of those who wait for it as there are buffers. Returns whether somebody has to
+    /// come later.
+    pub(super) fn arm_again(&mut self) -> bool {
+        self.ration();
+        for _ in 0..self.unarmed.len().min(self.ring.buffers.offered()) {
+            let Some(token) = self.unarmed.pop_front() else { break };
+            if let Some(connection) = self.connections.get(token)
+                && connection.is(Fact::RECEIVING)
+                && !connection.is(Fact::STASHED)
+            {
+                self.arm(token);
+            }
         }
+        !self.unarmed.is_empty()
     }
 
     /// Gives those who have more their share.
@@ -217,6 +258,11 @@ impl UringDriver {
             }
         }
     }
+}
+
+/// How many bytes at most are received at a time from a flood.
+fn piece(options: &Options) -> usize {
+    options.read_max.min(BUFFER_SIZE as usize)
 }
 
 /// Has a connection served in the next wait.
