@@ -241,6 +241,8 @@ uring_cases!(uring_and_the_kernel: Uring {
     what_a_cancelled_receive_still_brings_is_kept,
     a_send_that_a_close_overtakes_is_told_of_exactly,
     a_driver_can_be_dropped_with_everything_in_flight,
+    a_flood_waits_in_the_kernel,
+    who_has_flooded_is_received_from_in_pieces,
 });
 #[cfg(target_os = "linux")]
 uring_cases!(tight_uring_and_the_kernel: TightUring {
@@ -252,4 +254,7 @@ uring_cases!(tight_uring_and_the_kernel: TightUring {
     what_a_cancelled_receive_still_brings_is_kept,
     a_send_that_a_close_overtakes_is_told_of_exactly,
     a_driver_can_be_dropped_with_everything_in_flight,
+    a_flood_waits_in_the_kernel,
+    who_has_flooded_is_received_from_in_pieces,
+    what_is_stashed_has_a_bound,
 });

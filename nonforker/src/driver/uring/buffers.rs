@@ -6,6 +6,9 @@
 //!
 //! A buffer that the kernel filled is named by a [`Lent`], of which there is one. Its bytes can be
 //! looked at through it only, and the kernel gets the buffer back only in exchange for it.
+//!
+//! The kernel fills what it is offered, wanted or not. So when memory is short it is
+//! [rationed](Buffers::ration): what comes back beyond that is kept from it.
 
 #![expect(unsafe_code, reason = "this is memory that is shared with the kernel")]
 
@@ -32,6 +35,10 @@ pub(super) struct Buffers {
     memory: Pages,
     /// How many there are: a power of two.
     count: u16,
+    /// So many of them may be with the kernel, or filled.
+    most: usize,
+    /// Those that are kept from the kernel.
+    spare: Vec<u16>,
     tail: u16,
 }
 
@@ -41,7 +48,8 @@ impl Buffers {
         debug_assert!(count.is_power_of_two(), "the kernel wants a power of two");
         let entries = Pages::new(usize::from(count) * size_of::<BufRingEntry>());
         let memory = Pages::new(usize::from(count) * BUFFER_SIZE as usize);
-        let mut buffers = Self { entries, memory, count, tail: 0 };
+        let mut buffers =
+            Self { entries, memory, count, most: count.into(), spare: Vec::new(), tail: 0 };
         for index in 0..count {
             buffers.put(index);
         }
@@ -57,6 +65,11 @@ impl Buffers {
         self.count
     }
 
+    /// The bytes of all of them.
+    pub(super) const fn size(&self) -> usize {
+        self.memory.layout.size()
+    }
+
     /// The bytes in a buffer that was filled.
     pub(super) fn bytes(&self, lent: &Lent) -> &[u8] {
         let length = lent.length.min(BUFFER_SIZE as usize);
@@ -65,9 +78,29 @@ impl Buffers {
         unsafe { slice::from_raw_parts(self.start_of(lent.index), length) }
     }
 
-    /// Offers a buffer to the kernel again, with the next [`publish`](Self::publish).
+    /// Offers a buffer to the kernel again, with the next [`publish`](Self::publish), if the
+    /// ration allows it.
     pub(super) fn give(&mut self, lent: &Lent) {
-        self.put(lent.index);
+        if self.offered() > self.most {
+            self.spare.push(lent.index);
+        } else {
+            self.put(lent.index);
+        }
+    }
+
+    /// From now on up to `most` buffers are for the kernel, and one at least.
+    pub(super) fn ration(&mut self, most: usize) {
+        self.most = most.clamp(1, usize::from(self.count));
+        while self.offered() < self.most
+            && let Some(index) = self.spare.pop()
+        {
+            self.put(index);
+        }
+    }
+
+    /// How many are not kept from the kernel.
+    pub(super) fn offered(&self) -> usize {
+        usize::from(self.count) - self.spare.len()
     }
 
     /// Lets the kernel see what was given.

@@ -1,13 +1,9 @@
 //! What the io_uring driver remembers of a connection.
 //!
-//! There is one of these for each idle connection too, so it is kept small: what is rare is behind
-//! a pointer.
-
-use std::io;
+//! There is one of these for each idle connection too, so it is kept small: what most connections
+//! never have is [aside](super::aside).
 
 use socket2::Socket;
-
-use crate::conn::buffer::Buffer;
 
 /// Where an operation is that reports later, or many times.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -19,120 +15,99 @@ pub(super) enum Arm {
     Ending,
 }
 
-/// How the peer's direction ended.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum End {
-    Finished,
-    /// The number of the error.
-    Broken(i32),
-}
+/// A connection that was calm so often may bring as much as it wants.
+const CALM_MIN: u8 = 8;
 
-impl End {
-    pub(super) fn broken(error: &io::Error) -> Self {
-        Self::Broken(error.raw_os_error().unwrap_or(nix::libc::ECONNRESET))
-    }
-}
+/// What is true of a connection, a bit each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Fact(u16);
 
-/// What most connections never have.
-#[derive(Debug, Default)]
-pub(super) struct Rare {
-    /// Bytes that came while they were not wanted, or beyond the turn's share.
-    pub(super) stash: Vec<u8>,
-    /// How many of them have been delivered.
-    pub(super) delivered: usize,
-    /// What came of a send that the close overtook.
-    pub(super) unsent: Option<Buffer>,
+impl Fact {
+    /// The engine wants to receive.
+    pub(super) const RECEIVING: Self = Self(1);
+    pub(super) const SENDING: Self = Self(1 << 1);
+    /// The kernel did not take all of the last send: the next one may have to wait.
+    pub(super) const CLOGGED: Self = Self(1 << 2);
+    /// The peer's direction has ended, and was or will be told.
+    pub(super) const ENDED: Self = Self(1 << 3);
+    /// The connection broke: told when nothing else tells it.
+    pub(super) const BROKEN: Self = Self(1 << 4);
+    /// That it broke was told, or will be.
+    pub(super) const TOLD_BROKEN: Self = Self(1 << 5);
+    /// Bytes or an end are [aside](super::aside), and are told before anything else.
+    pub(super) const STASHED: Self = Self(1 << 6);
+    /// It is in the queue of those to be served.
+    pub(super) const QUEUED: Self = Self(1 << 7);
+    /// It is in the list of those that may have to be watched.
+    pub(super) const MINDED: Self = Self(1 << 8);
+    /// Urgent bytes are wanted: it is received from as [`urgent`](super::urgent) says.
+    pub(super) const URGENT: Self = Self(1 << 9);
+    /// There may be something to be read.
+    pub(super) const READABLE: Self = Self(1 << 10);
+    /// A short read does not mean that there is no more.
+    pub(super) const PROBE: Self = Self(1 << 11);
 }
 
 /// One socket and its operations.
 #[derive(Debug)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub(super) struct Connection {
     pub(super) socket: Socket,
-    /// In which wait it was last served, and with how many bytes.
-    turn: u32,
+    /// With how many bytes it was served, and in which wait that was. Its number comes round, and
+    /// then a connection may have to do with a smaller share once.
     taken: u32,
-    /// It comes behind the stash.
-    pub(super) end: Option<End>,
-    pub(super) rare: Option<Box<Rare>>,
+    turn: u16,
+    facts: u16,
+    /// How many receives have brought less than they could, since it flooded.
+    pub(super) calm: u8,
     pub(super) receive: Arm,
     pub(super) watch: Arm,
-    /// The engine wants to receive.
-    pub(super) receiving: bool,
-    pub(super) sending: bool,
-    /// The kernel did not take all of the last send: the next one may have to wait.
-    pub(super) clogged: bool,
     /// The engine wants it closed, with a reset or without.
     pub(super) closing: Option<bool>,
-    /// The peer's direction has ended, and was or will be told.
-    pub(super) ended: bool,
-    /// The connection broke: told when nothing else tells it.
-    pub(super) broken: bool,
-    /// That it broke was told, or will be.
-    pub(super) told_broken: bool,
-    /// It is in the queue of those to be served.
-    pub(super) queued: bool,
-    /// It is in the list of those that may have to be watched.
-    pub(super) minded: bool,
-    /// Urgent bytes are wanted: it is received from as [`urgent`](super::urgent) says.
-    pub(super) urgent: bool,
-    /// There may be something to be read.
-    pub(super) readable: bool,
-    /// A short read does not mean that there is no more.
-    pub(super) probe: bool,
 }
 
 impl Connection {
     pub(super) const fn new(socket: Socket, urgent: bool) -> Self {
-        Self {
-            socket,
-            turn: 0,
-            taken: 0,
-            end: None,
-            rare: None,
-            receive: Arm::Idle,
-            watch: Arm::Idle,
-            receiving: false,
-            sending: false,
-            clogged: false,
-            closing: None,
-            ended: false,
-            broken: false,
-            queued: false,
-            minded: false,
-            urgent,
-            told_broken: false,
-            readable: false,
-            probe: false,
-        }
+        let facts = if urgent { Fact::URGENT.0 } else { 0 };
+        let (receive, watch) = (Arm::Idle, Arm::Idle);
+        Self { socket, taken: 0, turn: 0, facts, calm: 0, receive, watch, closing: None }
     }
 
-    pub(super) fn rare(&mut self) -> &mut Rare {
-        self.rare.get_or_insert_default()
+    pub(super) const fn is(&self, fact: Fact) -> bool {
+        self.facts & fact.0 != 0
+    }
+
+    pub(super) const fn set(&mut self, fact: Fact, is: bool) {
+        self.facts = if is { self.facts | fact.0 } else { self.facts & !fact.0 };
+    }
+
+    /// Sets a fact. Returns whether it was true before.
+    pub(super) const fn replace(&mut self, fact: Fact, is: bool) -> bool {
+        let was = self.is(fact);
+        self.set(fact, is);
+        was
+    }
+
+    /// Whether it is received from in single pieces: see [`receiving`](super::receiving).
+    pub(super) const fn comes_in_pieces(&self) -> bool {
+        self.calm < CALM_MIN
     }
 
     /// Whether the kernel has no operation of it any more.
     pub(super) fn is_released(&self) -> bool {
-        self.receive == Arm::Idle && self.watch == Arm::Idle && !self.sending
-    }
-
-    /// Bytes in the stash that have not been delivered.
-    pub(super) fn stashed(&self) -> usize {
-        self.rare.as_ref().map_or(0, |rare| rare.stash.len() - rare.delivered)
+        self.receive == Arm::Idle && self.watch == Arm::Idle && !self.is(Fact::SENDING)
     }
 
     /// Whether nothing is going on that would tell that it broke.
     pub(super) fn is_silent(&self) -> bool {
-        !self.receiving
+        !self.is(Fact::RECEIVING)
             && self.receive == Arm::Idle
-            && !self.sending
-            && self.end.is_none()
-            && self.stashed() == 0
+            && !self.is(Fact::SENDING)
+            && !self.is(Fact::STASHED)
             && self.closing.is_none()
     }
 
     /// What is left of this turn's share of `read_max` bytes.
-    pub(super) fn share(&mut self, turn: u32, read_max: usize) -> usize {
+    pub(super) fn share(&mut self, turn: u16, read_max: usize) -> usize {
         if self.turn != turn {
             self.turn = turn;
             self.taken = 0;
@@ -152,6 +127,6 @@ mod tests {
 
     #[test]
     fn it_is_small() {
-        assert!(size_of::<Connection>() <= 56, "{} bytes", size_of::<Connection>());
+        assert!(size_of::<Connection>() <= 16, "{} bytes", size_of::<Connection>());
     }
 }

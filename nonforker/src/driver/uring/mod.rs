@@ -11,6 +11,7 @@
 //! | `ring`, `buffers`, `flights`, `report` | what is shared with the kernel; all `unsafe` |
 //! | `probe` | whether this kernel has what is needed |
 //! | `listener`, `receiving`, `urgent`, `sending`, `watching` | what becomes of each operation |
+//! | `connection`, `aside` | what is remembered of each connection, and of few |
 //!
 //! Receiving is armed once and reports many times. To turn it off is to cancel it; what it still
 //! reports meanwhile is stashed, so that nothing is lost and nothing comes that was not wanted.
@@ -18,6 +19,7 @@
 //! A connection that is closed goes in three steps: what is in flight is cancelled, its last
 //! reports are awaited, the descriptor is closed. Then comes `Closed`.
 
+mod aside;
 mod buffers;
 mod connection;
 mod flights;
@@ -38,7 +40,8 @@ use slotmap::{Key, KeyData, SecondaryMap};
 use socket2::Socket;
 
 use self::{
-    connection::{Arm, Connection},
+    aside::Aside,
+    connection::{Arm, Connection, Fact},
     listener::Accepting,
     report::{Kind, Name, Report},
     ring::Ring,
@@ -78,16 +81,17 @@ pub(crate) struct UringDriver {
     options: Options,
     listeners: Vec<Option<Accepting>>,
     connections: SecondaryMap<Token, Connection>,
+    aside: Aside,
     /// Connections with stashed bytes, an end, or something to be read, served in the next wait.
     ready: VecDeque<Token>,
-    /// Connections that were refused a buffer.
-    hungry: Vec<Token>,
+    /// Connections to be received from again when the next wait begins.
+    unarmed: VecDeque<Token>,
     /// Connections that may have to be watched.
     minded: Vec<Token>,
     done: Vec<Completion<'static, Incoming>>,
     /// Something is told of at once, and by no completion: the next wait does not sleep.
     hurry: bool,
-    turn: u32,
+    turn: u16,
     /// So many reports come before those who have more, and who knock.
     round: usize,
     /// Where connections are read into of which urgent bytes are wanted.
@@ -112,6 +116,12 @@ impl UringDriver {
         self.ring.tally
     }
 
+    /// How many bytes are stashed, of everybody.
+    #[cfg(test)]
+    pub(crate) const fn stashed(&self) -> usize {
+        self.aside.bytes()
+    }
+
     fn with_size(options: Options, size: Size) -> io::Result<Self> {
         let mut ring = Ring::new(size)?;
         let event = Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?);
@@ -122,8 +132,9 @@ impl UringDriver {
             options,
             listeners: Vec::new(),
             connections: SecondaryMap::new(),
+            aside: Aside::default(),
             ready: VecDeque::new(),
-            hungry: Vec::new(),
+            unarmed: VecDeque::new(),
             minded: Vec::new(),
             done: Vec::new(),
             hurry: false,
@@ -137,7 +148,8 @@ impl UringDriver {
         let Incoming { socket, urgent } = incoming;
         let mut connection = Connection::new(socket, urgent);
         // A Unix socket's reads stop short behind a descriptor that the peer passed.
-        connection.probe = urgent && connection.socket.local_addr().is_ok_and(|at| at.is_unix());
+        let is_unix = urgent && connection.socket.local_addr().is_ok_and(|at| at.is_unix());
+        connection.set(Fact::PROBE, is_unix);
         self.connections.insert(token, connection);
         if urgent {
             self.watch_for_urgent(token);
@@ -150,11 +162,12 @@ impl UringDriver {
         let Some(connection) = self.connections.get_mut(token) else { return };
         connection.closing = Some(reset);
         // A send that is carried out at once is told of at once.
-        self.hurry |= connection.sending;
+        let is_sending = connection.is(Fact::SENDING);
+        self.hurry |= is_sending;
         for (kind, armed) in [
             (Kind::Receive, connection.receive == Arm::Armed),
             (Kind::Watch, connection.watch == Arm::Armed),
-            (Kind::Send, connection.sending && connection.clogged),
+            (Kind::Send, is_sending && connection.is(Fact::CLOGGED)),
         ] {
             if armed && self.ring.cancel(name(kind, token)).is_err() {
                 // What cannot be cancelled ends with the stream.
@@ -172,10 +185,9 @@ impl UringDriver {
             // A socket that cannot be told to reset is closed in order.
             let _ = connection.socket.set_linger(Some(Duration::ZERO));
         }
-        if let Some(connection) = self.connections.remove(token) {
-            let unsent = connection.rare.and_then(|rare| rare.unsent);
-            self.done.push(Completion::Closed { token, unsent });
-        }
+        self.connections.remove(token);
+        let unsent = self.aside.forget(token);
+        self.done.push(Completion::Closed { token, unsent });
     }
 
     fn take(&mut self, report: Report, sink: &mut Sink<'_, Incoming>) -> Next {
@@ -260,12 +272,10 @@ impl Driver for UringDriver {
     fn wait(&mut self, timeout: Option<Duration>, sink: &mut Sink<'_, Incoming>) -> io::Result<()> {
         let awake = self.deliver(sink) != Next::Sleep;
         self.turn = self.turn.wrapping_add(1);
-        for token in std::mem::take(&mut self.hungry) {
-            self.rearm(token);
-        }
+        let are_unarmed = self.arm_again();
         self.watch_minded();
         let hurry = std::mem::take(&mut self.hurry);
-        let busy = awake || hurry || !self.ready.is_empty() || self.has_knocked();
+        let busy = awake || hurry || are_unarmed || !self.ready.is_empty() || self.has_knocked();
         let timeout = match timeout {
             _ if busy => Some(Duration::ZERO),
             _ if self.ring.has_flights() => Some(timeout.unwrap_or(MOMENT).min(MOMENT)),

@@ -21,6 +21,7 @@ use std::{
     collections::{HashMap, VecDeque},
     io, mem,
     os::fd::{AsRawFd, BorrowedFd},
+    ptr,
     time::Duration,
 };
 
@@ -54,7 +55,7 @@ const LAST_TRIES: usize = 1000;
 /// See the [module](self).
 pub(super) struct Ring {
     ring: IoUring,
-    buffers: Buffers,
+    pub(super) buffers: Buffers,
     flights: Flights,
     /// What waits to be sent, by name.
     waiting: HashMap<u64, Buffer>,
@@ -106,10 +107,23 @@ impl Ring {
         })
     }
 
-    /// Receives until it is cancelled, ends, or there is no buffer.
-    pub(super) fn receive(&mut self, who: u64, socket: BorrowedFd<'_>) -> io::Result<()> {
-        let entry = opcode::RecvMulti::new(Fd(socket.as_raw_fd()), GROUP);
-        self.start(Name { kind: Kind::Receive, who }, entry.build())
+    /// Receives up to `most` bytes once; or until it is cancelled, the stream ends, or there is no
+    /// buffer.
+    pub(super) fn receive(
+        &mut self,
+        who: u64,
+        socket: BorrowedFd<'_>,
+        most: Option<usize>,
+    ) -> io::Result<()> {
+        let fd = Fd(socket.as_raw_fd());
+        let entry = match most.map(|most| u32::try_from(most).unwrap_or(u32::MAX)) {
+            None => opcode::RecvMulti::new(fd, GROUP).build(),
+            Some(most) => opcode::Recv::new(fd, ptr::null_mut(), most)
+                .buf_group(GROUP)
+                .build()
+                .flags(squeue::Flags::BUFFER_SELECT),
+        };
+        self.start(Name { kind: Kind::Receive, who }, entry)
     }
 
     /// Sends `batch` with the next [`enter`](Self::enter), as far as that goes without waiting.
@@ -235,16 +249,6 @@ impl Ring {
     /// The sends of which it did not.
     pub(super) fn bounced(&mut self) -> Vec<Bounced> {
         self.flights.bounced()
-    }
-
-    /// The bytes in a buffer that was filled.
-    pub(super) fn bytes(&self, lent: &Lent) -> &[u8] {
-        self.buffers.bytes(lent)
-    }
-
-    /// Gives a buffer back to the kernel.
-    pub(super) fn give_back(&mut self, lent: &Lent) {
-        self.buffers.give(lent);
     }
 
     /// Hands over what was started, so that descriptors it names may be closed.

@@ -15,6 +15,7 @@ use slotmap::{Key, KeyData};
 
 use super::{
     Incoming, UringDriver,
+    connection::Fact,
     flights::{Bounced, Flight},
     report::Report,
 };
@@ -26,16 +27,16 @@ use crate::{
 impl UringDriver {
     pub(super) fn send_batch(&mut self, token: Token, batch: Buffer, awaited: bool) {
         let Some(connection) = self.connections.get_mut(token) else { return };
-        debug_assert!(!connection.sending, "one send in flight");
+        debug_assert!(!connection.is(Fact::SENDING), "one send in flight");
         let (who, socket) = (token.data().as_ffi(), connection.socket.as_fd());
-        let started = if connection.clogged {
+        let started = if connection.is(Fact::CLOGGED) {
             self.ring.send_patiently(who, socket, batch)
         } else {
             self.hurry |= awaited;
             self.ring.send_now(who, socket, batch)
         };
         match started {
-            Ok(()) => connection.sending = true,
+            Ok(()) => connection.set(Fact::SENDING, true),
             Err((error, batch)) => self.done.push(Completion::SendFailed { token, error, batch }),
         }
     }
@@ -54,7 +55,7 @@ impl UringDriver {
             match usize::try_from(result) {
                 Ok(count) if count > 0 => {
                     if let Some(connection) = self.connections.get_mut(token) {
-                        connection.clogged = count < batch.bytes().len();
+                        connection.set(Fact::CLOGGED, count < batch.bytes().len());
                     }
                     self.sent(token, count, batch, sink);
                 }
@@ -74,7 +75,7 @@ impl UringDriver {
         match report.result.map(|count| count as usize) {
             Ok(count) => {
                 if let Some(connection) = self.connections.get_mut(token) {
-                    connection.clogged = count < batch.bytes().len();
+                    connection.set(Fact::CLOGGED, count < batch.bytes().len());
                 }
                 self.sent(token, count, batch, sink);
             }
@@ -87,8 +88,8 @@ impl UringDriver {
 
     fn sent(&mut self, token: Token, count: usize, batch: Buffer, sink: &mut Sink<'_, Incoming>) {
         let Some(connection) = self.connections.get_mut(token) else { return };
-        connection.sending = false;
-        let stays = connection.closing.is_none() && connection.receiving;
+        connection.set(Fact::SENDING, false);
+        let stays = connection.closing.is_none() && connection.is(Fact::RECEIVING);
         sink(Completion::Sent { token, count, batch });
         if !stays {
             self.mind(token);
@@ -104,16 +105,16 @@ impl UringDriver {
         sink: &mut Sink<'_, Incoming>,
     ) {
         let Some(connection) = self.connections.get_mut(token) else { return };
-        connection.sending = false;
+        connection.set(Fact::SENDING, false);
         if connection.closing.is_some() {
-            connection.rare().unsent = Some(batch);
+            self.aside.set_unsent(token, batch);
             return self.release(token);
         }
         if matches!(errno, Errno::EAGAIN | Errno::EINTR | Errno::ECANCELED) {
-            connection.clogged = true;
+            connection.set(Fact::CLOGGED, true);
             match self.ring.send_patiently(token.data().as_ffi(), connection.socket.as_fd(), batch)
             {
-                Ok(()) => connection.sending = true,
+                Ok(()) => connection.set(Fact::SENDING, true),
                 Err((error, batch)) => {
                     sink(Completion::SendFailed { token, error, batch });
                 }

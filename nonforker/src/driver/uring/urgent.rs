@@ -16,7 +16,7 @@ use nix::{
 
 use super::{
     Incoming, POLLERR, POLLHUP, POLLIN, POLLPRI, POLLRDHUP, UringDriver,
-    connection::{Arm, Connection},
+    connection::{Arm, Connection, Fact},
     name,
     receiving::enqueue,
     report::Kind,
@@ -51,12 +51,16 @@ impl UringDriver {
     ) {
         let Some(connection) = self.connections.get_mut(token) else { return };
         let ending = events & (POLLRDHUP | POLLHUP | POLLERR) != 0;
-        connection.readable |= ending || events & POLLIN != 0;
-        connection.probe |= ending || events & POLLPRI != 0;
+        if ending || events & POLLIN != 0 {
+            connection.set(Fact::READABLE, true);
+        }
+        if ending || events & POLLPRI != 0 {
+            connection.set(Fact::PROBE, true);
+        }
         if events & POLLPRI != 0 {
             take_urgent(connection, token, sink);
         }
-        if connection.receiving && connection.readable {
+        if connection.is(Fact::RECEIVING) && connection.is(Fact::READABLE) {
             enqueue(&mut self.ready, connection, token);
         }
         if connection.watch == Arm::Idle {
@@ -67,7 +71,7 @@ impl UringDriver {
     /// Reads a connection's share of this turn.
     pub(super) fn read(&mut self, token: Token, sink: &mut Sink<'_, Incoming>) {
         let Some(connection) = self.connections.get_mut(token) else { return };
-        if !connection.receiving || !connection.readable {
+        if !connection.is(Fact::RECEIVING) || !connection.is(Fact::READABLE) {
             return;
         }
         let share = connection.share(self.turn, self.options.read_max);
@@ -80,22 +84,26 @@ impl UringDriver {
         match read(connection, &mut self.scratch[..share]) {
             Read::Bytes(count) => {
                 connection.took(count);
-                connection.readable = count == share || connection.probe;
-                if connection.readable {
+                let may_have_more = count == share || connection.is(Fact::PROBE);
+                connection.set(Fact::READABLE, may_have_more);
+                if may_have_more {
                     enqueue(&mut self.ready, connection, token);
                 }
                 sink(Completion::Received { token, bytes: &self.scratch[..count] });
             }
             Read::End => {
-                (connection.receiving, connection.readable) = (false, false);
-                connection.ended = true;
+                connection.set(Fact::RECEIVING, false);
+                connection.set(Fact::READABLE, false);
+                connection.set(Fact::ENDED, true);
                 sink(Completion::EndOfStream { token });
                 self.mind(token);
             }
-            Read::Nothing => connection.readable = false,
+            Read::Nothing => connection.set(Fact::READABLE, false),
             Read::Broken(errno) => {
-                (connection.receiving, connection.readable) = (false, false);
-                (connection.ended, connection.told_broken) = (true, true);
+                connection.set(Fact::RECEIVING, false);
+                connection.set(Fact::READABLE, false);
+                connection.set(Fact::ENDED, true);
+                connection.set(Fact::TOLD_BROKEN, true);
                 sink(Completion::Failed { token, error: errno.into() });
             }
         }
@@ -122,7 +130,7 @@ fn take_urgent(connection: &mut Connection, token: Token, sink: &mut Sink<'_, In
     let flags = MsgFlags::MSG_OOB | MsgFlags::MSG_DONTWAIT;
     // EINVAL is normal: there is none, it has been overtaken by a newer one, or taken already.
     if let Ok(1) = recv(connection.socket.as_raw_fd(), &mut byte, flags) {
-        connection.probe = true;
+        connection.set(Fact::PROBE, true);
         sink(Completion::Urgent { token, byte: byte[0] });
     }
 }

@@ -8,7 +8,8 @@ use std::os::fd::AsFd;
 
 use super::{
     Incoming, POLLERR, UringDriver,
-    connection::{Arm, End},
+    aside::End,
+    connection::{Arm, Fact},
     name,
     report::{Kind, Report},
 };
@@ -18,8 +19,8 @@ impl UringDriver {
     /// Has a connection looked at when the next wait begins.
     pub(super) fn mind(&mut self, token: Token) {
         if let Some(connection) = self.connections.get_mut(token)
-            && !connection.receiving
-            && !std::mem::replace(&mut connection.minded, true)
+            && !connection.is(Fact::RECEIVING)
+            && !connection.replace(Fact::MINDED, true)
         {
             self.minded.push(token);
         }
@@ -30,11 +31,13 @@ impl UringDriver {
         let mut minded = std::mem::take(&mut self.minded);
         for token in minded.drain(..) {
             let Some(connection) = self.connections.get_mut(token) else { continue };
-            connection.minded = false;
-            if connection.is_silent() && connection.broken {
+            connection.set(Fact::MINDED, false);
+            if !connection.is_silent() {
+                continue;
+            }
+            if connection.is(Fact::BROKEN) {
                 self.tell_broken(token);
-            } else if connection.is_silent() && connection.watch == Arm::Idle && !connection.urgent
-            {
+            } else if connection.watch == Arm::Idle && !connection.is(Fact::URGENT) {
                 let fd = connection.socket.as_fd();
                 // What cannot be watched is told of by the next send.
                 if self.ring.watch(name(Kind::Watch, token), fd, POLLERR, false).is_ok() {
@@ -54,8 +57,10 @@ impl UringDriver {
             return self.release(token);
         }
         let Ok(events) = report.result else { return };
-        connection.broken |= events & POLLERR != 0;
-        if connection.urgent {
+        if events & POLLERR != 0 {
+            connection.set(Fact::BROKEN, true);
+        }
+        if connection.is(Fact::URGENT) {
             self.watched_for_urgent(token, events, sink);
         }
         self.tell_broken(token);
@@ -64,8 +69,7 @@ impl UringDriver {
     /// Tells that a connection broke, if no operation of it does.
     pub(super) fn tell_broken(&mut self, token: Token) {
         let Some(connection) = self.connections.get_mut(token) else { return };
-        if connection.broken && connection.is_silent() {
-            connection.broken = false;
+        if connection.is_silent() && connection.replace(Fact::BROKEN, false) {
             let error = connection.socket.take_error().ok().flatten();
             let errno = error.and_then(|error| error.raw_os_error());
             self.end(token, End::Broken(errno.unwrap_or(nix::libc::ECONNRESET)));
