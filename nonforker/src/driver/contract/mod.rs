@@ -146,6 +146,7 @@ macro_rules! driver {
                 bytes_arrive_in_order_however_they_are_cut,
                 whoever_has_more_comes_again_without_an_edge,
                 two_floods_take_turns,
+                whoever_floods_comes_after_whoever_has_just_sent,
                 what_was_sent_before_adoption_arrives,
                 nothing_is_delivered_while_receiving_is_off,
                 receiving_stops_in_the_middle_of_a_flood,

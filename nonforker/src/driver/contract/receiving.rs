@@ -4,6 +4,7 @@ use super::{
     Client, READ_MAX, Rig,
     bench::{Bench, QUIET},
 };
+use crate::driver::Next;
 
 /// `count` bytes of which no stretch looks like another.
 pub(super) fn bytes(count: usize) -> Vec<u8> {
@@ -62,6 +63,35 @@ pub(super) fn two_floods_take_turns<R: Rig>(bench: &mut Bench<R>) {
         assert!(one.abs_diff(other) <= READ_MAX, "{one} and {other} bytes: one is ahead");
         one == size && other == size
     });
+}
+
+/// With a sink that has enough after each report, so that it shows who comes first.
+pub(super) fn whoever_floods_comes_after_whoever_has_just_sent<R: Rig>(bench: &mut Bench<R>) {
+    let (mut flooding, flood) = bench.open_without_urgent();
+    let (mut asking, other) = bench.open_without_urgent();
+    for token in [flood, other] {
+        bench.receive(token, true);
+    }
+    bench.settle();
+    let size = 12 * READ_MAX;
+    bench.send_from(&mut flooding, &bytes(size));
+    bench.until("the flood", |bench| !bench.of(flood).received.is_empty());
+    for word in 1..=4 {
+        // What was fetched before comes first.
+        bench.wait_wanting(QUIET, Next::Enough);
+        let before = bench.of(flood).received.len();
+        bench.send_from(&mut asking, b"!");
+        for _ in 0..3 {
+            bench.wait_wanting(QUIET, Next::Enough);
+            if bench.of(other).received.len() == word {
+                break;
+            }
+        }
+        assert_eq!(bench.of(other).received.len(), word, "it waits for the flood");
+        let after = bench.of(flood).received.len();
+        assert_eq!(after - before, 0, "bytes of the flood came first");
+    }
+    bench.promptly("the flood", |bench| bench.of(flood).received.len() == size);
 }
 
 pub(super) fn what_was_sent_before_adoption_arrives<R: Rig>(bench: &mut Bench<R>) {

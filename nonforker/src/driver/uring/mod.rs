@@ -10,6 +10,7 @@
 //! |---|---|
 //! | `ring`, `buffers`, `flights`, `report` | what is shared with the kernel; all `unsafe` |
 //! | `probe` | whether this kernel has what is needed |
+//! | `round` | whose turn it is |
 //! | `listener`, `receiving`, `urgent`, `sending`, `watching` | what becomes of each operation |
 //! | `connection`, `aside` | what is remembered of each connection, and of few |
 //!
@@ -28,6 +29,7 @@ mod probe;
 mod receiving;
 mod report;
 mod ring;
+mod round;
 mod sending;
 mod size;
 mod urgent;
@@ -45,6 +47,7 @@ use self::{
     listener::Accepting,
     report::{Kind, Name, Report},
     ring::Ring,
+    round::Round,
     size::Size,
 };
 use super::{
@@ -92,8 +95,7 @@ pub(crate) struct UringDriver {
     /// Something is told of at once, and by no completion: the next wait does not sleep.
     hurry: bool,
     turn: u16,
-    /// So many reports come before those who have more, and who knock.
-    round: usize,
+    round: Round,
     /// Where connections are read into of which urgent bytes are wanted.
     scratch: Vec<u8>,
 }
@@ -139,7 +141,7 @@ impl UringDriver {
             done: Vec::new(),
             hurry: false,
             turn: 0,
-            round: 0,
+            round: Round::default(),
             scratch: Vec::new(),
         })
     }
@@ -213,6 +215,11 @@ impl UringDriver {
         }
     }
 
+    /// Whether something is at hand to be told.
+    fn is_busy(&self) -> bool {
+        self.round.is_left() || !self.ready.is_empty() || self.has_knocked()
+    }
+
     fn deliver(&mut self, sink: &mut Sink<'_, Incoming>) -> Next {
         let mut next = Next::Sleep;
         for completion in self.done.drain(..) {
@@ -275,7 +282,7 @@ impl Driver for UringDriver {
         let are_unarmed = self.arm_again();
         self.watch_minded();
         let hurry = std::mem::take(&mut self.hurry);
-        let busy = awake || hurry || are_unarmed || !self.ready.is_empty() || self.has_knocked();
+        let busy = awake || hurry || are_unarmed || self.is_busy();
         let timeout = match timeout {
             _ if busy => Some(Duration::ZERO),
             _ if self.ring.has_flights() => Some(timeout.unwrap_or(MOMENT).min(MOMENT)),
@@ -284,19 +291,7 @@ impl Driver for UringDriver {
         self.ring.enter(timeout)?;
         sink(Completion::Awake);
         self.serve_flights(sink);
-        if self.round == 0 {
-            self.round = self.ring.waiting();
-        }
-        // What a sink that has enough leaves is delivered by the next waits, which hand over what
-        // this one led to. What they fetch comes after those who have more, and who knock.
-        let mut next = Next::Return;
-        while self.round > 0 && next != Next::Enough {
-            self.round -= 1;
-            if let Some(report) = self.ring.next() {
-                next = self.take(report, sink);
-            }
-        }
-        if self.round == 0 {
+        if self.serve_reports(sink) {
             self.serve_ready(sink);
             self.serve_listeners(sink);
         }

@@ -261,7 +261,7 @@ impl UringDriver {
 }
 
 /// How many bytes at most are received at a time from a flood.
-fn piece(options: &Options) -> usize {
+pub(super) fn piece(options: &Options) -> usize {
     options.read_max.min(BUFFER_SIZE as usize)
 }
 
