@@ -12,7 +12,8 @@
 //! two turns, so it notices nothing of a hundred others who do not read.
 //!
 //! A connection that goes on taking what is queued for it, however slowly, goes only if the budget
-//! is used up and it holds the most.
+//! is used up and it holds the most. So that such connections do not keep out whoever comes, a few
+//! are let in every second: they hold nothing so far.
 
 use std::time::Duration;
 
@@ -100,7 +101,9 @@ impl Core {
         }
         let nobody_is_let_in = self.memory.scarcity() == Scarcity::StopAccepting && some_may_come;
         if nobody_is_let_in || self.memory.starved() > 0 {
-            for (token, held) in self.in_the_way() {
+            let in_the_way = self.in_the_way();
+            self.memory.ajar = in_the_way.is_empty();
+            for (token, held) in in_the_way {
                 self.memory.leaves(token, held);
                 self.evict(
                     token,
@@ -177,7 +180,7 @@ impl Core {
             Scarcity::StopAccepting => {
                 tracing::warn!(
                     left_out,
-                    "{held}: nobody is accepted, and {waits}, until they hold less than {until}"
+                    "{held}: who comes has to wait, and {waits}, until they hold less than {until}"
                 );
             }
         }
