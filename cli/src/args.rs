@@ -193,8 +193,9 @@ pub(crate) struct LimitArgs {
 
     /// Bytes that the buffers of all clients may take [default: a quarter of the memory]
     ///
-    /// From 80 % on nothing more is read, from 90 % on nobody is accepted, and beyond it the
-    /// client that holds the most is disconnected. The memory is the machine's, or its cgroup's.
+    /// From 80 % on clients that hold more than their share are not read from, from 90 % on nobody
+    /// is accepted, and who keeps others waiting so and takes nothing for a second is disconnected.
+    /// Beyond it, who holds the most is. The memory is the machine's, or its cgroup's.
     #[arg(long, value_name = "SIZE", value_parser = values::some_size)]
     pub(crate) memory_budget: Option<usize>,
 
