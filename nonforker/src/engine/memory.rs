@@ -75,6 +75,7 @@ impl Memory {
         }
     }
 
+    #[cold]
     fn weigh(&mut self, token: Token, before: usize, after: usize, leaves: bool) {
         if !self.holders.remove(&(Reverse(before), token)) {
             self.leaving = self.leaving.saturating_sub(before);

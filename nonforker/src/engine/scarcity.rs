@@ -50,6 +50,7 @@ impl<D: Driver> Engine<D> {
 }
 
 impl Core {
+    #[cold]
     fn scarcity_changed(&mut self, before: Scarcity) {
         if before == Scarcity::Ample {
             let held = self.slots.iter().map(|(token, slot)| (token, slot.accounted, slot.closing));
@@ -85,6 +86,7 @@ impl Core {
     }
 
     /// Ends the connections that hold the most, until the rest fits the budget.
+    #[cold]
     fn evict_the_fattest(&mut self) {
         while self.memory.excess() > 0 {
             let Some((token, held)) = self.memory.fattest_leaves() else { return };
@@ -93,6 +95,7 @@ impl Core {
     }
 
     /// Memory was scarce for a while. If somebody waits for it, whoever is in the way goes.
+    #[cold]
     fn look_who_is_in_the_way(&mut self, some_may_come: bool) {
         self.memory.look_at = None;
         self.tell_scarcity();
@@ -191,6 +194,9 @@ impl Slot {
     /// Settles what the connection holds with the account of all.
     pub(super) fn settle_account(&mut self, token: Token, memory: &mut Memory) {
         let capacity = self.conn.capacity();
+        if capacity == self.accounted && !self.closing {
+            return;
+        }
         // Whoever has just begun to hold something is not in the way.
         self.progressed |= self.accounted == 0;
         memory.account(token, self.accounted, capacity, self.closing);
