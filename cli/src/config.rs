@@ -8,7 +8,7 @@ use std::{fs::File, io::Read, path::Path};
 use clap::{Command, builder::OsStr, error::ContextKind};
 use toml::{Table, Value};
 
-use crate::{args::complaint, ending::Ending};
+use crate::{complaint::complaint, ending::Ending};
 
 /// The most bytes of a configuration file.
 const FILE_MAX: u64 = 1024 * 1024;

@@ -16,6 +16,7 @@
 
 mod args;
 mod bench;
+mod complaint;
 mod config;
 mod console;
 mod ending;

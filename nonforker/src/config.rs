@@ -146,9 +146,15 @@ impl Limits {
         self
     }
 
-    /// The most bytes that the buffers of all connections may take. From 80 % on nothing more is
-    /// read, from 90 % on nothing more is accepted, and beyond it the connection that holds the
-    /// most is closed. Default (`None`): a quarter of the memory of the machine or of its cgroup.
+    /// The most bytes that the buffers of all connections may take. Default (`None`): a quarter of
+    /// the memory of the machine or of its cgroup.
+    ///
+    /// From 80 % on, until it is 70 % again, a connection that holds more than its share is not read
+    /// from; from 90 % on nobody is accepted, or a few in a second. Whoever keeps others waiting in
+    /// that way and takes nothing for a second is closed with
+    /// [`Evicted`](crate::CloseReason::Evicted), those that hold the most first. Beyond the budget
+    /// the one that holds the most is closed at once. It should be many times as large as the
+    /// largest reply.
     ///
     /// What the kernel buffers is its own account and not counted here.
     #[must_use]

@@ -85,7 +85,8 @@ pub enum CloseReason {
     /// [`Limits::output_cap`](crate::Limits::output_cap).
     OutputOverflow,
     /// It held the most memory when the server ran out of
-    /// [`Limits::memory_budget`](crate::Limits::memory_budget).
+    /// [`Limits::memory_budget`](crate::Limits::memory_budget); or that was short, others waited,
+    /// and it took nothing of what it held.
     Evicted,
 
     /// The server drained.

@@ -19,7 +19,7 @@ use std::{
 
 use nix::errno::Errno;
 
-use super::{Engine, core::ServiceId, memory::Scarcity};
+use super::{Engine, core::ServiceId};
 use crate::{
     address::Peer,
     conn::deadlines::Tick,
@@ -138,6 +138,7 @@ impl<D: Driver> Engine<D> {
             }
             let service = self.acceptor.doors[listener].service;
             let token = self.core.insert(peer, service);
+            self.core.memory.ajar = false;
             self.driver.submit(Op::Adopt { token, socket });
             tracing::debug!(%peer, "accepted");
             if let Some(service) = self.services.get_mut(service as usize) {
@@ -164,7 +165,7 @@ impl<D: Driver> Engine<D> {
         let open = !self.acceptor.closed
             && !full
             && self.acceptor.exhausted_until.is_none()
-            && self.core.memory.scarcity() < Scarcity::StopAccepting;
+            && self.core.memory.admits();
         for (listener, door) in self.acceptor.doors.iter_mut().enumerate() {
             if door.open != open {
                 door.open = open;

@@ -20,7 +20,7 @@ pub(crate) enum Scarcity {
     Ample,
     /// Whoever holds more than its share is not read from.
     Rationed,
-    /// The same, and nobody is accepted.
+    /// The same, and nobody is accepted, or a few once in a while.
     StopAccepting,
 }
 
@@ -40,6 +40,8 @@ pub(crate) struct Memory {
     leaving: usize,
     /// How many connections are not read from although they want to be.
     starved: usize,
+    /// Somebody may come although memory is scarce: nobody is in the way who could go.
+    pub(super) ajar: bool,
     /// When it is time to look at who is in the way, or to say what was left unsaid.
     pub(super) look_at: Option<Tick>,
     /// How scarce it was when that was last said.
@@ -58,6 +60,7 @@ impl Memory {
             holders: BTreeSet::new(),
             leaving: 0,
             starved: 0,
+            ajar: false,
             look_at: None,
             told: Scarcity::Ample,
         }
@@ -72,6 +75,7 @@ impl Memory {
         }
     }
 
+    #[cold]
     fn weigh(&mut self, token: Token, before: usize, after: usize, leaves: bool) {
         if !self.holders.remove(&(Reverse(before), token)) {
             self.leaving = self.leaving.saturating_sub(before);
@@ -95,6 +99,7 @@ impl Memory {
     pub(super) fn end(&mut self) {
         self.holders.clear();
         self.leaving = 0;
+        self.ajar = false;
     }
 
     /// Divides the budget among those that hold any of it.
@@ -135,6 +140,11 @@ impl Memory {
 
     pub(crate) const fn scarcity(&self) -> Scarcity {
         self.scarcity
+    }
+
+    /// Whether whoever comes is let in.
+    pub(super) const fn admits(&self) -> bool {
+        self.ajar || !matches!(self.scarcity, Scarcity::StopAccepting)
     }
 
     pub(crate) const fn is_scarce(&self) -> bool {

@@ -166,13 +166,13 @@ impl<D: Driver> Engine<D> {
         if matches!(self.phase, Phase::Settling { .. }) || self.is_about_to_cut() {
             return Some(Duration::ZERO);
         }
-        let earliest = [
-            self.core.timers.earliest(),
-            self.acceptor.retry_at(),
-            self.phase.deadline(),
-            self.core.memory.look_at,
-        ];
-        let at = earliest.into_iter().flatten().min()?;
+        let earliest =
+            [self.core.timers.earliest(), self.acceptor.retry_at(), self.phase.deadline()];
+        let mut at = earliest.into_iter().flatten().min();
+        if let Some(look_at) = self.core.memory.look_at {
+            at = Some(at.map_or(look_at, |at| at.min(look_at)));
+        }
+        let at = at?;
         Some(self.core.until(at))
     }
 }

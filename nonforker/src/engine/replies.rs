@@ -131,9 +131,12 @@ impl Core {
         let codec = members.get_mut(member)?.codec.take()?;
         let conn = &mut slot.conn;
         let in_flight = conn.outbound.in_flight();
-        // Whether there will be a reply is not known, but a warm buffer costs nothing.
-        let hint = conn.outbound.hint();
-        let mut buffer = conn.outbound.lend().unwrap_or_else(|| self.pool.take_warm(hint));
+        // Whether there will be a reply is not known, but a warm buffer costs nothing. While memory
+        // is scarce nobody is to be blamed for one that is too large.
+        let (hint, scarce) = (conn.outbound.hint(), self.memory.is_scarce());
+        let pool = &mut self.pool;
+        let take = || if scarce { pool.take(hint) } else { pool.take_warm(hint) };
+        let mut buffer = conn.outbound.lend().unwrap_or_else(take);
         let mut bars = Bars(0);
         bars.set(Bars::CLOSED, !conn.state().handles());
         bars.set(Bars::PAUSED, conn.paused);

@@ -12,7 +12,8 @@
 //! two turns, so it notices nothing of a hundred others who do not read.
 //!
 //! A connection that goes on taking what is queued for it, however slowly, goes only if the budget
-//! is used up and it holds the most.
+//! is used up and it holds the most. So that such connections do not keep out whoever comes, a few
+//! are let in every second: they hold nothing so far.
 
 use std::time::Duration;
 
@@ -49,6 +50,7 @@ impl<D: Driver> Engine<D> {
 }
 
 impl Core {
+    #[cold]
     fn scarcity_changed(&mut self, before: Scarcity) {
         if before == Scarcity::Ample {
             let held = self.slots.iter().map(|(token, slot)| (token, slot.accounted, slot.closing));
@@ -84,6 +86,7 @@ impl Core {
     }
 
     /// Ends the connections that hold the most, until the rest fits the budget.
+    #[cold]
     fn evict_the_fattest(&mut self) {
         while self.memory.excess() > 0 {
             let Some((token, held)) = self.memory.fattest_leaves() else { return };
@@ -92,6 +95,7 @@ impl Core {
     }
 
     /// Memory was scarce for a while. If somebody waits for it, whoever is in the way goes.
+    #[cold]
     fn look_who_is_in_the_way(&mut self, some_may_come: bool) {
         self.memory.look_at = None;
         self.tell_scarcity();
@@ -100,7 +104,9 @@ impl Core {
         }
         let nobody_is_let_in = self.memory.scarcity() == Scarcity::StopAccepting && some_may_come;
         if nobody_is_let_in || self.memory.starved() > 0 {
-            for (token, held) in self.in_the_way() {
+            let in_the_way = self.in_the_way();
+            self.memory.ajar = in_the_way.is_empty();
+            for (token, held) in in_the_way {
                 self.memory.leaves(token, held);
                 self.evict(
                     token,
@@ -177,7 +183,7 @@ impl Core {
             Scarcity::StopAccepting => {
                 tracing::warn!(
                     left_out,
-                    "{held}: nobody is accepted, and {waits}, until they hold less than {until}"
+                    "{held}: who comes has to wait, and {waits}, until they hold less than {until}"
                 );
             }
         }
@@ -188,6 +194,9 @@ impl Slot {
     /// Settles what the connection holds with the account of all.
     pub(super) fn settle_account(&mut self, token: Token, memory: &mut Memory) {
         let capacity = self.conn.capacity();
+        if capacity == self.accounted && !self.closing {
+            return;
+        }
         // Whoever has just begun to hold something is not in the way.
         self.progressed |= self.accounted == 0;
         memory.account(token, self.accounted, capacity, self.closing);

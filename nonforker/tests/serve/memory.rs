@@ -117,7 +117,7 @@ fn when_memory_is_scarcer_nobody_is_let_in_until_who_is_in_the_way_has_gone() {
         assert_eq!(late.line(), "let me in");
         hear(&told, "closed 0: evicted: it held the most memory");
         fat.is_reset();
-        let said = server.log.about("for buffers: nobody is accepted");
+        let said = server.log.about("for buffers: who comes has to wait");
         assert_eq!(said.len(), 1, "{said:?}");
     });
 }

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use nonforker::{
-    Limits, Stats,
-    sim::{Client, Ending, Faults, Simulation},
+    Limits, Server, Stats,
+    sim::{Client, Ending, Faults, Rng, Simulation},
 };
 
 use crate::{
@@ -189,29 +189,48 @@ fn whoever_goes_on_taking_stays_though_memory_is_scarce() {
 }
 
 #[test]
-fn whoever_has_just_asked_for_much_has_time_to_take_it() {
-    const COUNT: usize = 100_000;
-    let limits = || Limits::new().write_timeout(None).frame_timeout(None);
-    let server = move || gives_with(limits().memory_budget(Some(BUDGET)));
-    Simulation::new(server).faults(|_| Faults::none()).seeds(0..5).run(|net| {
-        let asks = net.connect();
-        served(net, &asks);
-        let mut others = Vec::new();
-        while net.stats().buffered_bytes < BUDGET as u64 * 85 / 100 {
-            others.push(fat(net, 50_000));
+fn whoever_goes_on_taking_keeps_nobody_out() {
+    const COUNT: usize = 1_000_000;
+    simulation(taken(COUNT) * 100 / 95, 0..20).run(|net| {
+        let slow = net.connect();
+        slow.set_window(1000);
+        slow.read_slowly(100, Duration::from_millis(100));
+        slow.send(format!("{COUNT}\n"));
+        net.wait(Duration::from_millis(100));
+        for _ in 0..5 {
+            let took = served(net, &net.connect());
+            assert!(took < Duration::from_millis(1100), "who comes waited {took:?}");
         }
-        net.wait(Duration::from_millis(800));
-        asks.set_window(1);
-        asks.stall();
-        asks.send(format!("{COUNT}\n"));
+        let waits = [net.connect(), net.connect()].map(|client| served(net, &client));
+        assert!(waits.iter().sum::<Duration>() > Duration::from_secs(1), "{waits:?}");
+        slow.read_slowly(100_000, Duration::from_millis(100));
+        slow.set_window(100_000);
+        slow.half_close();
+        let (received, ending) = slow.receive_to_end();
+        assert_eq!((received.len(), ending), (COUNT + 1, Some(Ending::Finished)));
+    });
+}
+
+#[test]
+fn whoever_has_just_begun_a_request_has_time_to_complete_it() {
+    simulation(BUDGET, 0..5).run(|net| {
+        // It is there, and has held nothing so far.
+        let begins = net.connect();
         net.wait(Duration::from_millis(1));
+        let mut others = Vec::new();
+        while net.stats().buffered_bytes < BUDGET as u64 * 91 / 100 {
+            let client = net.connect();
+            client.send(vec![b'y'; 17_000]);
+            net.wait(Duration::from_millis(1));
+            others.push(client);
+        }
+        net.wait(Duration::from_millis(700));
+        let request = vec![b'z'; 60_000];
+        begins.send(&request);
         served(net, &net.connect());
         assert!(others.iter().any(|client| client.ending().is_some()), "nobody was in the way");
-        asks.set_window(COUNT);
-        asks.read_all();
-        asks.half_close();
-        let (received, ending) = asks.receive_to_end();
-        assert_eq!((received.len(), ending), (COUNT + 1, Some(Ending::Finished)));
+        begins.send("\n");
+        begins.expect([&request[..], b"\n"].concat());
     });
 }
 
@@ -319,10 +338,55 @@ fn how_scarce_memory_is_is_said_in_plain_words_once_a_second_and_at_last() {
         let first = lines[0].replace(|digit: char| digit.is_ascii_digit() || digit == '.', "");
         assert_eq!(
             first,
-            "connections hold  KiB of the  MiB for buffers: nobody is accepted, and who holds more \
+            "connections hold  KiB of the  MiB for buffers: who comes has to wait, and who holds more \
              than  MiB is not read from, until they hold less than  KiB"
         );
         let last = lines[lines.len() - 1];
         assert!(last.ends_with("it is ample again, nobody has to wait"), "{last}");
+    });
+}
+
+fn varied(rng: &Rng) -> Server {
+    let budget = 1 << rng.between(18, 21);
+    let high = rng.between(1000, budget);
+    let limits = Limits::new().memory_budget(Some(budget)).high_watermark(high);
+    gives_with(limits.low_watermark(high / 4).frame_timeout(None))
+}
+
+#[test]
+fn whatever_holds_memory_who_comes_is_served_soon_and_all_is_given_back() {
+    Simulation::varied(varied).faults(Faults::swarm).seeds(0..400).run(|net| {
+        let (rng, mut clients) = (net.rng(), Vec::<Client>::new());
+        for _ in 0..rng.between(20, 120) {
+            let which = rng.below(clients.len() as u64 + 1);
+            let known = clients.get(usize::try_from(which).expect("there are few"));
+            match (known, rng.below(12)) {
+                (Some(client), 0) => client.read_all(),
+                (Some(client), 1) => client.read_slowly(1000, Duration::from_millis(50)),
+                (Some(client), 2) => client.reset(),
+                (Some(client), 3) => client.half_close(),
+                (Some(client), 4) => client.send("\n"),
+                (Some(client), 5) => client.send("5000\n".repeat(20)),
+                (_, 6..=8) => {
+                    let half = net.connect();
+                    half.send(vec![b'y'; rng.magnitude(200_000)]);
+                    clients.push(half);
+                }
+                _ => {
+                    let deaf = net.connect();
+                    deaf.stall();
+                    deaf.send(format!("{}\n", rng.magnitude(200_000)));
+                    clients.push(deaf);
+                }
+            }
+            net.wait(Duration::from_millis(rng.below(100)));
+        }
+        net.set_faults(Faults::none());
+        net.wait(Duration::from_secs(5));
+        let took = served(net, &net.connect());
+        assert!(took < Duration::from_secs(3), "who comes waited {took:?}");
+        clients.iter().for_each(Client::reset);
+        net.wait(Duration::from_secs(10));
+        assert_eq!(net.stats().buffered_bytes, 0);
     });
 }
