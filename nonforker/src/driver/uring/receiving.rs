@@ -6,7 +6,7 @@
 //!
 //! A receive that reports many times may bring as much of a flood as all buffers hold, and what is
 //! beyond the turn's share has to be stashed. So a connection is received from in single pieces
-//! within its share until some of them were not full, and again when it floods. Who has been calm
+//! within its share until some of them were at most half full, and again when it floods. Who has been calm
 //! can still begin to. When much is stashed, of many who did, the kernel gets no more buffers than
 //! one share fills: then nothing more has to be.
 
@@ -132,7 +132,9 @@ impl UringDriver {
             if !is_wanted || self.aside.bytes_of(token) > FLOOD * self.options.read_max {
                 connection.calm = 0;
             }
-        } else if bytes.len() < piece(&self.options) {
+        } else if is_much(bytes.len(), &self.options) {
+            connection.calm = 0;
+        } else {
             connection.calm = connection.calm.saturating_add(1);
         }
         let mut next = Next::Return;
@@ -261,8 +263,13 @@ impl UringDriver {
 }
 
 /// How many bytes at most are received at a time from a flood.
-pub(super) fn piece(options: &Options) -> usize {
+fn piece(options: &Options) -> usize {
     options.read_max.min(BUFFER_SIZE as usize)
+}
+
+/// Whether somebody who brings so many bytes at a time may be about to flood.
+pub(super) fn is_much(bytes: usize, options: &Options) -> bool {
+    bytes > piece(options) / 2
 }
 
 /// Has a connection served in the next wait.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  reports of one look ──▶ of everybody ──────────────────▶ sink
-//!                     └──▶ full pieces of those who flood ─▶ sink, behind everybody
+//!                     └──▶ large pieces of those who flood ─▶ sink, behind everybody
 //! ```
 //!
 //! What a sink that has enough leaves is delivered by the next waits, which hand over what this one
@@ -16,7 +16,7 @@ use slotmap::KeyData;
 
 use super::{
     Incoming, UringDriver,
-    receiving::piece,
+    receiving::is_much,
     report::{Kind, Report},
 };
 use crate::driver::{Next, Sink, Token};
@@ -69,12 +69,10 @@ impl UringDriver {
         true
     }
 
-    /// Whether a report can wait for others: a full piece of somebody who is received from piece by
+    /// Whether a report can wait for others: much from somebody who is received from piece by
     /// piece, so that nothing can overtake it. Half of the buffers are left to the others.
     fn is_of_flood(&self, report: &Report) -> bool {
-        let full = piece(&self.options);
-        let is_full = report.lent.as_ref().is_some_and(|lent| lent.length >= full);
-        is_full
+        report.lent.as_ref().is_some_and(|lent| is_much(lent.length, &self.options))
             && !report.more
             && report.name.kind == Kind::Receive
             && self.round.floods.len() < usize::from(self.ring.buffers.count()) / 2
