@@ -2,12 +2,15 @@
 
 use std::{fs, time::Duration};
 
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::{conn::outbound::Watermarks, error::Error};
 
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
+
+/// The least budget for all buffers with which anybody could be served.
+const BUDGET_MIN: usize = 4 * KIB;
 
 /// Descriptors kept free for what is not a connection: listeners, logs, the handler's own files.
 /// Redis keeps as many.
@@ -156,7 +159,8 @@ impl Limits {
     /// the one that holds the most is closed at once. It should be many times as large as the
     /// largest reply.
     ///
-    /// What the kernel buffers is its own account and not counted here.
+    /// What the kernel buffers is its own account and not counted here. Less than 4 KiB is refused by
+    /// [`Server::bind`](crate::Server::bind).
     #[must_use]
     pub const fn memory_budget(mut self, bytes: Option<usize>) -> Self {
         self.memory_budget = bytes;
@@ -249,6 +253,8 @@ impl Limits {
         } else if !at_least_one(self.max_connections) || !at_least_one(self.max_connections_per_ip)
         {
             Err(Error::Limits("at least one connection has to be allowed"))
+        } else if self.memory_budget.is_some_and(|budget| budget < BUDGET_MIN) {
+            Err(Error::Limits("the memory budget has to be 4 KiB or more: less serves nobody"))
         } else {
             Ok(())
         }
@@ -284,8 +290,8 @@ impl Limits {
 
 /// The soft limit of descriptors.
 pub(crate) fn descriptor_limit() -> usize {
-    let (soft, _hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((1024, 1024));
-    usize::try_from(soft).unwrap_or(usize::MAX)
+    let soft = getrlimit(Resource::Nofile).current;
+    soft.and_then(|soft| usize::try_from(soft).ok()).unwrap_or(usize::MAX)
 }
 
 fn connections_that_fit(descriptors: usize) -> usize {
@@ -313,11 +319,12 @@ fn memory_of_machine() -> usize {
 ///
 /// # Errors
 ///
-/// What the system says if the limit can be neither read nor raised.
+/// What the system says if the limit cannot be raised.
 pub fn raise_descriptor_limit() -> std::io::Result<u64> {
-    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    if soft < hard {
-        setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+    let limit = getrlimit(Resource::Nofile);
+    let hard = limit.maximum.unwrap_or(u64::MAX);
+    if limit.current.is_some_and(|soft| soft < hard) {
+        setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })?;
     }
     Ok(hard)
 }
@@ -335,6 +342,7 @@ mod tests {
             (Limits::new().read_per_turn(0), "turn"),
             (Limits::new().frames_per_turn(0), "turn"),
             (Limits::new().max_connections(Some(0)), "connection"),
+            (Limits::new().memory_budget(Some(4095)), "memory budget"),
             (Limits::new().max_connections_per_ip(Some(0)), "connection"),
         ] {
             let error = limits.check().expect_err(part).to_string();

@@ -17,7 +17,7 @@ use std::{
     time::Duration,
 };
 
-use nix::errno::Errno;
+use rustix::io::Errno;
 
 use super::{Engine, core::ServiceId};
 use crate::{
@@ -198,25 +198,21 @@ impl<D: Driver> Engine<D> {
 /// Whether the trouble is that of the one connection that was to be accepted: it broke while it
 /// waited, or a firewall forbids it. Whatever else goes wrong would go wrong again at once.
 fn is_of_the_connection(error: &io::Error) -> bool {
-    use Errno::{
-        ECONNABORTED, ECONNRESET, EHOSTDOWN, EHOSTUNREACH, ENETDOWN, ENETUNREACH, ENOPROTOOPT,
-        ENOTCONN, EOPNOTSUPP, EPERM, EPROTO, ETIMEDOUT,
-    };
     matches!(
-        error.raw_os_error().map(Errno::from_raw),
+        Errno::from_io_error(error),
         Some(
-            ECONNABORTED
-                | ECONNRESET
-                | EHOSTDOWN
-                | EHOSTUNREACH
-                | ENETDOWN
-                | ENETUNREACH
-                | ENOPROTOOPT
-                | ENOTCONN
-                | EOPNOTSUPP
-                | EPERM
-                | EPROTO
-                | ETIMEDOUT
+            Errno::CONNABORTED
+                | Errno::CONNRESET
+                | Errno::HOSTDOWN
+                | Errno::HOSTUNREACH
+                | Errno::NETDOWN
+                | Errno::NETUNREACH
+                | Errno::NOPROTOOPT
+                | Errno::NOTCONN
+                | Errno::OPNOTSUPP
+                | Errno::PERM
+                | Errno::PROTO
+                | Errno::TIMEDOUT
         )
     )
 }
@@ -225,22 +221,22 @@ fn is_of_the_connection(error: &io::Error) -> bool {
 mod tests {
     use std::io;
 
-    use nix::errno::Errno;
+    use rustix::io::Errno;
 
     use super::is_of_the_connection;
 
     #[test]
     fn only_the_trouble_of_one_connection_does_not_pause_accepting() {
         for (errno, goes_on) in [
-            (Errno::EMFILE, false),
-            (Errno::ENFILE, false),
-            (Errno::ENOBUFS, false),
-            (Errno::ENOMEM, false),
-            (Errno::EBADF, false),
-            (Errno::ECONNABORTED, true),
-            (Errno::EPROTO, true),
-            (Errno::EPERM, true),
-            (Errno::ENETDOWN, true),
+            (Errno::MFILE, false),
+            (Errno::NFILE, false),
+            (Errno::NOBUFS, false),
+            (Errno::NOMEM, false),
+            (Errno::BADF, false),
+            (Errno::CONNABORTED, true),
+            (Errno::PROTO, true),
+            (Errno::PERM, true),
+            (Errno::NETDOWN, true),
         ] {
             assert_eq!(is_of_the_connection(&io::Error::from(errno)), goes_on, "{errno}");
         }

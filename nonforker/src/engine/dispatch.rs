@@ -324,7 +324,6 @@ impl Slot {
 
 /// Whether the kernel lacks memory, which passes.
 fn is_out_of_buffers(error: &std::io::Error) -> bool {
-    use nix::errno::Errno;
-    error.kind() == ErrorKind::OutOfMemory
-        || error.raw_os_error().map(Errno::from_raw) == Some(Errno::ENOBUFS)
+    use rustix::io::Errno;
+    error.kind() == ErrorKind::OutOfMemory || Errno::from_io_error(error) == Some(Errno::NOBUFS)
 }

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use nix::errno::Errno;
+use rustix::io::Errno;
 
 use super::{
     SimDriver, SimSocket,
@@ -43,7 +43,7 @@ impl SimDriver {
         }
         let faults = world.faults;
         if world.torture.strikes() || world.rng.chance(faults.accept_exhausted) {
-            let errnos = [Errno::EMFILE, Errno::ENFILE, Errno::ENOBUFS, Errno::ENOMEM];
+            let errnos = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
             let errno = errnos[world.rng.between(0, errnos.len() - 1)];
             return Some(accept_fails(&mut world, listener, errno));
         }
@@ -51,7 +51,7 @@ impl SimDriver {
         if world.links[link].up_end == End::Reset || world.rng.chance(faults.accept_aborted) {
             world.links[link].side = Side::Closed;
             world.end_down(link, End::Reset);
-            return Some(accept_fails(&mut world, listener, Errno::ECONNABORTED));
+            return Some(accept_fails(&mut world, listener, Errno::CONNABORTED));
         }
         Some(self.accepted(&mut world, listener, link))
     }
@@ -95,7 +95,7 @@ fn accept_fails(
     listener: ListenerId,
     errno: Errno,
 ) -> Completion<'static, SimSocket> {
-    world.note(0, What::AcceptFails(errno as i32));
+    world.note(0, What::AcceptFails(errno.raw_os_error()));
     world.listeners[listener].on = false;
     Completion::AcceptFailed { listener, error: errno.into() }
 }

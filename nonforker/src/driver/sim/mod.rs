@@ -27,7 +27,7 @@ use std::{
     time::Duration,
 };
 
-use nix::errno::Errno;
+use rustix::io::Errno;
 
 use self::{
     events::Event,
@@ -141,7 +141,7 @@ impl SimDriver {
             && !std::mem::replace(&mut world.links[link].told_end, true)
         {
             drop(world);
-            return sink(Completion::Failed { token, error: Errno::ECONNRESET.into() });
+            return sink(Completion::Failed { token, error: Errno::CONNRESET.into() });
         }
         Next::Return
     }
@@ -210,7 +210,7 @@ impl SimDriver {
         }
         state.receiving = false;
         let completion = match state.up_end {
-            End::Reset => Completion::Failed { token, error: Errno::ECONNRESET.into() },
+            End::Reset => Completion::Failed { token, error: Errno::CONNRESET.into() },
             End::Open | End::Finished => Completion::EndOfStream { token },
         };
         world.note(link, What::ServerSeesEnd);
@@ -230,7 +230,7 @@ impl Driver for SimDriver {
     ) -> io::Result<Address> {
         let mut world = self.world();
         if world.listeners.iter().any(|other| other.address == *address) {
-            return Err(Errno::EADDRINUSE.into());
+            return Err(Errno::ADDRINUSE.into());
         }
         debug_assert_eq!(listener, world.listeners.len(), "listeners are opened in order");
         world.listeners.push(Listener {
@@ -266,7 +266,7 @@ impl Driver for SimDriver {
                 world.links[link].side = Side::Adopted(token);
                 world.by_token.insert(token, link);
                 if world.torture.strikes() {
-                    let error = Errno::ENOMEM.into();
+                    let error = Errno::NOMEM.into();
                     world.report(link, Completion::Failed { token, error });
                 }
                 world.look_at(link);

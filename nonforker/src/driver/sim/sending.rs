@@ -2,7 +2,7 @@
 
 use std::{io, time::Duration};
 
-use nix::errno::Errno;
+use rustix::io::Errno;
 
 use super::{
     events::Event,
@@ -46,22 +46,22 @@ impl World {
         let batch = state.sending.as_ref()?;
         let (unsent, room, broken) = (batch.bytes().len(), state.room(), state.up_end);
         if broken == End::Reset || state.shut {
-            let errno = if state.shut { Errno::EPIPE } else { Errno::ECONNRESET };
+            let errno = if state.shut { Errno::PIPE } else { Errno::CONNRESET };
             self.fail_send(token, link, errno);
         } else if self.torture.strikes() {
             let errno =
-                if self.torture.count.is_multiple_of(2) { Errno::ENOBUFS } else { Errno::EPIPE };
-            self.note(link, What::SendFails(errno as i32));
+                if self.torture.count.is_multiple_of(2) { Errno::NOBUFS } else { Errno::PIPE };
+            self.note(link, What::SendFails(errno.raw_os_error()));
             self.fail_send(token, link, errno);
         } else if self.rng.chance(self.faults.reset) {
             self.break_link(link);
-            self.fail_send(token, link, Errno::ECONNRESET);
+            self.fail_send(token, link, Errno::CONNRESET);
         } else if self.rng.chance(self.faults.send_exhausted) {
             let errno = match self.rng.below(2) {
-                0 => Errno::ENOBUFS,
-                _ => Errno::ENOMEM,
+                0 => Errno::NOBUFS,
+                _ => Errno::NOMEM,
             };
-            self.note(link, What::SendFails(errno as i32));
+            self.note(link, What::SendFails(errno.raw_os_error()));
             self.fail_send(token, link, errno);
         } else if room > 0 {
             if self.rng.chance(self.faults.would_block) {

@@ -12,6 +12,8 @@ use std::{
     io,
 };
 
+use rustix::io::Errno;
+
 use crate::{conn::buffer::Buffer, driver::Token};
 
 /// How the peer's direction ended.
@@ -24,7 +26,7 @@ pub(super) enum End {
 
 impl End {
     pub(super) fn broken(error: &io::Error) -> Self {
-        Self::Broken(error.raw_os_error().unwrap_or(nix::libc::ECONNRESET))
+        Self::Broken(error.raw_os_error().unwrap_or(Errno::CONNRESET.raw_os_error()))
     }
 }
 

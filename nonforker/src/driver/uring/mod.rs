@@ -35,9 +35,19 @@ mod size;
 mod urgent;
 mod watching;
 
-use std::{collections::VecDeque, io, net::Shutdown, os::fd::AsFd, sync::Arc, time::Duration};
+use std::{
+    collections::VecDeque,
+    io,
+    net::Shutdown,
+    os::fd::{AsFd, OwnedFd},
+    sync::Arc,
+    time::Duration,
+};
 
-use nix::sys::eventfd::{EfdFlags, EventFd};
+use rustix::{
+    event::{EventfdFlags, eventfd},
+    io::{read, write},
+};
 use slotmap::{Key, KeyData, SecondaryMap};
 use socket2::Socket;
 
@@ -80,7 +90,7 @@ pub(crate) struct Incoming {
 #[derive(Debug)]
 pub(crate) struct UringDriver {
     ring: Ring,
-    event: Arc<EventFd>,
+    event: Arc<OwnedFd>,
     options: Options,
     listeners: Vec<Option<Accepting>>,
     connections: SecondaryMap<Token, Connection>,
@@ -126,7 +136,7 @@ impl UringDriver {
 
     fn with_size(options: Options, size: Size) -> io::Result<Self> {
         let mut ring = Ring::new(size)?;
-        let event = Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?);
+        let event = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
         ring.watch(WAKE, event.as_fd(), POLLIN, true)?;
         Ok(Self {
             ring,
@@ -207,7 +217,7 @@ impl UringDriver {
     }
 
     fn woken(&mut self, report: &Report, sink: &mut Sink<'_, Incoming>) {
-        let _ = self.event.read();
+        let _ = read(&self.event, &mut [0; 8]);
         sink(Completion::Woken);
         if !report.more {
             // It can only fail for lack of memory; then waits end by their timeouts.
@@ -306,7 +316,7 @@ impl Driver for UringDriver {
         let event = Arc::clone(&self.event);
         // It fails only if the counter is full, and then the driver wakes anyway.
         Waker::new(move || {
-            let _ = event.write(1);
+            let _ = write(&event, &1u64.to_ne_bytes());
         })
     }
 }

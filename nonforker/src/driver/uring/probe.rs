@@ -11,7 +11,7 @@ use std::{
 };
 
 use io_uring::{IoUring, Probe, opcode};
-use nix::errno::Errno;
+use rustix::io::Errno;
 
 /// What may be set to forbid io_uring: 1 to the unprivileged, 2 to everybody.
 const DISABLED: &str = "/proc/sys/kernel/io_uring_disabled";
@@ -47,11 +47,11 @@ pub(super) fn check(ring: &IoUring) -> io::Result<()> {
 
 /// Says why a ring could not be made, where that can be known.
 pub(super) fn explain(error: io::Error) -> io::Error {
-    let why = match error.raw_os_error().map(Errno::from_raw) {
-        Some(Errno::ENOSYS) => "the kernel has none, or a filter of system calls hides it".into(),
-        Some(Errno::EPERM | Errno::EACCES) => forbidden(fs::read_to_string(DISABLED).ok()),
-        Some(Errno::ENOMEM) => "the limit of locked memory is too low (see ulimit -l)".into(),
-        Some(Errno::EINVAL) => TOO_OLD.into(),
+    let why = match Errno::from_io_error(&error) {
+        Some(Errno::NOSYS) => "the kernel has none, or a filter of system calls hides it".into(),
+        Some(Errno::PERM | Errno::ACCESS) => forbidden(fs::read_to_string(DISABLED).ok()),
+        Some(Errno::NOMEM) => "the limit of locked memory is too low (see ulimit -l)".into(),
+        Some(Errno::INVAL) => TOO_OLD.into(),
         _ => return error,
     };
     io::Error::new(error.kind(), why)
@@ -71,10 +71,10 @@ mod tests {
     #[test]
     fn a_reason_is_given_where_it_is_known() {
         let explained = |errno: Errno| explain(io::Error::from(errno)).to_string();
-        assert!(explained(Errno::ENOSYS).contains("the kernel has none"));
-        assert!(explained(Errno::ENOMEM).contains("ulimit -l"));
-        assert!(explained(Errno::EINVAL).contains("6.1"));
-        assert_eq!(explained(Errno::EMFILE), io::Error::from(Errno::EMFILE).to_string());
+        assert!(explained(Errno::NOSYS).contains("the kernel has none"));
+        assert!(explained(Errno::NOMEM).contains("ulimit -l"));
+        assert!(explained(Errno::INVAL).contains("6.1"));
+        assert_eq!(explained(Errno::MFILE), io::Error::from(Errno::MFILE).to_string());
         assert!(forbidden(Some("2\n".into())).ends_with("io_uring_disabled is 2"));
         assert!(forbidden(Some("0\n".into())).contains("filter"));
         assert!(forbidden(None).contains("filter"));

@@ -10,9 +10,9 @@
 //! can still begin to. When much is stashed, of many who did, the kernel gets no more buffers than
 //! one share fills: then nothing more has to be.
 
-use std::{collections::VecDeque, os::fd::AsFd};
+use std::{collections::VecDeque, io, os::fd::AsFd};
 
-use nix::errno::Errno;
+use rustix::io::Errno;
 use slotmap::Key;
 
 use super::{
@@ -172,12 +172,12 @@ impl UringDriver {
             Ok(0) => self.end(token, End::Finished),
             Ok(_) if report.more => {}
             Ok(_) => self.rearm(token),
-            Err(error) => match error.raw_os_error().map(Errno::from_raw) {
-                Some(Errno::ENOBUFS) => {
+            Err(error) => match Errno::from_io_error(error) {
+                Some(Errno::NOBUFS) => {
                     self.ring.tally.hungry += 1;
                     self.rearm(token);
                 }
-                Some(Errno::ECANCELED | Errno::EINTR | Errno::EAGAIN) => self.rearm(token),
+                Some(Errno::CANCELED | Errno::INTR | Errno::AGAIN) => self.rearm(token),
                 _ => self.end(token, End::broken(error)),
             },
         }
@@ -256,7 +256,7 @@ impl UringDriver {
             }
             Some(End::Broken(number)) => {
                 connection.set(Fact::RECEIVING, false);
-                sink(Completion::Failed { token, error: Errno::from_raw(number).into() });
+                sink(Completion::Failed { token, error: io::Error::from_raw_os_error(number) });
             }
         }
     }

@@ -29,7 +29,10 @@ use io_uring::{
     IoUring, cqueue, opcode, squeue,
     types::{CancelBuilder, Fd, SubmitArgs, Timespec},
 };
-use nix::{errno::Errno, libc::sigset_t, sys::socket::MsgFlags};
+use rustix::{
+    io::Errno,
+    net::{RecvFlags, SendFlags},
+};
 
 use super::{
     buffers::Buffers,
@@ -42,6 +45,9 @@ use crate::conn::buffer::Buffer;
 
 /// The one group of receive buffers.
 const GROUP: u16 = 0;
+
+/// A send goes on until all of it is sent. It is one flag for both directions.
+const WAIT_FOR_ALL: SendFlags = SendFlags::from_bits_retain(RecvFlags::WAITALL.bits());
 
 /// Deferred work is done, and completions that did not fit are brought.
 const GET_EVENTS: u32 = 1;
@@ -135,7 +141,7 @@ impl Ring {
         socket: BorrowedFd<'_>,
         batch: Buffer,
     ) -> Result<(), (io::Error, Buffer)> {
-        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_WAITALL;
+        let flags = SendFlags::DONTWAIT | WAIT_FOR_ALL;
         let entry = send_entry(socket, &batch, flags).flags(squeue::Flags::SKIP_SUCCESS);
         // The batch's bytes stay where they are when it moves: they are on the heap.
         let number = self.flights.depart(who, batch);
@@ -153,7 +159,7 @@ impl Ring {
         batch: Buffer,
     ) -> Result<(), (io::Error, Buffer)> {
         let name = Name { kind: Kind::Send, who };
-        let entry = send_entry(socket, &batch, MsgFlags::empty());
+        let entry = send_entry(socket, &batch, SendFlags::empty());
         let previous = self.waiting.insert(name.pack(), batch);
         debug_assert!(previous.is_none(), "one send in flight");
         self.start(name, entry).map_err(|error| {
@@ -267,7 +273,7 @@ impl Ring {
         }
         let length = u32::try_from(length).unwrap_or(u32::MAX);
         // SAFETY: as many entries are in the queue, and what they name lives: see `start`.
-        unsafe { self.ring.submitter().enter::<sigset_t>(length, 0, GET_EVENTS, None) }
+        unsafe { self.ring.submitter().enter::<()>(length, 0, GET_EVENTS, None) }
     }
 
     /// Empties the completion queue.
@@ -302,12 +308,12 @@ impl Ring {
     }
 }
 
-fn send_entry(socket: BorrowedFd<'_>, batch: &Buffer, flags: MsgFlags) -> squeue::Entry {
+fn send_entry(socket: BorrowedFd<'_>, batch: &Buffer, flags: SendFlags) -> squeue::Entry {
     let unsent = batch.bytes();
     // The kernel sends at most that much at a time in any case.
     let length = u32::try_from(unsent.len()).unwrap_or(i32::MAX as u32);
     opcode::Send::new(Fd(socket.as_raw_fd()), unsent.as_ptr(), length)
-        .flags((flags | MsgFlags::MSG_NOSIGNAL).bits())
+        .flags((flags | SendFlags::NOSIGNAL).bits().cast_signed())
         .build()
 }
 
@@ -316,8 +322,8 @@ fn send_entry(socket: BorrowedFd<'_>, batch: &Buffer, flags: MsgFlags) -> squeue
 fn pass_over(entered: io::Result<usize>) -> io::Result<()> {
     match entered {
         Ok(_) => Ok(()),
-        Err(error) => match error.raw_os_error().map(Errno::from_raw) {
-            Some(Errno::ETIME | Errno::EINTR | Errno::EBUSY | Errno::EAGAIN) => Ok(()),
+        Err(error) => match Errno::from_io_error(&error) {
+            Some(Errno::TIME | Errno::INTR | Errno::BUSY | Errno::AGAIN) => Ok(()),
             _ => Err(error),
         },
     }

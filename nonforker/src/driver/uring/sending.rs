@@ -10,7 +10,7 @@
 
 use std::os::fd::AsFd;
 
-use nix::errno::Errno;
+use rustix::io::Errno;
 use slotmap::{Key, KeyData};
 
 use super::{
@@ -59,7 +59,8 @@ impl UringDriver {
                     }
                     self.sent(token, count, batch, sink);
                 }
-                _ => self.not_sent(token, Errno::from_raw(-result), batch, sink),
+                Ok(_) => self.not_sent(token, Errno::IO, batch, sink),
+                Err(_) => self.not_sent(token, Errno::from_raw_os_error(-result), batch, sink),
             }
         }
     }
@@ -80,7 +81,7 @@ impl UringDriver {
                 self.sent(token, count, batch, sink);
             }
             Err(error) => {
-                let errno = error.raw_os_error().map_or(Errno::EIO, Errno::from_raw);
+                let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
                 self.not_sent(token, errno, batch, sink);
             }
         }
@@ -110,7 +111,7 @@ impl UringDriver {
             self.aside.set_unsent(token, batch);
             return self.release(token);
         }
-        if matches!(errno, Errno::EAGAIN | Errno::EINTR | Errno::ECANCELED) {
+        if matches!(errno, Errno::AGAIN | Errno::INTR | Errno::CANCELED) {
             connection.set(Fact::CLOGGED, true);
             match self.ring.send_patiently(token.data().as_ffi(), connection.socket.as_fd(), batch)
             {

@@ -4,14 +4,11 @@
 //! can ask for it. So here the ring only tells that there is something, and calls of its own take
 //! it: the urgent byte first, then the stream, which a read leaves at the urgent mark.
 
-use std::{
-    io::ErrorKind,
-    os::fd::{AsFd, AsRawFd},
-};
+use std::os::fd::AsFd;
 
-use nix::{
-    errno::Errno,
-    sys::socket::{MsgFlags, recv},
+use rustix::{
+    io::Errno,
+    net::{RecvFlags, recv},
 };
 
 use super::{
@@ -112,13 +109,11 @@ impl UringDriver {
 
 fn read(connection: &Connection, into: &mut [u8]) -> Read {
     loop {
-        match recv(connection.socket.as_raw_fd(), into, MsgFlags::MSG_DONTWAIT) {
-            Ok(0) => return Read::End,
-            Ok(count) => return Read::Bytes(count),
-            Err(Errno::EINTR) => {}
-            Err(errno) if std::io::Error::from(errno).kind() == ErrorKind::WouldBlock => {
-                return Read::Nothing;
-            }
+        match recv(&connection.socket, &mut *into, RecvFlags::DONTWAIT) {
+            Ok((0, _)) => return Read::End,
+            Ok((count, _)) => return Read::Bytes(count),
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) => return Read::Nothing,
             Err(errno) => return Read::Broken(errno),
         }
     }
@@ -127,9 +122,9 @@ fn read(connection: &Connection, into: &mut [u8]) -> Read {
 /// Takes the urgent byte out of the kernel, if there is one.
 fn take_urgent(connection: &mut Connection, token: Token, sink: &mut Sink<'_, Incoming>) {
     let mut byte = [0];
-    let flags = MsgFlags::MSG_OOB | MsgFlags::MSG_DONTWAIT;
+    let flags = RecvFlags::OOB | RecvFlags::DONTWAIT;
     // EINVAL is normal: there is none, it has been overtaken by a newer one, or taken already.
-    if let Ok(1) = recv(connection.socket.as_raw_fd(), &mut byte, flags) {
+    if let Ok((1, _)) = recv(&connection.socket, &mut byte, flags) {
         connection.set(Fact::PROBE, true);
         sink(Completion::Urgent { token, byte: byte[0] });
     }

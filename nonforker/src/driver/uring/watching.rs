@@ -6,6 +6,8 @@
 
 use std::os::fd::AsFd;
 
+use rustix::io::Errno;
+
 use super::{
     Incoming, POLLERR, UringDriver,
     aside::End,
@@ -72,7 +74,7 @@ impl UringDriver {
         if connection.is_silent() && connection.replace(Fact::BROKEN, false) {
             let error = connection.socket.take_error().ok().flatten();
             let errno = error.and_then(|error| error.raw_os_error());
-            self.end(token, End::Broken(errno.unwrap_or(nix::libc::ECONNRESET)));
+            self.end(token, End::Broken(errno.unwrap_or(Errno::CONNRESET.raw_os_error())));
         }
     }
 }
