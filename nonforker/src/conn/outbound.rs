@@ -97,6 +97,7 @@ impl Outbound {
 
     /// Takes back what was lent, with what was appended, and raises pressure if that crossed the
     /// high watermark. Returns a buffer in which there is nothing.
+    #[inline]
     pub(crate) fn give_back(&mut self, pending: Buffer, marks: &Watermarks) -> Option<Buffer> {
         debug_assert!(self.pending.is_none(), "what is pending was lent");
         if pending.is_empty() {
@@ -113,6 +114,7 @@ impl Outbound {
     }
 
     /// The next batch to send, if there is one and none is in flight.
+    #[inline]
     pub(crate) fn take(&mut self) -> Option<Buffer> {
         if self.sending {
             return None;
@@ -127,6 +129,7 @@ impl Outbound {
 
     /// Takes `batch` back, `count` bytes of it sent. Returns whether pressure fell, and the
     /// buffer if all of it is gone.
+    #[inline]
     pub(crate) fn sent(
         &mut self,
         count: usize,

@@ -112,6 +112,7 @@ impl Slot {
 }
 
 impl Slot {
+    #[inline]
     pub(crate) fn mark_dirty(&mut self, token: Token, dirty: &mut Vec<Token>) {
         if !mem::replace(&mut self.dirty, true) {
             dirty.push(token);

@@ -26,6 +26,7 @@ const COARSE_MAX: u64 = 20_000_000;
 
 impl Core {
     /// The peer sent bytes.
+    #[inline(always)]
     pub(crate) fn received(&mut self, services: &mut Services, token: Token, bytes: &[u8]) {
         self.counters.received_bytes.add(bytes.len());
         self.is_active(token);

@@ -115,7 +115,7 @@ impl Entry {
     }
 
     /// Gives it its turn: whatever its edges allow, each once.
-    #[inline]
+    #[inline(always)]
     pub(super) fn serve(
         &mut self,
         token: Token,
@@ -156,6 +156,7 @@ impl Entry {
         (count == 1).then_some(byte[0])
     }
 
+    #[inline(never)]
     fn go_on_sending(&mut self, token: Token, batch: Buffer, sink: &mut Sink<'_, Socket>) {
         match self.send(batch) {
             Ok(Sending::Done { count, batch }) => {
@@ -169,7 +170,7 @@ impl Entry {
     }
 
     /// Sends what the kernel takes now. What it takes nothing of stays in flight.
-    #[inline]
+    #[inline(always)]
     pub(super) fn send(&mut self, batch: Buffer) -> Result<Sending, (io::Error, Buffer)> {
         while self.edges.has(Edges::WRITABLE) {
             match send(&self.socket, batch.bytes(), NO_SIGNAL) {
