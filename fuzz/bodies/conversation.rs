@@ -53,7 +53,8 @@ fn server(input: &Input) -> Server {
         .frames_per_turn(usize::from(input.frames).max(1))
         .max_connections(input.connections.map(|max| usize::from(max).max(1)))
         .max_connections_per_ip(input.per_ip.map(|max| usize::from(max).max(1)))
-        .memory_budget(input.budget.map(|budget| budget as usize))
+        // Less is refused.
+        .memory_budget(input.budget.map(|budget| (budget as usize).max(4 << 10)))
         .idle_timeout(input.idle.map(|millis| Duration::from_millis(millis.into())));
     let codec = Lines::with_max(input.max_frame.into());
     Server::new().limits(limits).serve("127.0.0.1:1685", codec, |conn, line| conn.send(line))
