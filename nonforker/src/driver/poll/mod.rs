@@ -9,8 +9,8 @@
 //! ```
 //!
 //! A socket is registered once, edge-triggered, for everything. What an edge said is remembered
-//! in its [`Entry`], so to turn receiving off and on costs no system call, and neither does
-//! backpressure.
+//! in its [`Entry`](entry::Entry), so to turn receiving off and on costs no system call, and
+//! neither does backpressure.
 //!
 //! Those who have more than their share of a wait come again after the next look for edges, and
 //! after those whom it shows. So whoever floods waits for the others, and they do not wait for it.
