@@ -154,7 +154,7 @@ pub(crate) struct ServiceArgs {
     /// strict-crlf: at both; a line feed alone ends the connection.
     /// delimited:STRING: at these bytes; \r, \n, \t, \0, \\ and \xHH are one byte each.
     /// raw:         nowhere; whatever has arrived is a request.
-    /// A reply ends like a request.
+    /// A reply ends like a request. The beginning of one, without its end, is never answered.
     #[arg(long, value_name = "CODEC", default_value = "lines", verbatim_doc_comment)]
     pub(crate) codec: Codec,
 

@@ -31,9 +31,19 @@ pub(crate) fn run<'a>(args: &'a BenchArgs, interrupted: &AtomicBool) -> Result<R
     let open = load.open();
     let unanswered = load.unanswered();
     let Load { tally, faults, .. } = load;
+    let interrupted = interrupted.load(Relaxed);
     // Nothing was measured, so there is nothing to report but that.
-    if let (0, Some(first), true) = (tally.messages, &faults.first, args.load.mode != Mode::Idle) {
-        return Err(Ending::Failed(format!("{}: {first}", args.address)));
+    if tally.messages == 0 && args.load.mode != Mode::Idle {
+        if let Some(first) = &faults.first {
+            return Err(Ending::Failed(format!("{}: {first}", args.address)));
+        }
+        if args.load.connections > 0 && !interrupted {
+            return Err(Ending::Failed(format!(
+                "{}: not one reply came in {}; does it answer with what it is sent?",
+                args.address,
+                humantime::format_duration(args.load.duration),
+            )));
+        }
     }
     Ok(Report {
         args,
@@ -44,7 +54,7 @@ pub(crate) fn run<'a>(args: &'a BenchArgs, interrupted: &AtomicBool) -> Result<R
         faults,
         server: measured.server,
         own: measured.own,
-        interrupted: interrupted.load(Relaxed),
+        interrupted,
     })
 }
 

@@ -138,6 +138,11 @@ fn a_server_that_never_answers_is_given_up_on() {
     for flags in ["-d 30s", "-d 30s --rate 100", "-p 9 -d 30s", "--mode idle --exchange 1"] {
         assert_ends(&address, &format!("-c 2 --timeout 200ms {flags}"), "no reply in time");
     }
+    // Not for as long as it takes to give up on it.
+    for flags in ["", "--rate 100", "-p 9", "--mode broadcast", "--never-reading 1"] {
+        let flags = format!("-c 2 -d 300ms --warm-up 100ms {flags}");
+        assert_ends(&address, &flags, "not one reply came in 300ms");
+    }
 }
 
 #[test]
