@@ -88,7 +88,7 @@ impl<D: Driver> Engine<D> {
             self.stop();
         }
         match self.phase {
-            Phase::Serving if self.request.0.load(Relaxed) >= Request::DRAIN => {
+            Phase::Serving if self.request.is_made() => {
                 let connections = self.core.slots.len();
                 tracing::info!(connections, "draining");
                 let until = self.core.tick_after(SETTLE_MAX);

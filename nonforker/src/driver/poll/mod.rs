@@ -145,7 +145,7 @@ impl PollDriver {
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
-        self.owed = self.sockets.has_ready();
+        self.owed = self.sockets.count_ready() > 0;
         sink(Completion::Awake);
         Ok(())
     }
@@ -255,9 +255,8 @@ impl Driver for PollDriver {
     }
 
     fn wait(&mut self, timeout: Option<Duration>, sink: &mut Sink<'_, Socket>) -> io::Result<()> {
-        let sleepless =
-            self.deliver(sink) != Next::Sleep || self.sockets.has_ready() || self.knocked;
         let had_more = self.sockets.count_ready();
+        let sleepless = self.deliver(sink) != Next::Sleep || had_more > 0 || self.knocked;
         if self.unseen == 0 && !self.owed {
             self.look(if sleepless { Some(Duration::ZERO) } else { timeout }, sink)?;
         }

@@ -71,10 +71,6 @@ impl Sockets {
         entry.send(batch)
     }
 
-    pub(super) fn has_ready(&self) -> bool {
-        !self.ready.is_empty()
-    }
-
     pub(super) fn count_ready(&self) -> usize {
         self.ready.len()
     }
@@ -92,11 +88,7 @@ impl Sockets {
         if entry.queued {
             return Next::Return;
         }
-        let next = entry.serve(token, &mut self.scratch, sink);
-        if entry.is_readable() && entry.receiving {
-            enqueue(&mut self.ready, entry, token);
-        }
-        next
+        take_turn(entry, token, &mut self.ready, &mut self.scratch, sink)
     }
 
     /// Gives the first `count` of those who have more a turn, as far as the sink takes it.
@@ -105,15 +97,28 @@ impl Sockets {
             let Some(token) = self.ready.pop_front() else { return };
             let Some(entry) = self.entries.get_mut(token) else { continue };
             entry.queued = false;
-            let next = entry.serve(token, &mut self.scratch, sink);
-            if entry.is_readable() && entry.receiving {
-                enqueue(&mut self.ready, entry, token);
-            }
+            let next = take_turn(entry, token, &mut self.ready, &mut self.scratch, sink);
             if next == Next::Enough {
                 return;
             }
         }
     }
+}
+
+/// Serves a connection. If it may have more, it comes again.
+#[inline(always)]
+fn take_turn(
+    entry: &mut Entry,
+    token: Token,
+    ready: &mut VecDeque<Token>,
+    scratch: &mut [u8],
+    sink: &mut Sink<'_, Socket>,
+) -> Next {
+    let next = entry.serve(token, scratch, sink);
+    if entry.is_readable() && entry.receiving {
+        enqueue(ready, entry, token);
+    }
+    next
 }
 
 /// Has a connection served after the next look for edges.

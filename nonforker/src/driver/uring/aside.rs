@@ -1,7 +1,7 @@
 //! What has to wait until somebody wants it: bytes and the end behind them, by connection.
 //!
 //! ```text
-//!  stash ──▶ [piece][piece][piece] end ──▶ next, in shares of a turn ──▶ take_end
+//!  stash ──▶ [piece][piece][piece] end ──▶ next, in shares of a turn ──▶ end
 //! ```
 //!
 //! Each piece is copied out of its receive buffer into memory of just its length, and that memory

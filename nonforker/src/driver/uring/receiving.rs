@@ -1,14 +1,14 @@
 //! Receiving over io_uring: armed once, reported many times, and stashed where it is not wanted.
 //!
 //! A receive that finds no buffer ends. It is armed anew when the next wait begins, and by then
-//! every buffer has been given back: so nobody spins, and what has not been received stays in its
-//! order in the kernel.
+//! every buffer has been given back but for those of whoever floods, half of them at most: so
+//! nobody spins, and what has not been received stays in its order in the kernel.
 //!
 //! A receive that reports many times may bring as much of a flood as all buffers hold, and what is
 //! beyond the turn's share has to be stashed. So a connection is received from in single pieces
-//! within its share until some of them were at most half full, and again when it floods. Who has been calm
-//! can still begin to. When much is stashed, of many who did, the kernel gets no more buffers than
-//! one share fills: then nothing more has to be.
+//! within its share until some of them were at most half full, and again when it floods. Who has
+//! been calm can still begin to. When much is stashed, of many who did, the kernel gets no more
+//! buffers than one share fills: then nothing more has to be.
 
 use std::{collections::VecDeque, io, os::fd::AsFd};
 
