@@ -216,6 +216,14 @@ pub(crate) struct TimeoutArgs {
     #[arg(long, value_name = "DURATION", default_value = "off", value_parser = values::timeout)]
     pub(crate) idle_timeout: Timeout,
 
+    /// How long a client may be connected without one complete request, or off
+    ///
+    /// Half a request does not count; a client to which anything was sent stays. When the server is
+    /// full and another client waits, the one that has been connected longest without a complete
+    /// request goes at once.
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = values::timeout)]
+    pub(crate) unused_timeout: Timeout,
+
     /// How long a request may take from its first byte to its last, or off
     ///
     /// Against clients that send a byte a minute to hold a connection.

@@ -86,6 +86,7 @@ pub(crate) fn limits(args: &ServeArgs) -> Limits {
         .frames_per_turn(limits.frames_per_turn.get())
         .backlog(limits.backlog)
         .idle_timeout(timeouts.idle_timeout.0)
+        .unused_timeout(timeouts.unused_timeout.0)
         .frame_timeout(timeouts.frame_timeout.0)
         .write_timeout(timeouts.write_timeout.0)
         .drain_timeout(timeouts.drain_timeout.0.unwrap_or(Duration::MAX))

@@ -52,6 +52,7 @@ pub struct Limits {
     pub(crate) frame_timeout: Option<Duration>,
     pub(crate) write_timeout: Option<Duration>,
     pub(crate) idle_timeout: Option<Duration>,
+    pub(crate) unused_timeout: Option<Duration>,
     pub(crate) linger_timeout: Duration,
     pub(crate) drain_timeout: Duration,
     pub(crate) slow_handler: Option<Duration>,
@@ -73,6 +74,7 @@ impl Default for Limits {
             frame_timeout: Some(Duration::from_secs(30)),
             write_timeout: Some(Duration::from_secs(30)),
             idle_timeout: None,
+            unused_timeout: Some(Duration::from_secs(60)),
             linger_timeout: Duration::from_secs(5),
             drain_timeout: Duration::from_secs(10),
             slow_handler: Some(Duration::from_millis(100)),
@@ -188,6 +190,25 @@ impl Limits {
     #[must_use]
     pub const fn idle_timeout(mut self, timeout: Option<Duration>) -> Self {
         self.idle_timeout = timeout;
+        self
+    }
+
+    /// How long a connection may be open without one complete request and without anything sent to
+    /// it; `None` for ever. Default: 60 s, so that clients which connect and say nothing cannot take
+    /// every place.
+    ///
+    /// Half a request does not count, and the time does not run while the handler has
+    /// [paused](crate::Conn::pause) the connection. A client that only listens is safe as soon as
+    /// anything was sent to it. A server that greets nobody and has news less often than this sets
+    /// it to `None` or longer, or sends something to each client as it connects.
+    ///
+    /// Unless it is `None`: when the server is [full](Self::max_connections) and a client waits, the
+    /// oldest connection without a complete request goes at once, from its second second on. What
+    /// was sent to it as it [opened](crate::Handler::open) does not save it then; what was sent later
+    /// does.
+    #[must_use]
+    pub const fn unused_timeout(mut self, timeout: Option<Duration>) -> Self {
+        self.unused_timeout = timeout;
         self
     }
 

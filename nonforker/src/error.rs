@@ -79,6 +79,10 @@ pub enum CloseReason {
     /// The peer took nothing of what was queued for
     /// [`Limits::write_timeout`](crate::Limits::write_timeout).
     WriteTimeout,
+    /// No request was ever completed, and nothing was ever sent, within
+    /// [`Limits::unused_timeout`](crate::Limits::unused_timeout); or others waited for a place, and of
+    /// all connections on which no request was ever completed this was the oldest.
+    Unused,
     /// Nothing was received or sent for [`Limits::idle_timeout`](crate::Limits::idle_timeout).
     IdleTimeout,
     /// Others pushed more at the peer than it took, beyond
@@ -110,6 +114,7 @@ impl fmt::Display for CloseReason {
             Self::Panicked => f.write_str("the handler panicked"),
             Self::FrameTimeout => f.write_str("a frame did not become complete in time"),
             Self::WriteTimeout => f.write_str("the peer did not take its replies in time"),
+            Self::Unused => f.write_str("never used"),
             Self::IdleTimeout => f.write_str("idle for too long"),
             Self::OutputOverflow => f.write_str("more was pushed at the peer than it took"),
             Self::Evicted => f.write_str("evicted: it held the most memory"),

@@ -13,7 +13,11 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
 };
 
-use super::{core::Core, service::Typed};
+use super::{
+    core::{Core, NOT_ASKED},
+    service::Typed,
+    throttle::Notice,
+};
 use crate::{
     codec::{Codec, Decoded, FrameError},
     conn::deadlines::Kind,
@@ -71,6 +75,7 @@ impl<C: Codec, H: Handler<C>> Typed<C, H> {
         let Some(mut replies) = core.lend(members, token) else { return (&[], Stop::Held) };
         let member = replies.member;
         let origin = Origin::Reply;
+        let began = core.callback_begins();
         let handled = catch_unwind(AssertUnwindSafe(|| {
             let replies = &mut replies;
             handle(handler, Conn { core, members, token, member, replies, origin }, input)
@@ -82,6 +87,7 @@ impl<C: Codec, H: Handler<C>> Typed<C, H> {
             (&[], Stop::Panicked(payload))
         });
         core.settle(members, token, replies);
+        core.callback_ends(token, "frame", began);
         handled
     }
 
@@ -139,6 +145,9 @@ impl Core {
     fn await_frame(&mut self, token: Token, is_new: bool) {
         let Some(slot) = self.slots.get_mut(token) else { return };
         slot.mark_dirty(token, &mut self.dirty);
+        if is_new {
+            slot.owed = NOT_ASKED;
+        }
         if slot.conn.inbound.is_empty() {
             slot.conn.deadlines.clear(Kind::Frame);
         } else if let Some(timeout) = self.limits.frame_timeout
@@ -165,7 +174,7 @@ impl Core {
         error: Box<dyn std::error::Error + Send + Sync>,
     ) {
         let now = self.tick();
-        if let Some(left_out) = self.throttles.handler.pass(now)
+        if let Some(left_out) = self.throttles.pass(Notice::Handler, now)
             && let Some(slot) = self.slots.get(token)
         {
             tracing::warn!(peer = %slot.peer.peer(), left_out, "the handler failed: {error}");

@@ -83,7 +83,7 @@ impl<D: Driver> Engine<D> {
 
     fn move_on(&mut self, brought: Brought) {
         let quiet = brought.looked && !brought.something;
-        let now = self.core.tick();
+        let now = self.core.judged();
         if self.request.0.load(Relaxed) >= Request::STOP && self.phase != Phase::Stopping {
             self.stop();
         }

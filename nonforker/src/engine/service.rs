@@ -16,7 +16,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use super::core::Core;
+use super::core::{Core, Usage};
 use crate::{
     codec::{Codec, FrameError},
     conn::deadlines::Kind,
@@ -70,6 +70,7 @@ impl<C: Codec, H: Handler<C>> Typed<C, H> {
         let Some(mut replies) = core.lend(members, token) else { return };
         let member = replies.member;
         let origin = Origin::Push;
+        let began = core.callback_begins();
         let called = catch_unwind(AssertUnwindSafe(|| {
             let replies = &mut replies;
             call(handler, &mut Conn { core, members, token, member, replies, origin })
@@ -78,6 +79,7 @@ impl<C: Codec, H: Handler<C>> Typed<C, H> {
             replies.take_back();
         }
         core.settle(members, token, replies);
+        core.callback_ends(token, callback, began);
         match called {
             Ok(Ok(())) => {}
             Ok(Err(error)) => core.handler_failed(token, error),
@@ -122,6 +124,7 @@ impl<C: Codec, H: Handler<C>> Typed<C, H> {
             match conn.replies.codec.decode_end(tail) {
                 Ok(Some(frame)) => {
                     conn.core.counters.frames.add(1);
+                    conn.replies.frames += 1;
                     handler.frame(conn, frame)
                 }
                 Ok(None) => Ok(()),
@@ -147,6 +150,10 @@ impl<C: Codec, H: Handler<C>> Service for Typed<C, H> {
             Ok(member) => {
                 core.slots[token].member = member;
                 self.call(core, token, "open", Handler::open);
+                if let Some(slot) = core.slots.get_mut(token) {
+                    // A greeting does not keep a connection that others wait for.
+                    slot.usage = slot.usage.min(Usage::Greeted);
+                }
             }
             Err(payload) => core.handler_panicked(token, "session", &*payload),
         }

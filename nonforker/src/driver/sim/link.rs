@@ -97,6 +97,12 @@ impl Link {
         self.window.saturating_sub(self.down_flying + self.unread.len())
     }
 
+    /// How many bytes the server has sent and the client has not read: only what is read counts as
+    /// acknowledged, as with a peer's kernel that has no room.
+    pub(crate) const fn unacknowledged(&self) -> usize {
+        self.down_flying + self.unread.len()
+    }
+
     /// Whether the client has seen the end of what the server sends, and read all of it.
     pub(crate) fn is_ended(&self) -> bool {
         self.down_end == End::Reset || (self.down_end == End::Finished && self.unread.is_empty())

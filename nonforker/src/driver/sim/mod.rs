@@ -331,6 +331,20 @@ impl Driver for SimDriver {
         Ok(())
     }
 
+    fn is_behind(&self) -> bool {
+        self.round > 0
+    }
+
+    fn unread(&self, token: Token) -> usize {
+        let world = self.world();
+        world.links[known(&world, token)].arrived()
+    }
+
+    fn unacknowledged(&self, token: Token) -> Option<usize> {
+        let world = self.world();
+        Some(world.links[known(&world, token)].unacknowledged())
+    }
+
     fn clock(&self) -> Clock {
         let world = Rc::clone(&self.world);
         Clock::virtual_time(move || world.borrow().now)
