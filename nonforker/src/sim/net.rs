@@ -16,7 +16,9 @@ use crate::{
         faults::Faults,
         link::{End, Reading},
         rng::Rng,
+        running::Running,
         torture::Torture,
+        trace::What,
         world::World,
     },
     engine::{Engine, drain::Request, stats::Counters},
@@ -109,6 +111,35 @@ impl Net {
         }
     }
 
+    /// Stops the server's process for `duration`, as SIGSTOP and SIGCONT do. The network goes on:
+    /// what clients send arrives, and clients read what has arrived for them.
+    ///
+    /// The server finds all of it when it looks next but one: its next look is only told that it
+    /// was interrupted, as a kernel tells a process that was stopped in a wait. Several calls in a
+    /// row are one absence, in which the script can have clients do things.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use nonforker::{Server, codec::Lines, sim::Simulation};
+    /// # let server = || Server::new().serve("127.0.0.1:1", Lines::new(), |conn, line| conn.send(line));
+    /// Simulation::new(server).run(|net| {
+    ///     let client = net.connect();
+    ///     net.away(Duration::from_secs(7));
+    ///     client.send("hello\n");
+    ///     net.away(Duration::from_secs(3));
+    ///     client.expect("hello\n");
+    ///     assert!(net.now() >= Duration::from_secs(10));
+    /// });
+    /// ```
+    pub fn away(&self, duration: Duration) {
+        let mut world = self.world();
+        world.note(0, What::Away(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)));
+        world.pass(duration);
+        world.interrupted = true;
+    }
+
     /// Lets everything happen that is under way, until the server only sleeps: at most for a
     /// day, since timers may go on for ever.
     pub fn settle(&self) {
@@ -197,19 +228,12 @@ impl Net {
         }
         let mut engine = self.0.engine.borrow_mut();
         if engine.is_done() {
-            // The network goes on without it.
-            let mut world = self.world();
-            let Some(at) = world.next_at() else { return false };
-            world.now = world.now.max(at);
-            world.settle();
-            let late = std::mem::take(&mut world.done);
-            // The world must be free while they go: whoever was accepted too late is sent away.
-            drop(world);
-            drop(late);
-            return true;
+            return self.goes_on_alone();
         }
         let (began, before) = (self.now(), self.progress());
+        let running = Running::begin(&self.0.world);
         let turned = engine.turn();
+        drop(running);
         assert!(turned.is_ok(), "the simulated event queue does not fail");
         let idle = self.now() <= began + TURN && self.progress() == before;
         self.0.spins.set(if idle { self.0.spins.get() + 1 } else { 0 });
@@ -221,6 +245,18 @@ impl Net {
         drop(engine);
         assert_eq!(unsound, None, "the engine is not sound");
         true
+    }
+
+    /// The network goes on without the server. Returns whether anything happened.
+    fn goes_on_alone(&self) -> bool {
+        let mut world = self.world();
+        let next = world.next_at();
+        world.now = next.map_or(world.now, |at| world.now.max(at));
+        world.settle();
+        let late = std::mem::take(&mut world.done);
+        // The world must be free while they go: whoever was accepted too late is sent away.
+        drop(world);
+        next.is_some() || !late.is_empty()
     }
 
     /// What changes when anything happens.

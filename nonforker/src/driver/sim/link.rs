@@ -6,7 +6,7 @@
 //!            └─ at most `window` bytes from Send to inbox ─┘
 //! ```
 
-use std::time::Duration;
+use std::{mem, time::Duration};
 
 use crate::{conn::buffer::Buffer, driver::Token};
 
@@ -92,6 +92,26 @@ impl Link {
         self.up.len() - self.up_start
     }
 
+    /// Takes out what has arrived, to be lent to the server: the bytes, and where they begin.
+    pub(super) fn lend(&mut self) -> (Vec<u8>, usize) {
+        (mem::take(&mut self.up), mem::replace(&mut self.up_start, 0))
+    }
+
+    /// Puts the bytes back of which the server has taken those before `start`. More may have
+    /// arrived while it had them, or a reset, which destroys them.
+    pub(super) fn give_back(&mut self, mut lent: Vec<u8>, start: usize) {
+        if self.up_end == End::Reset {
+            return;
+        }
+        lent.append(&mut self.up);
+        self.up = lent;
+        self.up_start = start;
+        if self.arrived() == 0 {
+            self.up.clear();
+            self.up_start = 0;
+        }
+    }
+
     /// How many bytes the server may send now.
     pub(crate) const fn room(&self) -> usize {
         self.window.saturating_sub(self.down_flying + self.unread.len())
@@ -111,7 +131,7 @@ impl Link {
     pub(crate) fn read(&mut self, count: usize) -> usize {
         let count = count.min(self.unread.len());
         if count == self.unread.len() && self.inbox.is_empty() {
-            std::mem::swap(&mut self.inbox, &mut self.unread);
+            mem::swap(&mut self.inbox, &mut self.unread);
         } else {
             self.inbox.extend(self.unread.drain(..count));
         }
