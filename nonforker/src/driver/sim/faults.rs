@@ -106,6 +106,8 @@ impl Faults {
             accept_aborted: draw(rng, 300),
             reset: draw(rng, 30),
             clock_jump: draw(rng, 20),
+            // Drawn last, so that seeds keep what they drew before there was this.
+            away: draw(rng, 20),
             ..lossless
         }
     }
