@@ -35,6 +35,7 @@ pub(crate) struct Throttles {
     pub(crate) memory: Throttle,
     pub(crate) evicted: Throttle,
     pub(crate) handler: Throttle,
+    pub(crate) codec: Throttle,
     pub(crate) slow: Throttle,
     pub(crate) send: Throttle,
     pub(crate) defect: Throttle,
