@@ -2,6 +2,7 @@
 
 use std::{
     cell::{Cell, RefCell, RefMut},
+    net::IpAddr,
     rc::Rc,
     time::Duration,
 };
@@ -80,9 +81,35 @@ impl Net {
     }
 
     /// Connects a client to the server's first address.
+    ///
+    /// Every client has an address of its own: see [`Client::peer`].
     #[must_use]
     pub fn connect(&self) -> Client {
         self.connect_to(0)
+    }
+
+    /// As [`connect`](Self::connect), from this IP address: for what a server does by IP address,
+    /// as [`Limits::max_connections_per_ip`](crate::Limits::max_connections_per_ip) does. The port
+    /// is the client's own. On a Unix socket clients have no address, and this says nothing.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use nonforker::{Limits, Server, codec::Lines, sim::Simulation};
+    /// # let server = || {
+    /// #     let server = Server::new().limits(Limits::new().max_connections_per_ip(Some(1)));
+    /// #     server.serve("127.0.0.1:1", Lines::new(), |conn, line| conn.send(line))
+    /// # };
+    /// Simulation::new(server).run(|net| {
+    ///     let (one, two) = (net.connect_from([192, 0, 2, 1]), net.connect_from([192, 0, 2, 1]));
+    ///     one.send("hello\n");
+    ///     one.expect("hello\n");
+    ///     assert!(two.receive_to_end().0.is_empty(), "one connection from there is enough");
+    /// });
+    /// ```
+    #[must_use]
+    pub fn connect_from(&self, ip: impl Into<IpAddr>) -> Client {
+        self.connect_as(0, Some(ip.into()))
     }
 
     /// Connects a client to the server's address number `index`, counted as they were given.
@@ -92,12 +119,16 @@ impl Net {
     /// If there is no such address.
     #[must_use]
     pub fn connect_to(&self, index: usize) -> Client {
+        self.connect_as(index, None)
+    }
+
+    fn connect_as(&self, index: usize, ip: Option<IpAddr>) -> Client {
         assert!(index < self.0.addresses.len(), "the server has no address number {index}");
         let mut world = self.world();
         // From a window of a few bytes to one that takes everything.
         let exponent = world.rng.between(2, 20);
         let window = (1 << exponent) + world.rng.between(0, 1 << exponent);
-        let link = world.connect(index, window);
+        let link = world.connect(index, window, ip);
         drop(world);
         Client::new(self.clone(), link)
     }

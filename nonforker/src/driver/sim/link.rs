@@ -8,22 +8,20 @@
 
 use std::{mem, time::Duration};
 
-use crate::{conn::buffer::Buffer, driver::Token};
+use crate::{address::Peer, conn::buffer::Buffer, driver::Token};
 
 /// How a direction of a connection ended.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum End {
-    #[default]
     Open,
     Finished,
     Reset,
 }
 
 /// How a client reads.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reading {
     /// Whatever arrives, at once.
-    #[default]
     All,
     /// Nothing.
     Stalled,
@@ -32,10 +30,9 @@ pub(crate) enum Reading {
 }
 
 /// Where the server has the connection.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Side {
     /// On its way, or waiting to be accepted.
-    #[default]
     Backlog,
     /// Accepted, not yet adopted.
     Accepted,
@@ -44,7 +41,7 @@ pub(crate) enum Side {
 }
 
 /// See the [module](self).
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Link {
     /// Bytes that have arrived at the server and are not received yet, from `up_start` on.
     pub(crate) up: Vec<u8>,
@@ -75,6 +72,8 @@ pub(crate) struct Link {
     /// The client is gone: whatever arrives for it is answered with a reset.
     pub(crate) gone: bool,
 
+    /// Who the client is to the server.
+    pub(crate) peer: Peer,
     pub(crate) side: Side,
     pub(crate) receiving: bool,
     pub(crate) sending: Option<Buffer>,
@@ -87,6 +86,34 @@ pub(crate) struct Link {
 }
 
 impl Link {
+    /// A client that has done nothing yet.
+    pub(super) fn new(window: usize, peer: Peer) -> Self {
+        Self {
+            up: Vec::new(),
+            up_start: 0,
+            up_end: End::Open,
+            up_clock: Duration::ZERO,
+            urgent: None,
+            told_end: false,
+            down_flying: 0,
+            down_clock: Duration::ZERO,
+            unread: Vec::new(),
+            window,
+            down_end: End::Open,
+            inbox: Vec::new(),
+            reading: Reading::All,
+            half_closed: false,
+            gone: false,
+            peer,
+            side: Side::Backlog,
+            receiving: false,
+            sending: None,
+            shut: false,
+            report_clock: Duration::ZERO,
+            queued: false,
+        }
+    }
+
     /// How many bytes wait to be received.
     pub(crate) const fn arrived(&self) -> usize {
         self.up.len() - self.up_start
