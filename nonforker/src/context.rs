@@ -104,7 +104,8 @@ impl<C: Codec, S> Conn<'_, C, S> {
     ///
     /// # Errors
     ///
-    /// [`NotConnected`] if the connection has closed, or belongs to another handler.
+    /// [`NotConnected`] if the connection has closed or takes no more replies because it closes, its
+    /// own included; or if it belongs to another handler.
     ///
     /// # Examples
     ///
@@ -125,6 +126,9 @@ impl<C: Codec, S> Conn<'_, C, S> {
         C: Encode<R>,
     {
         if id.0 == self.token {
+            if self.replies.is_closed() {
+                return Err(NotConnected);
+            }
             self.send(reply);
             return Ok(());
         }
@@ -179,13 +183,17 @@ impl<C: Codec, S> Conn<'_, C, S> {
     ///
     /// # Errors
     ///
-    /// [`NotConnected`] if the connection has closed.
+    /// [`NotConnected`] if the connection has closed, or handles nothing more because it closes.
     pub fn resume_other(&mut self, id: ConnId) -> Result<(), NotConnected> {
+        let slot = self.core.slots.get_mut(id.0).ok_or(NotConnected)?;
+        if !slot.conn.state().handles() {
+            return Err(NotConnected);
+        }
         if id.0 == self.token {
             self.resume();
             return Ok(());
         }
-        self.core.slots.get_mut(id.0).ok_or(NotConnected)?.conn.paused = false;
+        slot.conn.paused = false;
         self.core.is_active(id.0);
         self.core.mark_dirty(id.0);
         self.core.mark_runnable(id.0);

@@ -72,6 +72,9 @@ pub enum CloseReason {
     HandlerFailed(Box<dyn std::error::Error + Send + Sync>),
     /// The handler or the codec panicked. The payload went to the panic hook.
     Panicked,
+    /// The codec took more bytes than there were, or none, which it must not: see
+    /// [`Decoded`](crate::codec::Decoded). Nothing was handled that it gave with that.
+    CodecDefect,
 
     /// A frame began to arrive and was not complete within
     /// [`Limits::frame_timeout`](crate::Limits::frame_timeout).
@@ -112,6 +115,7 @@ impl fmt::Display for CloseReason {
             Self::Aborted => f.write_str("aborted by the handler"),
             Self::HandlerFailed(error) => write!(f, "the handler failed: {error}"),
             Self::Panicked => f.write_str("the handler panicked"),
+            Self::CodecDefect => f.write_str("a defect in the codec: it miscounted its bytes"),
             Self::FrameTimeout => f.write_str("a frame did not become complete in time"),
             Self::WriteTimeout => f.write_str("the peer did not take its replies in time"),
             Self::Unused => f.write_str("never used"),

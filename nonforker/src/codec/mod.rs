@@ -118,6 +118,11 @@ pub trait Encode<R>: Codec {
 }
 
 /// What [`Codec::decode`] found at the start of its input.
+///
+/// A frame and a skip take at least 1 byte, and no more than there are. A codec that answers
+/// otherwise has a defect, which [`check`] finds. In a server it ends the connection with
+/// [`CloseReason::CodecDefect`](crate::CloseReason::CodecDefect): such a frame is not handled, since
+/// nobody knows where the next one begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(clippy::exhaustive_enums, reason = "a fourth answer would be a new contract")]
 pub enum Decoded<F> {

@@ -20,6 +20,7 @@ pub(crate) enum Notice {
     Memory,
     Evicted,
     Handler,
+    Codec,
     Slow,
     Send,
     Defect,
@@ -32,13 +33,14 @@ pub(crate) enum Notice {
 }
 
 impl Notice {
-    const ALL: [Self; 15] = [
+    const ALL: [Self; 16] = [
         Self::Accept,
         Self::Full,
         Self::PerIp,
         Self::Memory,
         Self::Evicted,
         Self::Handler,
+        Self::Codec,
         Self::Slow,
         Self::Send,
         Self::Defect,
@@ -72,6 +74,7 @@ impl Notice {
             Self::Memory => "memory for buffers became scarce or ample",
             Self::Evicted => "connections were closed for the memory that they held",
             Self::Handler => "the handler failed",
+            Self::Codec => "a codec miscounted",
             Self::Slow => "the handler was slow",
             Self::Send => "the kernel was out of buffers",
             Self::Defect => "a connection had an event that cannot happen",

@@ -2,6 +2,7 @@
 
 use std::{
     cell::{Cell, RefCell, RefMut},
+    net::IpAddr,
     rc::Rc,
     time::Duration,
 };
@@ -16,7 +17,9 @@ use crate::{
         faults::Faults,
         link::{End, Reading},
         rng::Rng,
+        running::Running,
         torture::Torture,
+        trace::What,
         world::World,
     },
     engine::{Engine, drain::Request, stats::Counters},
@@ -78,9 +81,35 @@ impl Net {
     }
 
     /// Connects a client to the server's first address.
+    ///
+    /// Every client has an address of its own: see [`Client::peer`].
     #[must_use]
     pub fn connect(&self) -> Client {
         self.connect_to(0)
+    }
+
+    /// As [`connect`](Self::connect), from this IP address: for what a server does by IP address,
+    /// as [`Limits::max_connections_per_ip`](crate::Limits::max_connections_per_ip) does. The port
+    /// is the client's own. On a Unix socket clients have no address, and this says nothing.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use nonforker::{Limits, Server, codec::Lines, sim::Simulation};
+    /// # let server = || {
+    /// #     let server = Server::new().limits(Limits::new().max_connections_per_ip(Some(1)));
+    /// #     server.serve("127.0.0.1:1", Lines::new(), |conn, line| conn.send(line))
+    /// # };
+    /// Simulation::new(server).run(|net| {
+    ///     let (one, two) = (net.connect_from([192, 0, 2, 1]), net.connect_from([192, 0, 2, 1]));
+    ///     one.send("hello\n");
+    ///     one.expect("hello\n");
+    ///     assert!(two.receive_to_end().0.is_empty(), "one connection from there is enough");
+    /// });
+    /// ```
+    #[must_use]
+    pub fn connect_from(&self, ip: impl Into<IpAddr>) -> Client {
+        self.connect_as(0, Some(ip.into()))
     }
 
     /// Connects a client to the server's address number `index`, counted as they were given.
@@ -90,12 +119,16 @@ impl Net {
     /// If there is no such address.
     #[must_use]
     pub fn connect_to(&self, index: usize) -> Client {
+        self.connect_as(index, None)
+    }
+
+    fn connect_as(&self, index: usize, ip: Option<IpAddr>) -> Client {
         assert!(index < self.0.addresses.len(), "the server has no address number {index}");
         let mut world = self.world();
         // From a window of a few bytes to one that takes everything.
         let exponent = world.rng.between(2, 20);
         let window = (1 << exponent) + world.rng.between(0, 1 << exponent);
-        let link = world.connect(index, window);
+        let link = world.connect(index, window, ip);
         drop(world);
         Client::new(self.clone(), link)
     }
@@ -107,6 +140,35 @@ impl Net {
         while self.now() < until {
             self.turn();
         }
+    }
+
+    /// Stops the server's process for `duration`, as SIGSTOP and SIGCONT do. The network goes on:
+    /// what clients send arrives, and clients read what has arrived for them.
+    ///
+    /// The server finds all of it when it looks next but one: its next look is only told that it
+    /// was interrupted, as a kernel tells a process that was stopped in a wait. Several calls in a
+    /// row are one absence, in which the script can have clients do things.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use nonforker::{Server, codec::Lines, sim::Simulation};
+    /// # let server = || Server::new().serve("127.0.0.1:1", Lines::new(), |conn, line| conn.send(line));
+    /// Simulation::new(server).run(|net| {
+    ///     let client = net.connect();
+    ///     net.away(Duration::from_secs(7));
+    ///     client.send("hello\n");
+    ///     net.away(Duration::from_secs(3));
+    ///     client.expect("hello\n");
+    ///     assert!(net.now() >= Duration::from_secs(10));
+    /// });
+    /// ```
+    pub fn away(&self, duration: Duration) {
+        let mut world = self.world();
+        world.note(0, What::Away(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)));
+        world.pass(duration);
+        world.interrupted = true;
     }
 
     /// Lets everything happen that is under way, until the server only sleeps: at most for a
@@ -197,19 +259,12 @@ impl Net {
         }
         let mut engine = self.0.engine.borrow_mut();
         if engine.is_done() {
-            // The network goes on without it.
-            let mut world = self.world();
-            let Some(at) = world.next_at() else { return false };
-            world.now = world.now.max(at);
-            world.settle();
-            let late = std::mem::take(&mut world.done);
-            // The world must be free while they go: whoever was accepted too late is sent away.
-            drop(world);
-            drop(late);
-            return true;
+            return self.goes_on_alone();
         }
         let (began, before) = (self.now(), self.progress());
+        let running = Running::begin(&self.0.world);
         let turned = engine.turn();
+        drop(running);
         assert!(turned.is_ok(), "the simulated event queue does not fail");
         let idle = self.now() <= began + TURN && self.progress() == before;
         self.0.spins.set(if idle { self.0.spins.get() + 1 } else { 0 });
@@ -221,6 +276,18 @@ impl Net {
         drop(engine);
         assert_eq!(unsound, None, "the engine is not sound");
         true
+    }
+
+    /// The network goes on without the server. Returns whether anything happened.
+    fn goes_on_alone(&self) -> bool {
+        let mut world = self.world();
+        let next = world.next_at();
+        world.now = next.map_or(world.now, |at| world.now.max(at));
+        world.settle();
+        let late = std::mem::take(&mut world.done);
+        // The world must be free while they go: whoever was accepted too late is sent away.
+        drop(world);
+        next.is_some() || !late.is_empty()
     }
 
     /// What changes when anything happens.

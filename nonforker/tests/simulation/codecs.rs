@@ -8,6 +8,8 @@ use nonforker::{
     sim::{Ending, Faults, Simulation},
 };
 
+use crate::warnings::said;
+
 /// Lines, some of which are too much for it.
 #[derive(Clone)]
 struct Fragile;
@@ -123,4 +125,98 @@ fn a_codec_that_panics_in_a_push_ends_who_pushes_and_harms_nobody_else() {
         first.send("last\n");
         first.expect("hello\nagain\none\nagain\ntwo\nlast\nagain\n");
     });
+}
+
+/// Lines, some of which it says to be longer or shorter than they can be.
+#[derive(Clone)]
+struct Miscounts;
+
+impl Codec for Miscounts {
+    type Frame<'a> = &'a [u8];
+
+    fn decode<'a>(&mut self, input: &'a [u8]) -> Result<Decoded<&'a [u8]>, FrameError> {
+        let Some(end) = input.iter().position(|&byte| byte == b'\n') else {
+            return Ok(Decoded::Incomplete { need: 1 });
+        };
+        let frame = &input[..end];
+        Ok(match frame {
+            b"takes nothing" => Decoded::Frame { frame, consumed: 0 },
+            b"takes too much" => Decoded::Frame { frame, consumed: input.len() + 1 },
+            b"takes what cannot be" => Decoded::Frame { frame, consumed: usize::MAX },
+            b"skips nothing" => Decoded::Skip(0),
+            b"skips too much" => Decoded::Skip(input.len() + 1),
+            b"skip" => Decoded::Skip(end + 1),
+            _ => Decoded::Frame { frame, consumed: end + 1 },
+        })
+    }
+}
+
+impl Encode<&[u8]> for Miscounts {
+    fn encode(&mut self, reply: &[u8], out: &mut Vec<u8>) -> Result<(), EncodeError> {
+        out.extend_from_slice(reply);
+        out.push(b'\n');
+        Ok(())
+    }
+}
+
+const MISCOUNTED: [&str; 5] =
+    ["takes nothing", "takes too much", "takes what cannot be", "skips nothing", "skips too much"];
+
+struct Echo(Rc<Cell<bool>>);
+
+impl Handler<Miscounts> for Echo {
+    type Session = ();
+
+    fn frame(&mut self, conn: &mut Conn<'_, Miscounts>, line: &[u8]) -> Outcome {
+        assert!(!MISCOUNTED.map(str::as_bytes).contains(&line), "nobody vouches for this frame");
+        conn.send(line);
+        Ok(())
+    }
+
+    fn closed(&mut self, _conn: &mut Conn<'_, Miscounts>, reason: &CloseReason) {
+        self.0.set(matches!(reason, CloseReason::CodecDefect));
+    }
+}
+
+#[test]
+fn a_codec_that_miscounts_ends_the_connection_behind_the_replies_before() {
+    let is_told = Rc::new(Cell::new(false));
+    for line in MISCOUNTED {
+        let handler = Rc::clone(&is_told);
+        let server = move || {
+            let echo = Echo(Rc::clone(&handler));
+            Server::new().serve_with("127.0.0.1:1", Miscounts, echo)
+        };
+        Simulation::new(server).seeds(0..50).run(|net| {
+            let client = net.connect();
+            client.send(format!("one\nskip\n{line}\nthree\n"));
+            client.half_close();
+            let (received, ending) = client.receive_to_end();
+            assert_eq!(String::from_utf8_lossy(&received), "one\n", "{line}");
+            assert_eq!((ending, is_told.take()), (Some(Ending::Finished), true), "{line}");
+            let stats = net.stats();
+            assert_eq!((stats.codec_defects, stats.panics, stats.frames), (1, 0, 1), "{line}");
+        });
+    }
+}
+
+#[test]
+fn a_codec_that_miscounts_is_named_once_a_second() {
+    let log = said(|| {
+        let server = || Server::new().serve("127.0.0.1:1", Miscounts, |conn, line| conn.send(line));
+        Simulation::new(server).seeds(0..1).faults(|_| Faults::none()).run(|net| {
+            for _ in 0..5 {
+                let client = net.connect();
+                client.send("takes nothing\n");
+                client.expect_end();
+                client.half_close();
+                net.wait(Duration::from_millis(300));
+            }
+            assert_eq!(net.stats().codec_defects, 5);
+        });
+    });
+    let log: Vec<_> = log.iter().filter(|said| said.message.contains("codec")).collect();
+    let (first, second) = (&log[0], &log[1]);
+    assert_eq!(first.message, "the codec has a defect: it took 0 of 14 bytes");
+    assert_eq!((log.len(), first.left_out, second.left_out), (2, 0, 3));
 }

@@ -45,10 +45,13 @@ pub struct Faults {
     pub reset: u16,
     /// A wait returns with nothing to report.
     pub spurious: u16,
-    /// The clock jumps forward by up to a minute, as after a suspend.
+    /// A sleep ends up to a minute late: the clock has jumped meanwhile, as after a suspend.
     pub clock_jump: u16,
     /// The end of a stream is reported together with its last bytes.
     pub end_with_bytes: u16,
+    /// The process is away for up to a minute while the network goes on, as after SIGSTOP. Often
+    /// the first look after that brings nothing.
+    pub away: u16,
 }
 
 impl Faults {
@@ -69,6 +72,7 @@ impl Faults {
             spurious: 0,
             clock_jump: 0,
             end_with_bytes: 0,
+            away: 0,
         }
     }
 
@@ -90,6 +94,7 @@ impl Faults {
             spurious: draw(rng, 300),
             clock_jump: 0,
             end_with_bytes: draw(rng, 900),
+            away: 0,
         }
     }
 
@@ -101,6 +106,8 @@ impl Faults {
             accept_aborted: draw(rng, 300),
             reset: draw(rng, 30),
             clock_jump: draw(rng, 20),
+            // Drawn last, so that seeds keep what they drew before there was this.
+            away: draw(rng, 20),
             ..lossless
         }
     }
@@ -108,7 +115,7 @@ impl Faults {
 
 impl Faults {
     /// How many kinds of faults there are.
-    pub(crate) const COUNT: usize = 13;
+    pub(crate) const COUNT: usize = 14;
 
     const NAMES: [&str; Self::COUNT] = [
         "short_read",
@@ -124,6 +131,7 @@ impl Faults {
         "spurious",
         "clock_jump",
         "end_with_bytes",
+        "away",
     ];
 
     const fn each(&mut self) -> [&mut u16; Self::COUNT] {
@@ -141,6 +149,7 @@ impl Faults {
             &mut self.spurious,
             &mut self.clock_jump,
             &mut self.end_with_bytes,
+            &mut self.away,
         ]
     }
 

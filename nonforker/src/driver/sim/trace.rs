@@ -26,6 +26,8 @@ pub(crate) enum What {
     ServerCloses { reset: bool },
     Breaks,
     ClockJumps(u64),
+    Away(u64),
+    Works(u64),
 }
 
 impl fmt::Display for What {
@@ -50,6 +52,8 @@ impl fmt::Display for What {
             Self::ServerCloses { reset: true } => f.write_str("  server resets"),
             Self::Breaks => f.write_str("fault: the connection breaks"),
             Self::ClockJumps(millis) => write!(f, "fault: the clock jumps by {millis} ms"),
+            Self::Away(millis) => write!(f, "fault: the process is away for {millis} ms"),
+            Self::Works(micros) => write!(f, "  server works for {micros} µs"),
         }
     }
 }
@@ -134,6 +138,8 @@ impl What {
             Self::ServerCloses { reset } => (16, reset as u64),
             Self::Breaks => (17, 0),
             Self::ClockJumps(millis) => (18, millis),
+            Self::Away(millis) => (19, millis),
+            Self::Works(micros) => (20, micros),
         }
     }
 }
