@@ -61,6 +61,8 @@ pub(crate) struct Link {
     pub(crate) unread: Vec<u8>,
     /// The most bytes between the server's send and the client's read.
     pub(crate) window: usize,
+    /// There is room again only when a third of the window is free, as in a kernel.
+    pub(crate) coarse: bool,
     /// How the server's direction ended, as far as that has arrived.
     pub(crate) down_end: End,
 
@@ -141,7 +143,8 @@ impl Link {
 
     /// How many bytes the server may send now.
     pub(crate) const fn room(&self) -> usize {
-        self.window.saturating_sub(self.down_flying + self.unread.len())
+        let free = self.window.saturating_sub(self.down_flying + self.unread.len());
+        if self.coarse && free < self.window / 3 { 0 } else { free }
     }
 
     /// How many bytes the server has sent and the client has not read: only what is read counts as

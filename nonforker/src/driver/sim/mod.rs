@@ -67,12 +67,14 @@ pub(crate) struct SimDriver {
     options: Options,
     /// So many links are left from a wait whose sink had enough: they come before anything new.
     round: usize,
+    /// The last wait looked at nothing: it was interrupted.
+    missed: bool,
 }
 
 impl SimDriver {
     pub(crate) fn new(world: Rc<RefCell<World>>, options: Options) -> Self {
         world.borrow_mut().backlog_max = usize::from(options.backlog);
-        Self { world, options, round: 0 }
+        Self { world, options, round: 0, missed: false }
     }
 
     fn world(&self) -> RefMut<'_, World> {
@@ -247,7 +249,8 @@ impl Driver for SimDriver {
         }
         sink(Completion::Awake);
         let spurious = self.world().faults.spurious;
-        if interrupted || self.world().rng.chance(spurious) {
+        self.missed = interrupted || self.world().rng.chance(spurious);
+        if self.missed {
             return Ok(());
         }
         self.world().settle();
@@ -262,7 +265,7 @@ impl Driver for SimDriver {
     }
 
     fn is_behind(&self) -> bool {
-        self.round > 0
+        self.round > 0 || self.missed
     }
 
     fn unread(&self, token: Token) -> usize {

@@ -59,6 +59,8 @@ pub(crate) struct World {
     pub(crate) torture: Torture,
     /// A send may be done when it returns. In some seeds it never is, as with io_uring.
     pub(crate) prompt: bool,
+    /// Links have room again in large steps only. In some seeds they do not, as a kernel does not.
+    coarse: bool,
     events: Events,
 }
 
@@ -80,6 +82,7 @@ impl World {
             interrupted: false,
             torture: Torture::default(),
             prompt: !seed.is_multiple_of(4),
+            coarse: !seed.is_multiple_of(3),
             events: Events::default(),
         }
     }
