@@ -277,7 +277,7 @@ fn a_codec_that_miscounts_costs_one_connection() {
         let mut other = server.connect();
         for (defects, count) in (1..).zip(["0", "1000", "18446744073709551615"]) {
             let mut client = server.connect();
-            client.send(&format!("one\ntake {count}\ntwo\n"));
+            client.send(format!("one\ntake {count}\ntwo\n"));
             assert_eq!(client.rest_text(), "one\n", "{count}");
             assert_eq!(server.stats().codec_defects, defects, "{count}");
             assert_eq!(other.ask("I live"), "I live", "{count}");
