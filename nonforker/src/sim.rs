@@ -45,6 +45,9 @@
 //!
 //! The panic of the test comes with the seed, the last events as a readable list, and how to
 //! replay it: `NONFORKER_SEED=17 cargo test name_of_the_test` runs that seed only.
+//!
+//! For that a run must depend on its seed alone. [`Simulation::run`] runs its first seed three times
+//! and fails if they differ: see there what it usually is.
 
 mod client;
 mod crowd;

@@ -16,7 +16,8 @@
 //! - A frame that arrives in *n* pieces costs O(n): a codec that answers
 //!   [`Decoded::Incomplete`] remembers how far it has looked.
 //!
-//! To write one, copy `lines.rs`: it is as small as it gets.
+//! To write one, copy an example, which needs nothing but this crate: `examples/own_lines.rs` for
+//! frames that end at a byte, `examples/own_codec.rs` for frames that say their length first.
 
 #![warn(clippy::indexing_slicing)]
 

@@ -156,14 +156,11 @@ impl Client {
         }
     }
 
-    fn situation(&self) -> &'static str {
+    fn situation(&self) -> String {
         match self.ending() {
-            Some(Ending::Finished) => "the server has finished",
-            Some(Ending::Reset) => "the connection was reset",
-            None if self.net.world().asleep => {
-                "the server waits for somebody, nothing is under way"
-            }
-            None => "a day has passed",
+            Some(Ending::Finished) => "the server has finished".to_owned(),
+            Some(Ending::Reset) => "the connection was reset".to_owned(),
+            None => self.net.why_in_vain(),
         }
     }
 }

@@ -1,5 +1,7 @@
 //! One run of a simulation: a server, its clients, and the time between them.
 
+mod waiting;
+
 use std::{
     cell::{Cell, RefCell, RefMut},
     net::IpAddr,
@@ -25,11 +27,11 @@ use crate::{
     engine::{Engine, drain::Request, stats::Counters},
 };
 
-/// How long a script waits for something, in virtual time, before it says that it never comes.
-pub(super) const PATIENCE: Duration = Duration::from_secs(24 * 3600);
-
 /// The most turns a script waits: a server that never rests would keep it for ever.
 const TURNS_MAX: u64 = 20_000_000;
+
+/// How often a handler's timer is waited for at the end of a run.
+const TIMERS_MAX: u64 = 1000;
 
 /// The simulated network of one seed. Connect clients to the server with it.
 ///
@@ -49,6 +51,9 @@ struct Inner {
     counters: std::sync::Arc<Counters>,
     rng: Rng,
     drain_at: Cell<Option<Duration>>,
+    turns_max: Cell<u64>,
+    /// What was last waited for did not come within so many turns: in this time.
+    restless: Cell<Option<Duration>>,
     spins: Cell<u32>,
 }
 
@@ -72,6 +77,8 @@ impl Net {
             // What the script draws must not depend on what the network draws meanwhile.
             rng: Rng::new(seed ^ 0x5ce9_a710_5ce9_a710),
             drain_at: Cell::new(None),
+            turns_max: Cell::new(TURNS_MAX),
+            restless: Cell::new(None),
             spins: Cell::new(0),
         }))
     }
@@ -101,9 +108,10 @@ impl Net {
     /// #     server.serve("127.0.0.1:1", Lines::new(), |conn, line| conn.send(line))
     /// # };
     /// Simulation::new(server).run(|net| {
-    ///     let (one, two) = (net.connect_from([192, 0, 2, 1]), net.connect_from([192, 0, 2, 1]));
+    ///     let one = net.connect_from([192, 0, 2, 1]);
     ///     one.send("hello\n");
     ///     one.expect("hello\n");
+    ///     let two = net.connect_from([192, 0, 2, 1]);
     ///     assert!(two.receive_to_end().0.is_empty(), "one connection from there is enough");
     /// });
     /// ```
@@ -133,15 +141,6 @@ impl Net {
         Client::new(self.clone(), link)
     }
 
-    /// Lets `duration` of virtual time pass.
-    pub fn wait(&self, duration: Duration) {
-        let until = self.now().saturating_add(duration);
-        self.world().schedule(until, Event::Alarm);
-        while self.now() < until {
-            self.turn();
-        }
-    }
-
     /// Stops the server's process for `duration`, as SIGSTOP and SIGCONT do. The network goes on:
     /// what clients send arrives, and clients read what has arrived for them.
     ///
@@ -169,17 +168,6 @@ impl Net {
         world.note(0, What::Away(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)));
         world.pass(duration);
         world.interrupted = true;
-    }
-
-    /// Lets everything happen that is under way, until the server only sleeps: at most for a
-    /// day, since timers may go on for ever.
-    pub fn settle(&self) {
-        let until = self.now().saturating_add(PATIENCE);
-        for _ in 0..TURNS_MAX {
-            if self.world().asleep || self.now() >= until || !self.turn() {
-                return;
-            }
-        }
     }
 
     /// Virtual time since the run began.
@@ -235,20 +223,6 @@ impl Net {
     #[must_use]
     pub fn stats(&self) -> Stats {
         self.0.counters.snapshot()
-    }
-
-    /// Goes on until `reached`. Returns whether it was.
-    pub(super) fn until(&self, mut reached: impl FnMut(&World) -> bool) -> bool {
-        let patience = self.now().saturating_add(PATIENCE);
-        for _ in 0..TURNS_MAX {
-            if reached(&self.world()) {
-                return true;
-            }
-            if self.world().asleep || self.now() > patience || !self.turn() {
-                return reached(&self.world());
-            }
-        }
-        false
     }
 
     /// One turn of the server. Returns whether there will be another.
@@ -309,6 +283,13 @@ impl Net {
             }
         }
         self.settle();
+        // Handlers may answer when their timers come, and may set them for ever.
+        for _ in 0..TIMERS_MAX {
+            if self.world().asleep || !self.turn() {
+                break;
+            }
+            self.settle();
+        }
         self.drain();
         for _ in 0..TURNS_MAX {
             if self.has_ended() {

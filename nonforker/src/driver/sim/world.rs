@@ -146,6 +146,13 @@ impl World {
         !self.ready.is_empty() || !self.done.is_empty()
     }
 
+    /// Whether nothing is under way that the server could hear of.
+    pub(crate) fn is_quiet(&self) -> bool {
+        let waits = |listener: &Listener| listener.on && !listener.backlog.is_empty();
+        let told = !self.has_news() && !self.woken && !self.interrupted;
+        told && self.next_at().is_none() && !self.listeners.iter().any(waits)
+    }
+
     /// A link's turn comes.
     pub(crate) fn look_at(&mut self, link: LinkId) {
         if !std::mem::replace(&mut self.links[link].queued, true) {
