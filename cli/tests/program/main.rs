@@ -10,7 +10,9 @@
 mod bench;
 mod bench_faults;
 mod bench_modes;
+mod bench_refusals;
 mod bench_resp;
+mod bench_silence;
 mod clients;
 mod config;
 mod conversations;
