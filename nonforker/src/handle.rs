@@ -32,13 +32,18 @@ impl Handle {
     /// Takes nothing new, answers what has arrived, closes everybody and ends the server.
     ///
     /// Returns at once. What is not done within
-    /// [`Limits::drain_timeout`](crate::Limits::drain_timeout) is cut off.
+    /// [`Limits::drain_timeout`](crate::Limits::drain_timeout) ends then. If that leaves a request
+    /// unhandled or bytes unsent, [`Bound::run`](crate::Bound::run) returns
+    /// [`Error::CutOff`](crate::Error::CutOff).
     pub fn drain(&self) {
         self.request.drain();
         self.waker.wake();
     }
 
-    /// Cuts every connection off and ends the server.
+    /// Ends every connection at once, and the server with them.
+    ///
+    /// If that leaves a request unhandled or bytes unsent, [`Bound::run`](crate::Bound::run)
+    /// returns [`Error::CutOff`](crate::Error::CutOff).
     pub fn stop(&self) {
         self.request.stop();
         self.waker.wake();

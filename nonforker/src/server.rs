@@ -296,12 +296,14 @@ fn listen_error(address: Address, source: io::Error) -> Error {
 
 /// An engine over some driver.
 trait Run {
-    fn run(&mut self) -> io::Result<()>;
+    /// Runs to the end, and returns how many connections that cut off.
+    fn run(&mut self) -> io::Result<usize>;
 }
 
 impl<D: Driver> Run for Engine<D> {
-    fn run(&mut self) -> io::Result<()> {
-        Self::run(self)
+    fn run(&mut self) -> io::Result<usize> {
+        Self::run(self)?;
+        Ok(self.cut_off())
     }
 }
 
@@ -342,7 +344,8 @@ impl Bound {
     ///
     /// # Errors
     ///
-    /// [`Error::Driver`] if the kernel's event queue fails.
+    /// [`Error::Driver`] if the kernel's event queue fails. [`Error::CutOff`] if the server has
+    /// ended and cut clients off: the drain took too long, or [`Handle::stop`] was called.
     ///
     /// # Examples
     ///
@@ -361,6 +364,9 @@ impl Bound {
     /// # }
     /// ```
     pub fn run(mut self) -> Result<()> {
-        self.engine.run().map_err(Error::Driver)
+        match self.engine.run().map_err(Error::Driver)? {
+            0 => Ok(()),
+            connections => Err(Error::CutOff { connections }),
+        }
     }
 }

@@ -63,6 +63,8 @@ pub(crate) struct Engine<D: Driver> {
     accept_failures: Vec<(ListenerId, io::Error)>,
     /// Connections that a drain has not cut yet.
     uncut: Vec<Token>,
+    /// How many connections a stop took something from.
+    cut_off: usize,
 }
 
 impl<D: Driver> Engine<D> {
@@ -79,6 +81,7 @@ impl<D: Driver> Engine<D> {
             listeners: 0,
             accept_failures: Vec::new(),
             uncut: Vec::new(),
+            cut_off: 0,
         }
     }
 

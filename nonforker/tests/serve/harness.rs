@@ -218,15 +218,28 @@ impl Running {
     /// Waits for the end of a server that was told to end, when its clients are gone too.
     /// Asserts all but idleness.
     pub(crate) fn ends(mut self) {
-        self.join();
+        self.join(0);
     }
 
-    fn join(&mut self) {
+    /// As [`ends`](Self::ends), and expects that so many connections were cut off.
+    pub(crate) fn ends_cutting_off(mut self, connections: usize) {
+        self.join(connections);
+    }
+
+    fn join(&mut self, cut_off: usize) {
         let Some(thread) = self.thread.take() else { return };
         wait_until("the server ends", || thread.is_finished());
         let result = thread.join();
         let stats = self.stats();
-        assert!(matches!(result, Ok(Ok(()))), "the server ended with {result:?}");
+        match result {
+            Ok(Ok(())) => assert_eq!(cut_off, 0, "nobody was cut off"),
+            Ok(Err(error @ Error::CutOff { connections })) => {
+                assert_eq!(connections, cut_off, "{error}");
+                let text = format!("{error} {error:?}");
+                assert_eq!(text.matches(&cut_off.to_string()).count(), 2, "it says how many");
+            }
+            _ => panic!("the server ended with {result:?}"),
+        }
         assert_eq!(stats.accepted, stats.closed, "every connection is closed: {stats:?}");
         assert_eq!(stats.defects, 0, "defects: {stats:?}");
         assert_eq!(stats.panics, self.panics.load(Relaxed), "panics of handlers: {stats:?}");
@@ -252,7 +265,7 @@ impl Drop for Running {
         });
         self.is_idle();
         self.handle().drain();
-        self.join();
+        self.join(0);
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod callbacks;
 mod codecs;
+mod cut_off;
 mod drain;
 mod hogs;
 mod limits;
