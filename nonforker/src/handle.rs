@@ -55,28 +55,3 @@ impl Handle {
         self.counters.snapshot()
     }
 }
-
-#[cfg(feature = "signals")]
-pub(crate) mod signals {
-    //! A thread that waits for signals. It holds nothing but a handle.
-
-    use std::{io, thread};
-
-    use signal_hook::{
-        consts::{SIGINT, SIGTERM},
-        iterator::Signals,
-    };
-
-    use super::Handle;
-
-    pub(crate) fn watch(handle: Handle) -> io::Result<()> {
-        let mut signals = Signals::new([SIGTERM, SIGINT])?;
-        let watcher = move || {
-            for (count, _signal) in signals.forever().enumerate() {
-                if count == 0 { handle.drain() } else { handle.stop() }
-            }
-        };
-        thread::Builder::new().name("signals".into()).spawn(watcher)?;
-        Ok(())
-    }
-}

@@ -6,7 +6,7 @@ use std::{
     io::{self, Write},
     os::unix::fs::FileExt,
     panic::{AssertUnwindSafe, catch_unwind},
-    process::{Command, Stdio},
+    process::{Command, ExitStatus, Stdio},
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -285,9 +285,17 @@ pub(crate) fn open_descriptors() -> usize {
 
 /// Runs `test`, the caller, once more in a process of its own. Whether this is that process.
 pub(crate) fn is_in_its_own_process(test: &str) -> bool {
+    let Some(status) = in_its_own_process(test) else { return true };
+    assert!(status.success(), "{test}, in a process of its own: {status}");
+    false
+}
+
+/// Runs `test`, the caller, once more in a process of its own, and returns how that ended; `None`
+/// if this is that process.
+pub(crate) fn in_its_own_process(test: &str) -> Option<ExitStatus> {
     const ALONE: &str = "NONFORKER_TEST_ALONE";
     if std::env::var(ALONE).is_ok_and(|alone| alone == test) {
-        return true;
+        return None;
     }
     let program = std::env::current_exe().expect("a test knows its own program");
     let mut child = Command::new(program)
@@ -297,15 +305,13 @@ pub(crate) fn is_in_its_own_process(test: &str) -> bool {
         .spawn()
         .expect("a test can run its own program");
     let until = Instant::now() + 2 * PATIENCE;
-    let status = loop {
+    loop {
         if let Some(status) = child.try_wait().expect("the child can be waited for") {
-            break status;
+            return Some(status);
         }
         if Instant::now() > until {
             child.kill().expect("the child can be killed");
         }
         sleep(Duration::from_millis(5));
-    };
-    assert!(status.success(), "{test}, in a process of its own: {status}");
-    false
+    }
 }
