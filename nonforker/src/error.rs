@@ -15,9 +15,9 @@ use crate::{
 /// The result of starting or running a server.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// Why a server could not start, or had to stop.
+/// Why a server could not start, had to stop, or could not end in order.
 ///
-/// No connection is ever the cause: what goes wrong on one ends that one.
+/// What goes wrong on one connection is never the cause: it ends that one.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -49,6 +49,19 @@ pub enum Error {
     /// The signals could not be taken over.
     #[error("cannot take over the signals")]
     Signals(#[source] io::Error),
+    /// The server has ended, and took something from clients: its drain took longer than
+    /// [`Limits::drain_timeout`](crate::Limits::drain_timeout), or it was
+    /// [stopped](crate::Handle::stop).
+    ///
+    /// A connection is cut off if the server ended it with a complete request in hand that no
+    /// handler had been given, or with bytes that the kernel had not taken. A request that a
+    /// handler was given counts as handled, also if the handler had yet to answer it. What the
+    /// kernel had received and the server had not looked at is not counted.
+    #[error("connections cut off with a request unhandled or bytes unsent: {connections}")]
+    CutOff {
+        /// How many connections were cut off: one or more.
+        connections: usize,
+    },
 }
 
 /// Why a connection ended. Told to [`Handler::closed`](crate::Handler::closed) once.

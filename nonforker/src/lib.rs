@@ -127,6 +127,8 @@ mod error;
 mod handle;
 mod handler;
 mod server;
+#[cfg(feature = "signals")]
+mod signals;
 pub mod sim;
 
 pub use address::{Address, AddressError, Peer};

@@ -68,6 +68,8 @@ pub(crate) struct Engine<D: Driver> {
     uncut: Vec<Token>,
     /// What the clock had shown before the driver began its present look.
     look_began: u64,
+    /// How many connections a stop took something from.
+    cut_off: usize,
 }
 
 impl<D: Driver> Engine<D> {
@@ -85,6 +87,7 @@ impl<D: Driver> Engine<D> {
             accept_failures: Vec::new(),
             uncut: Vec::new(),
             look_began: 0,
+            cut_off: 0,
         }
     }
 

@@ -18,8 +18,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::core::{Core, Usage};
 use crate::{
-    codec::{Codec, FrameError},
-    conn::deadlines::Kind,
+    codec::{Codec, Decoded, FrameError},
+    conn::{deadlines::Kind, state::State},
     context::{Conn, Member, Members, Origin},
     driver::Token,
     error::CloseReason,
@@ -42,6 +42,8 @@ pub(crate) trait Service {
     fn relieved(&mut self, core: &mut Core, token: Token);
     /// The handler's timer is due.
     fn timer(&mut self, core: &mut Core, token: Token);
+    /// Whether a complete frame is kept that the handler has not been given.
+    fn holds_frame(&self, core: &Core, token: Token) -> bool;
     /// The connection has ended. Its codec and its session go.
     fn closed(&mut self, core: &mut Core, token: Token, reason: &CloseReason);
 }
@@ -202,6 +204,18 @@ impl<C: Codec, H: Handler<C>> Service for Typed<C, H> {
         self.call(core, token, "timer", Handler::timer);
     }
 
+    fn holds_frame(&self, core: &Core, token: Token) -> bool {
+        let Some(slot) = core.slots.get(token) else { return false };
+        let Some(member) = self.members.get(slot.member) else { return false };
+        let is_finished = slot.conn.state() == State::HalfClosed;
+        let kept = slot.conn.inbound.bytes();
+        // A codec that panics over these bytes would have closed the connection without a frame.
+        let found = catch_unwind(AssertUnwindSafe(|| {
+            member.codec.clone().is_some_and(|codec| begins_with_frame(codec, kept, is_finished))
+        }));
+        found.unwrap_or(false)
+    }
+
     fn closed(&mut self, core: &mut Core, token: Token, reason: &CloseReason) {
         let member = core.slots[token].member;
         if !self.members.contains_key(member) {
@@ -214,6 +228,60 @@ impl<C: Codec, H: Handler<C>> Service for Typed<C, H> {
         let Some(member) = self.members.remove(member) else { return };
         if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(member))) {
             core.handler_panicked(token, "closed", &*payload);
+        }
+    }
+}
+
+/// Whether `bytes` hold a complete frame, behind what the codec skips. If the peer `is_finished`,
+/// their end may be the end of one.
+fn begins_with_frame<C: Codec>(mut codec: C, mut bytes: &[u8], is_finished: bool) -> bool {
+    while !bytes.is_empty() {
+        match codec.decode(bytes) {
+            Ok(Decoded::Frame { .. }) => return true,
+            Ok(Decoded::Skip(count)) => bytes = bytes.get(count.max(1)..).unwrap_or_default(),
+            Ok(Decoded::Incomplete { .. }) => {
+                return is_finished && matches!(codec.decode_end(bytes), Ok(Some(_)));
+            }
+            Err(_) => return false,
+        }
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::begins_with_frame;
+    use crate::codec::{Codec, Decoded, FrameError, Lines};
+
+    /// Lines, of which the last needs no end.
+    #[derive(Clone)]
+    struct LastLine(Lines);
+
+    impl Codec for LastLine {
+        type Frame<'a> = &'a [u8];
+
+        fn decode<'a>(&mut self, input: &'a [u8]) -> Result<Decoded<&'a [u8]>, FrameError> {
+            self.0.decode(input)
+        }
+
+        fn decode_end<'a>(&mut self, tail: &'a [u8]) -> Result<Option<&'a [u8]>, FrameError> {
+            Ok(Some(tail))
+        }
+    }
+
+    #[test]
+    fn a_frame_is_found_where_it_is_complete() {
+        for (bytes, complete, complete_at_end) in [
+            (&b""[..], false, false),
+            (b"half a requ", false, true),
+            (b"one\nhalf", true, true),
+            (b"\n", true, true),
+            (b"too long to be a line", false, false),
+        ] {
+            let codec = || LastLine(Lines::with_max(12));
+            assert_eq!(begins_with_frame(codec(), bytes, false), complete, "{bytes:?}");
+            assert_eq!(begins_with_frame(codec(), bytes, true), complete_at_end, "{bytes:?}, end");
+            assert_eq!(begins_with_frame(Lines::with_max(12), bytes, true), complete, "{bytes:?}");
         }
     }
 }

@@ -219,6 +219,13 @@ impl Net {
         self.0.engine.borrow().is_done()
     }
 
+    /// How many connections the server cut off when it ended: the number that
+    /// [`Error::CutOff`](crate::Error::CutOff) would have, or 0.
+    #[must_use]
+    pub fn cut_off(&self) -> usize {
+        self.0.engine.borrow().cut_off()
+    }
+
     /// What the server has counted.
     #[must_use]
     pub fn stats(&self) -> Stats {

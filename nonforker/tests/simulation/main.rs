@@ -6,6 +6,7 @@
 mod away;
 mod callbacks;
 mod codecs;
+mod cut_off;
 mod drain;
 mod hogs;
 mod limits;
