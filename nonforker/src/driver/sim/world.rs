@@ -166,6 +166,11 @@ impl World {
             }
             Event::UpEnd(link, end) => {
                 let state = &mut self.links[link];
+                // Kernels report the end first, and the reset behind it.
+                state.untold_finish = end == End::Reset
+                    && state.up_end == End::Finished
+                    && !state.told_end
+                    && state.arrived() == 0;
                 if state.up_end != End::Reset {
                     state.up_end = end;
                     state.told_end = false;
