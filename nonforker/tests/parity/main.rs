@@ -3,6 +3,7 @@
 
 mod conversations;
 mod states;
+mod worlds;
 
 use std::io::{self, Write};
 
