@@ -105,10 +105,14 @@ pub(super) fn a_reset_is_told_though_nothing_is_asked_for<R: Rig>(bench: &mut Be
     if bench.transport == Transport::Unix {
         return;
     }
-    for size in [0, READ_MAX] {
+    for (size, finishes) in [(0, false), (READ_MAX, false), (0, true), (READ_MAX, true)] {
         let (mut client, token) = bench.open();
         bench.send_from(&mut client, &bytes(size));
         bench.settle();
+        if finishes {
+            client.shutdown_write();
+            bench.settle();
+        }
         client.reset();
         bench.until("the reset", |bench| bench.of(token).failed);
         bench.settle();
@@ -121,7 +125,7 @@ pub(super) fn a_reset_behind_the_end_is_told<R: Rig>(bench: &mut Bench<R>) {
     if bench.transport == Transport::Unix {
         return;
     }
-    for waits in [true, false] {
+    for (waits, sleeps) in [(true, true), (true, false), (false, false)] {
         let (mut client, token) = bench.open();
         bench.receive(token, true);
         bench.send_from(&mut client, b"request");
@@ -129,10 +133,13 @@ pub(super) fn a_reset_behind_the_end_is_told<R: Rig>(bench: &mut Bench<R>) {
         if waits {
             bench.until("the end", |bench| bench.of(token).ended);
         }
+        if sleeps {
+            bench.settle();
+        }
         client.reset();
         bench.until("the reset", |bench| bench.of(token).failed);
         bench.settle();
-        assert!(bench.of(token).ended, "the end came first, waited for {waits}");
+        assert!(bench.of(token).ended, "the end came first, waited for {waits}, slept {sleeps}");
         assert_eq!(bench.of(token).received, b"request");
     }
 }

@@ -42,7 +42,7 @@ impl World {
     ) -> LinkId {
         let link = self.links.len();
         let peer = peer(&self.listeners[listener].address, link, ip);
-        self.links.push(Link::new(window, peer));
+        self.links.push(Link::new(window, self.coarse, peer));
         self.note(link, What::Connects);
         let late = self.lateness();
         self.schedule_in(late, Event::Arrives(link, listener));

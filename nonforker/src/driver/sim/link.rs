@@ -53,6 +53,8 @@ pub(crate) struct Link {
     pub(crate) urgent: Option<u8>,
     /// The server was told of `up_end`.
     pub(crate) told_end: bool,
+    /// The client had finished in order when its reset arrived, and the server was not told of that.
+    pub(crate) untold_finish: bool,
 
     /// Bytes from the server that are under way.
     pub(crate) down_flying: usize,
@@ -89,7 +91,7 @@ pub(crate) struct Link {
 
 impl Link {
     /// A client that has done nothing yet.
-    pub(super) fn new(window: usize, peer: Peer) -> Self {
+    pub(super) fn new(window: usize, coarse: bool, peer: Peer) -> Self {
         Self {
             up: Vec::new(),
             up_start: 0,
@@ -97,10 +99,12 @@ impl Link {
             up_clock: Duration::ZERO,
             urgent: None,
             told_end: false,
+            untold_finish: false,
             down_flying: 0,
             down_clock: Duration::ZERO,
             unread: Vec::new(),
             window,
+            coarse,
             down_end: End::Open,
             inbox: Vec::new(),
             reading: Reading::All,
@@ -156,6 +160,19 @@ impl Link {
     /// Whether the client has seen the end of what the server sends, and read all of it.
     pub(crate) fn is_ended(&self) -> bool {
         self.down_end == End::Reset || (self.down_end == End::Finished && self.unread.is_empty())
+    }
+
+    /// How the client's direction ended, if the server was not told of it. Then it is told now, and
+    /// receives no more.
+    pub(crate) const fn take_end(&mut self) -> Option<End> {
+        if matches!(self.up_end, End::Open) || self.told_end {
+            return None;
+        }
+        self.receiving = false;
+        // A reset behind an end is told after it.
+        let has_finished = std::mem::replace(&mut self.untold_finish, false);
+        self.told_end = !has_finished;
+        Some(if has_finished { End::Finished } else { self.up_end })
     }
 
     /// Whether the server has let go of it.

@@ -65,16 +65,15 @@ impl SimDriver {
         link: LinkId,
         sink: &mut Sink<'_, SimSocket>,
     ) -> Next {
-        let state = &mut world.links[link];
-        if state.up_end == End::Open || std::mem::replace(&mut state.told_end, true) {
-            return Next::Return;
-        }
-        state.receiving = false;
-        let completion = match state.up_end {
+        let Some(end) = world.links[link].take_end() else { return Next::Return };
+        let completion = match end {
             End::Reset => Completion::Failed { token, error: Errno::CONNRESET.into() },
             End::Open | End::Finished => Completion::EndOfStream { token },
         };
         world.note(link, What::ServerSeesEnd);
+        if !world.links[link].told_end {
+            world.look_at(link);
+        }
         drop(world);
         sink(completion)
     }

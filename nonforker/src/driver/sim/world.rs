@@ -60,7 +60,7 @@ pub(crate) struct World {
     /// A send may be done when it returns. In some seeds it never is, as with io_uring.
     pub(crate) prompt: bool,
     /// Links have room again in large steps only. In some seeds they do not, as a kernel does not.
-    coarse: bool,
+    pub(super) coarse: bool,
     events: Events,
 }
 
@@ -211,6 +211,11 @@ impl World {
             }
             Event::UpEnd(link, end) => {
                 let state = &mut self.links[link];
+                // Kernels report the end first, and the reset behind it.
+                state.untold_finish = end == End::Reset
+                    && state.up_end == End::Finished
+                    && !state.told_end
+                    && state.arrived() == 0;
                 if state.up_end != End::Reset {
                     state.up_end = end;
                     state.told_end = false;

@@ -1,8 +1,8 @@
 //! Watching connections of which nothing is received: that one broke is told all the same.
 //!
 //! Whatever is received or sent tells of a reset by failing. A connection that does neither when a
-//! wait begins is watched, once: so a connection that only passes through this state within a turn
-//! costs nothing.
+//! wait begins is watched from then on until it is closed: so a connection that only passes through
+//! this state within a turn costs nothing.
 
 use std::os::fd::AsFd;
 
@@ -41,8 +41,10 @@ impl UringDriver {
                 self.tell_broken(token);
             } else if connection.watch == Arm::Idle && !connection.is(Fact::URGENT) {
                 let fd = connection.socket.as_fd();
+                // The kernel adds POLLRDHUP to whatever is watched for. A watch that reports once
+                // would end with a half-close, and a reset behind that would be missed.
                 // What cannot be watched is told of by the next send.
-                if self.ring.watch(name(Kind::Watch, token), fd, POLLERR, false).is_ok() {
+                if self.ring.watch(name(Kind::Watch, token), fd, POLLERR, true).is_ok() {
                     connection.watch = Arm::Armed;
                 }
             }
@@ -64,6 +66,9 @@ impl UringDriver {
         }
         if connection.is(Fact::URGENT) {
             self.watched_for_urgent(token, events, sink);
+        } else if !report.more {
+            // It may end for lack of room for its reports.
+            self.mind(token);
         }
         self.tell_broken(token);
     }
