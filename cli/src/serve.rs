@@ -75,11 +75,14 @@ fn with_codec(server: Server, service: &ServiceArgs, at: Address) -> Result<Serv
 /// The limits that the settings ask for.
 pub(crate) fn limits(args: &ServeArgs) -> Limits {
     let (limits, timeouts) = (&args.limits, &args.timeouts);
-    Limits::new()
+    let low = |set: Limits| match limits.low_watermark {
+        Some(low) => set.low_watermark(low),
+        None => set,
+    };
+    low(Limits::new())
         .max_connections(limits.max_connections.map(NonZeroUsize::get))
         .max_connections_per_ip(limits.max_connections_per_ip.map(NonZeroUsize::get))
         .high_watermark(limits.high_watermark)
-        .low_watermark(limits.low_watermark)
         .output_cap(limits.output_cap)
         .memory_budget(limits.memory_budget)
         .read_per_turn(limits.read_per_turn)

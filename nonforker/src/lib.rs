@@ -116,6 +116,7 @@
 //! - `signals` (default): [`Server::drain_on_signals`].
 
 mod address;
+mod bounds;
 pub mod codec;
 mod config;
 mod conn;

@@ -11,6 +11,7 @@ mod bench;
 mod bench_faults;
 mod bench_modes;
 mod bench_resp;
+mod bounds;
 mod clients;
 mod config;
 mod conversations;
