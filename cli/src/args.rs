@@ -158,9 +158,16 @@ pub(crate) struct ServiceArgs {
     /// strict-crlf: at both; a line feed alone ends the connection.
     /// delimited:STRING: at these bytes; \r, \n, \t, \0, \\ and \xHH are one byte each.
     /// raw:         nowhere; whatever has arrived is a request.
-    /// A reply ends like a request. The beginning of one, without its end, is never answered.
+    /// A reply ends like a request. The beginning of one, without its end, is never answered; for
+    /// the last line see --last-line.
     #[arg(long, value_name = "CODEC", default_value = "lines", verbatim_doc_comment)]
     pub(crate) codec: Codec,
+
+    /// What a last line without an end is, once its client has finished sending [default: take]
+    ///
+    /// It is what `printf hello | nc -N` sends. For the codecs lines and crlf only.
+    #[arg(long, value_name = "WHAT", value_enum)]
+    pub(crate) last_line: Option<LastLine>,
 
     /// Bytes a request may have, its end not counted; who sends more is disconnected
     #[arg(long, value_name = "SIZE", default_value = "64KiB", value_parser = values::frame_size)]
@@ -283,6 +290,15 @@ impl ProgramArgs {
     pub(crate) fn level(&self) -> Level {
         self.log.unwrap_or(if self.quiet { Level::Error } else { Level::Info })
     }
+}
+
+/// What becomes of a last line without an end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LastLine {
+    /// Forget it: it may be the beginning of a longer one
+    Drop,
+    /// Answer it as any other line
+    Take,
 }
 
 /// Which driver does the I/O.

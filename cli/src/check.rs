@@ -5,7 +5,7 @@ use std::path::Path;
 use clap::{ArgMatches, parser::ValueSource};
 use nonforker::{Address, Error};
 
-use crate::{args::ServeArgs, ending::Ending, serve};
+use crate::{args::ServeArgs, ending::Ending, serve, values::Codec};
 
 /// A flag, without its dashes, and what is wrong with its value.
 #[derive(Debug)]
@@ -46,6 +46,10 @@ pub(crate) fn flags(args: &ServeArgs) -> Result<(), Wrong> {
         if !any_port && listen.iter().skip(nth + 1).any(|other| other == address) {
             return wrong("listen", format!("{address} is given twice"));
         }
+    }
+    let has_lines = matches!(args.service.codec, Codec::Lines | Codec::Crlf);
+    if args.service.last_line.is_some() && !has_lines {
+        return wrong("last_line", "it is for the codecs lines and crlf only".to_owned());
     }
     Ok(())
 }

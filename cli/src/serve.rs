@@ -13,7 +13,7 @@ use nonforker::{
 };
 
 use crate::{
-    args::{Driver, ServeArgs, ServiceArgs},
+    args::{Driver, LastLine, ServeArgs, ServiceArgs},
     console,
     ending::Ending,
     log::Log,
@@ -60,9 +60,13 @@ fn with_codec(server: Server, service: &ServiceArgs, at: Address) -> Result<Serv
     let max = service.max_frame;
     let handler = service.handler;
     let lines = Lines::with_max(max);
+    let with_last = |lines: Lines| match service.last_line.unwrap_or(LastLine::Take) {
+        LastLine::Take => lines.accept_unterminated(),
+        LastLine::Drop => lines,
+    };
     Ok(match &service.codec {
-        Codec::Lines => handler.serve(server, at, lines),
-        Codec::Crlf => handler.serve(server, at, lines.crlf()),
+        Codec::Lines => handler.serve(server, at, with_last(lines)),
+        Codec::Crlf => handler.serve(server, at, with_last(lines.crlf())),
         Codec::StrictCrlf => handler.serve(server, at, lines.strict_crlf()),
         Codec::Raw => handler.serve(server, at, Raw::with_max(max)),
         Codec::Delimited(delimiter) => {

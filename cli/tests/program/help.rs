@@ -7,11 +7,12 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use crate::support::{Process, command, run};
 
 /// The flags, which are part of the contract, and their defaults.
-const FLAGS: [(&str, &str); 28] = [
+const FLAGS: [(&str, &str); 29] = [
     ("--listen", "127.0.0.1:1685"),
     ("--unix-mode", "0600"),
     ("--handler", "echo"),
     ("--codec", "lines"),
+    ("--last-line", "take"),
     ("--max-frame", "64KiB"),
     ("--max-connections", "the descriptor limit less 32"),
     ("--max-connections-per-ip", "no such limit"),
