@@ -34,9 +34,16 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
-    /// Two limits contradict each other.
-    #[error("limits contradict each other: {0}")]
-    Limits(&'static str),
+    /// A limit is out of its bounds, which [`Limits::check`](crate::Limits::check) lists.
+    #[error("{limit}: {value} is {bound}")]
+    Limits {
+        /// The setter of the limit: `"read_per_turn"`.
+        limit: &'static str,
+        /// What it was set to, in words: `"1TiB"`.
+        value: String,
+        /// What it may be, and why: `"out of bounds: at most 64MiB, since …"`.
+        bound: String,
+    },
     /// There is nothing to serve: [`Server::serve`](crate::Server::serve) was never called.
     #[error("nothing to serve: give the server an address, a codec and a handler")]
     NothingToServe,

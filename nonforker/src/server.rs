@@ -6,6 +6,7 @@ use std::{cell::RefCell, fmt, io, io::ErrorKind, rc::Rc, time::Duration};
 use crate::signals::Watch;
 use crate::{
     address::{Address, AddressError},
+    bounds::check_mode,
     codec::Codec,
     config::{Limits, descriptor_limit},
     context::Conn,
@@ -175,7 +176,7 @@ impl Server {
     /// # Errors
     ///
     /// [`Error::Address`] and [`Error::Listen`] for the first address that cannot be served,
-    /// [`Error::Limits`] if limits contradict each other, [`Error::NothingToServe`] if there is
+    /// [`Error::Limits`] if a limit is out of its bounds, [`Error::NothingToServe`] if there is
     /// no address, [`Error::Driver`] if the kernel gives no event queue, [`Error::NoUring`] if
     /// io_uring was asked for and cannot be used.
     pub fn bind(self) -> Result<Bound> {
@@ -214,6 +215,7 @@ impl Server {
     /// Whether this can be served at all.
     fn check(&self) -> Result<()> {
         self.limits.check()?;
+        check_mode(self.unix_mode)?;
         if self.services.is_empty() { Err(Error::NothingToServe) } else { Ok(()) }
     }
 

@@ -13,6 +13,7 @@ mod bench_modes;
 mod bench_refusals;
 mod bench_resp;
 mod bench_silence;
+mod bounds;
 mod clients;
 mod config;
 mod conversations;

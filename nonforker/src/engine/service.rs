@@ -100,6 +100,19 @@ impl<C: Codec, H: Handler<C>> Typed<C, H> {
     /// All frames are handled and no more bytes will come.
     fn end(&mut self, core: &mut Core, token: Token) {
         let Some(slot) = core.slots.get_mut(token) else { return };
+        // The end of a stream may end a frame. To be cut off by a drain does not.
+        if slot.conn.state() == State::HalfClosed
+            && let Some(tail) = slot.conn.inbound.take()
+        {
+            slot.conn.deadlines.clear(Kind::Frame);
+            self.end_tail(core, token, tail.bytes());
+            core.pool.put(tail);
+        }
+        let Some(slot) = core.slots.get_mut(token) else { return };
+        if slot.conn.state().handles() && !slot.conn.may_handle() {
+            // The handler has not answered the last frame yet: the end comes behind the answer.
+            return;
+        }
         if slot.conn.cut {
             core.close(token, CloseReason::Drained);
             return;
@@ -108,11 +121,7 @@ impl<C: Codec, H: Handler<C>> Typed<C, H> {
             return;
         }
         slot.conn.deadlines.clear(Kind::Frame);
-        if let Some(tail) = slot.conn.inbound.take() {
-            self.end_tail(core, token, tail.bytes());
-            core.pool.put(tail);
-        }
-        if core.slots.get(token).is_some_and(|slot| slot.conn.state().handles()) {
+        if slot.conn.state().handles() {
             self.call(core, token, "half_closed", Handler::half_closed);
         }
         core.mark_dirty(token);

@@ -48,7 +48,7 @@ impl<D: Driver> Engine<D> {
             })
         };
         let timer = of_slots(|kind| kind == Kind::User).min();
-        let own = [self.acceptor.retry_at(), self.phase.deadline(), core.memory.look_at];
+        let own = [self.acceptor.look_at(), self.phase.deadline(), core.memory.look_at];
         let others = own.into_iter().flatten().chain(of_slots(|kind| kind != Kind::User));
         others.min().is_none_or(|first| timer.is_some_and(|timer| timer < first))
     }

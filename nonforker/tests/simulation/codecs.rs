@@ -4,7 +4,7 @@ use std::{cell::Cell, panic::resume_unwind, rc::Rc, time::Duration};
 
 use nonforker::{
     CloseReason, Conn, ConnId, Handler, Limits, Outcome, Server,
-    codec::{Codec, Decoded, Encode, EncodeError, FrameError},
+    codec::{Codec, Decoded, Encode, EncodeError, FrameError, Lines},
     sim::{Ending, Faults, Simulation},
 };
 
@@ -200,6 +200,54 @@ fn a_codec_that_miscounts_ends_the_connection_behind_the_replies_before() {
     }
 }
 
+/// Answers each line a moment later, and takes no other meanwhile.
+struct Slow;
+
+impl Handler<Lines> for Slow {
+    type Session = Vec<u8>;
+
+    fn frame(&mut self, conn: &mut Conn<'_, Lines, Vec<u8>>, line: &[u8]) -> Outcome {
+        *conn.session_mut() = line.to_vec();
+        conn.pause();
+        conn.set_timer(Duration::from_millis(3));
+        Ok(())
+    }
+
+    fn timer(&mut self, conn: &mut Conn<'_, Lines, Vec<u8>>) -> Outcome {
+        let line = std::mem::take(conn.session_mut());
+        conn.send(line);
+        conn.resume();
+        Ok(())
+    }
+}
+
+fn takes_the_last() -> Simulation {
+    Simulation::new(|| {
+        let lines = Lines::new().crlf().accept_unterminated();
+        Server::new().serve_with("127.0.0.1:1", lines, Slow)
+    })
+}
+
+#[test]
+fn a_last_line_without_an_end_is_a_request_if_the_peer_has_finished() {
+    for (sent, replies) in [
+        ("last", "last\r\n"),
+        ("one\nlast", "one\r\nlast\r\n"),
+        ("one\r\nlast\r", "one\r\nlast\r\n"),
+        ("one\n", "one\r\n"),
+        ("", ""),
+    ] {
+        takes_the_last().seeds(0..100).run(|net| {
+            let client = net.connect();
+            client.send(sent);
+            client.half_close();
+            let (received, ending) = client.receive_to_end();
+            assert_eq!(String::from_utf8_lossy(&received), replies, "{sent:?}");
+            assert_eq!(ending, Some(Ending::Finished), "{sent:?}");
+        });
+    }
+}
+
 #[test]
 fn a_codec_that_miscounts_is_named_once_a_second() {
     let log = said(|| {
@@ -219,4 +267,36 @@ fn a_codec_that_miscounts_is_named_once_a_second() {
     let (first, second) = (&log[0], &log[1]);
     assert_eq!(first.message, "the codec has a defect: it took 0 of 14 bytes");
     assert_eq!((log.len(), first.left_out, second.left_out), (2, 0, 3));
+}
+
+#[test]
+fn a_last_line_is_answered_in_a_drain_too() {
+    takes_the_last().seeds(0..50).faults(|_| Faults::none()).run(|net| {
+        let client = net.connect();
+        client.send("one\ntwo\nlast");
+        client.half_close();
+        // All has arrived: the first line is being answered, the others wait for that.
+        net.wait(Duration::from_millis(1));
+        net.drain();
+        client.expect("one\r\ntwo\r\nlast\r\n");
+        client.expect_end();
+    });
+}
+
+#[test]
+fn a_last_line_that_a_drain_or_a_reset_cuts_off_is_no_request() {
+    for is_reset in [false, true] {
+        takes_the_last().seeds(0..200).run(|net| {
+            let client = net.connect();
+            client.send("one\nlast");
+            net.wait(Duration::from_micros(net.rng().below(20_000)));
+            if is_reset {
+                client.reset();
+                net.wait(Duration::from_secs(3600));
+            }
+            net.drain();
+            let _ = client.receive_to_end();
+            assert!(net.stats().frames <= 1, "{} lines", net.stats().frames);
+        });
+    }
 }

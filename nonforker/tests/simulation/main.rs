@@ -17,6 +17,7 @@ mod settle;
 mod speed;
 mod time;
 mod turns;
+mod waiting;
 mod warnings;
 
 use nonforker::sim::Scenario;
