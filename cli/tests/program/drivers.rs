@@ -91,6 +91,40 @@ fn where_io_uring_is_forbidden_poll_takes_its_place_and_says_why() {
 }
 
 #[test]
+fn an_accept_that_is_always_refused_is_said_and_takes_no_core() {
+    const ACCEPT4: u32 = 288;
+    for driver in ["poll", "uring"] {
+        if driver == "uring" && !has_uring() {
+            continue;
+        }
+        let flags = format!("--listen 127.0.0.1:0 --driver {driver}");
+        // EPERM, and ENETDOWN.
+        for error in [1, 100] {
+            let Some(mut command) = without(ACCEPT4, error, &flags) else { return };
+            let server = Server::from(&mut command, 1);
+            let client = TcpStream::connect(&server.addresses[0]).expect("it listens");
+            server.await_log("cannot accept for now");
+            let ticks = || ticks(server.process.0.id());
+            let before = ticks();
+            std::thread::sleep(std::time::Duration::from_millis(500));
+            let used = ticks() - before;
+            assert!(used <= 15, "{driver}: {used} hundredths of a second in half a second");
+            drop(client);
+            let log = server.end();
+            assert_eq!(log.matches("cannot accept for now").count(), 1, "{driver}: {log}");
+        }
+    }
+}
+
+/// The processor time of a process, in hundredths of a second.
+fn ticks(process: u32) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).expect("it runs");
+    // Behind the name come the state and ten fields, then what it used itself and in the kernel.
+    let fields = stat.rsplit(") ").next().unwrap_or_default().split(' ').skip(11).take(2);
+    fields.map(|field| field.parse::<u64>().expect("a number")).sum()
+}
+
+#[test]
 fn where_too_little_memory_can_be_locked_poll_takes_its_place() {
     if !nix::unistd::Uid::effective().is_root() {
         eprintln!("skipped: only root can take a privilege from the program");
