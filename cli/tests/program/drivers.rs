@@ -6,11 +6,11 @@ use nix::sys::signal::Signal::SIGKILL;
 
 use crate::support::{PROGRAM, Server, command, is_there, run, via};
 
-/// Forbids `io_uring_setup` to the program that it then becomes, with this error number: a filter
-/// of four instructions (load the call's number; is it that one? fail; allow).
+/// Forbids a system call to the program that it then becomes, with this error number: a filter of
+/// four instructions (load the call's number; is it that one? fail; allow).
 const FORBID: &str = r#"
-    my ($error, @program) = @ARGV;
-    my $filter = pack("SCCL" x 4, 0x20, 0, 0, 0, 0x15, 0, 1, 425,
+    my ($call, $error, @program) = @ARGV;
+    my $filter = pack("SCCL" x 4, 0x20, 0, 0, 0, 0x15, 0, 1, $call,
                       0x06, 0, 0, 0x50000 | $error, 0x06, 0, 0, 0x7fff0000);
     my $filters = pack("S x6 P", 4, $filter);
     syscall(157, 38, 1, 0, 0, 0) == 0 or die "no new privileges: $!";
@@ -18,14 +18,17 @@ const FORBID: &str = r#"
     exec @program or die "exec: $!";
 "#;
 
-/// The program with these flags, in a process that may not use io_uring. `None` where it cannot be
-/// forbidden that way.
-fn without_uring(error: i32, flags: &str) -> Option<Command> {
+/// The calls of io_uring, each of which a filter may forbid alone: setup, enter and register.
+const URING_CALLS: [u32; 3] = [425, 426, 427];
+
+/// The program with these flags, in a process to which `call` is forbidden. `None` where it cannot
+/// be forbidden that way.
+fn without(call: u32, error: i32, flags: &str) -> Option<Command> {
     if !cfg!(all(target_os = "linux", target_arch = "x86_64")) {
         eprintln!("skipped: the test knows the numbers of system calls for Linux on x86_64 only");
         return None;
     }
-    let wrapper = ["perl", "-e", FORBID, "--", &error.to_string()];
+    let wrapper = ["perl", "-e", FORBID, "--", &call.to_string(), &error.to_string()];
     is_there("perl").then(|| via(&wrapper, Path::new(PROGRAM), flags))
 }
 
@@ -64,25 +67,61 @@ fn the_environment_chooses_what_is_left_open() {
 
 #[test]
 fn where_io_uring_is_forbidden_poll_takes_its_place_and_says_why() {
-    for (error, why) in [(1, "filter of system calls"), (38, "the kernel has none")] {
-        let Some(mut command) = without_uring(error, "--listen 127.0.0.1:0") else { return };
-        let server = Server::from(&mut command, 1);
-        server.assert_answers();
-        let log = server.end();
-        let lines: Vec<_> = log.lines().filter(|line| line.contains("driver")).collect();
-        assert_eq!(lines.len(), 1, "{log}");
-        assert!(lines[0].contains("the driver is poll; io_uring cannot be used: "), "{log}");
-        assert!(lines[0].contains(why), "{log}");
-        assert_eq!(log.matches("WARN").count(), 0, "{log}");
+    for call in URING_CALLS {
+        for (error, why) in [(1, "filter of system calls"), (38, "the kernel has none")] {
+            let Some(mut command) = without(call, error, "--listen 127.0.0.1:0") else { return };
+            let server = Server::from(&mut command, 1);
+            server.assert_answers();
+            let log = server.end();
+            let lines: Vec<_> = log.lines().filter(|line| line.contains("driver")).collect();
+            assert_eq!(lines.len(), 1, "{call}: {log}");
+            assert!(lines[0].contains("the driver is poll; io_uring cannot be used: "), "{log}");
+            assert!(lines[0].contains(why), "{call}: {log}");
+            assert_eq!(log.matches("WARN").count(), 0, "{log}");
 
-        let flags = "--listen 127.0.0.1:0 --driver uring";
-        let output = run(&mut without_uring(error, flags).expect("it was there"));
-        assert_eq!(output.status, 1, "{}", output.stderr);
-        assert_eq!(output.stderr.lines().count(), 1, "{}", output.stderr);
-        assert!(output.stderr.contains("io_uring cannot be used here"), "{}", output.stderr);
-        assert!(output.stderr.contains(why), "{}", output.stderr);
-        assert_eq!(output.stdout, "");
+            let flags = "--listen 127.0.0.1:0 --driver uring";
+            let output = run(&mut without(call, error, flags).expect("it was there"));
+            assert_eq!(output.status, 1, "{call}: {}", output.stderr);
+            assert_eq!(output.stderr.lines().count(), 1, "{}", output.stderr);
+            assert!(output.stderr.contains("io_uring cannot be used here"), "{}", output.stderr);
+            assert!(output.stderr.contains(why), "{call}: {}", output.stderr);
+            assert_eq!(output.stdout, "");
+        }
     }
+}
+
+#[test]
+fn an_accept_that_is_always_refused_is_said_and_takes_no_core() {
+    const ACCEPT4: u32 = 288;
+    for driver in ["poll", "uring"] {
+        if driver == "uring" && !has_uring() {
+            continue;
+        }
+        let flags = format!("--listen 127.0.0.1:0 --driver {driver}");
+        // EPERM, and ENETDOWN.
+        for error in [1, 100] {
+            let Some(mut command) = without(ACCEPT4, error, &flags) else { return };
+            let server = Server::from(&mut command, 1);
+            let client = TcpStream::connect(&server.addresses[0]).expect("it listens");
+            server.await_log("cannot accept for now");
+            let ticks = || ticks(server.process.0.id());
+            let before = ticks();
+            std::thread::sleep(std::time::Duration::from_millis(500));
+            let used = ticks() - before;
+            assert!(used <= 15, "{driver}: {used} hundredths of a second in half a second");
+            drop(client);
+            let log = server.end();
+            assert_eq!(log.matches("cannot accept for now").count(), 1, "{driver}: {log}");
+        }
+    }
+}
+
+/// The processor time of a process, in hundredths of a second.
+fn ticks(process: u32) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).expect("it runs");
+    // Behind the name come the state and ten fields, then what it used itself and in the kernel.
+    let fields = stat.rsplit(") ").next().unwrap_or_default().split(' ').skip(11).take(2);
+    fields.map(|field| field.parse::<u64>().expect("a number")).sum()
 }
 
 #[test]

@@ -30,10 +30,16 @@ use crate::{
 /// How long to wait after the system had no descriptor, or no memory, for another connection.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// So many failures in a row that blame the connection are tried again at once. More of them blame
+/// the system: a policy that refuses every accept, or a network that is down.
+const REFUSALS_MAX: u32 = 16;
+
 /// A listener as the engine sees it.
 #[derive(Debug)]
 struct Door {
     service: ServiceId,
+    /// Failures in a row that blame the connection, since the last pause.
+    refusals: u32,
     /// The driver was asked to accept.
     open: bool,
 }
@@ -67,7 +73,7 @@ impl<S> Acceptor<S> {
     }
 
     pub(super) fn add(&mut self, service: ServiceId) {
-        self.doors.push(Door { service, open: false });
+        self.doors.push(Door { service, refusals: 0, open: false });
     }
 
     /// Takes in what the driver accepted; the handler hears of it after the wait.
@@ -75,6 +81,7 @@ impl<S> Acceptor<S> {
     /// A driver may report what it accepted before it was told to stop; once the doors are shut
     /// that is too late.
     pub(super) fn park(&mut self, listener: ListenerId, socket: S, peer: Peer) {
+        self.doors[listener].refusals = 0;
         if !self.closed {
             self.parked.push_back((listener, socket, peer));
         }
@@ -120,10 +127,13 @@ impl<S> Acceptor<S> {
 impl<D: Driver> Engine<D> {
     /// Accepting failed. What the connection lost is its own; what the system lacks passes.
     pub(super) fn accept_failed(&mut self, listener: ListenerId, error: &io::Error) {
-        self.acceptor.doors[listener].open = false;
-        if is_of_the_connection(error) {
+        let door = &mut self.acceptor.doors[listener];
+        door.open = false;
+        if is_of_the_connection(error) && door.refusals < REFUSALS_MAX {
+            door.refusals += 1;
             return;
         }
+        door.refusals = 0;
         self.acceptor.exhausted_until = Some(self.core.tick_after(PAUSE));
         let now = self.core.tick();
         if let Some(left_out) = self.core.throttles.pass(Notice::Accept, now) {

@@ -45,6 +45,27 @@ fn without_descriptors_the_server_tries_now_and_then_and_says_so_once_a_second()
 }
 
 #[test]
+fn refusals_that_go_on_are_retried_at_once_at_first_and_then_now_and_then() {
+    without_faults().run(|net| {
+        let before = net.connect();
+        served(net, &before);
+        net.set_faults(Faults { accept_refused: 1000, ..Faults::none() });
+        let client = net.connect();
+        // Refused a few times only, it would have been accepted at once.
+        let count = warnings("cannot accept", || net.wait(Duration::from_micros(10)));
+        assert_eq!(count.given, 0, "too few refusals for a warning");
+        let count = warnings("cannot accept", || net.wait(Duration::from_millis(3050)));
+        assert!((3..=4).contains(&count.given), "{} warnings", count.given);
+        assert!(count.left_out <= 30, "accepting was paused {} times", count.left_out);
+        let among = served(net, &before);
+        assert!(among < Duration::from_millis(1), "others waited {among:?}");
+        net.set_faults(Faults::none());
+        let took = served(net, &client);
+        assert!(took < Duration::from_millis(110), "it took {took:?} to recover");
+    });
+}
+
+#[test]
 fn a_descriptor_that_becomes_free_is_used_at_once() {
     without_faults().run(|net| {
         let before = net.connect();

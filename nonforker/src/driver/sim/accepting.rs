@@ -44,6 +44,11 @@ impl SimDriver {
             let errno = errnos[world.rng.between(0, errnos.len() - 1)];
             return Some(accept_fails(&mut world, listener, errno));
         }
+        if world.rng.chance(faults.accept_refused) {
+            let errnos = [Errno::PERM, Errno::NETDOWN];
+            let errno = errnos[world.rng.between(0, errnos.len() - 1)];
+            return Some(accept_fails(&mut world, listener, errno));
+        }
         let link = world.listeners[listener].backlog.pop_front()?;
         if world.links[link].up_end == End::Reset || world.rng.chance(faults.accept_aborted) {
             world.links[link].side = Side::Closed;

@@ -37,6 +37,8 @@ pub struct Faults {
     pub accept_aborted: u16,
     /// Accepting fails with EMFILE, ENFILE, ENOBUFS or ENOMEM.
     pub accept_exhausted: u16,
+    /// Accepting fails with EPERM or ENETDOWN, and whoever waits goes on waiting.
+    pub accept_refused: u16,
     /// A connection is reported although accepting had been turned off.
     pub accept_late: u16,
     /// Sending fails with ENOBUFS or ENOMEM.
@@ -66,6 +68,7 @@ impl Faults {
             delay: 0,
             accept_aborted: 0,
             accept_exhausted: 0,
+            accept_refused: 0,
             accept_late: 0,
             send_exhausted: 0,
             reset: 0,
@@ -95,6 +98,7 @@ impl Faults {
             clock_jump: 0,
             end_with_bytes: draw(rng, 900),
             away: 0,
+            accept_refused: draw(rng, 300),
         }
     }
 
@@ -115,7 +119,7 @@ impl Faults {
 
 impl Faults {
     /// How many kinds of faults there are.
-    pub(crate) const COUNT: usize = 14;
+    pub(crate) const COUNT: usize = 15;
 
     const NAMES: [&str; Self::COUNT] = [
         "short_read",
@@ -125,6 +129,7 @@ impl Faults {
         "delay",
         "accept_aborted",
         "accept_exhausted",
+        "accept_refused",
         "accept_late",
         "send_exhausted",
         "reset",
@@ -143,6 +148,7 @@ impl Faults {
             &mut self.delay,
             &mut self.accept_aborted,
             &mut self.accept_exhausted,
+            &mut self.accept_refused,
             &mut self.accept_late,
             &mut self.send_exhausted,
             &mut self.reset,

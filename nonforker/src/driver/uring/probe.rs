@@ -3,14 +3,18 @@
 //! The kernel is asked what it can do, and never which version it is: distributions carry features
 //! back, and sandboxes take them away. The setup itself asks for `DEFER_TASKRUN`. It came with
 //! Linux 6.1, and a kernel that has it has multishot receives (6.0) and rings of buffers (5.19),
-//! for which there is no flag.
+//! for which there is no flag. It is also entered once: a filter that forbids only this would else end
+//! the server with its first client.
 
 use std::{
     fs,
     io::{self, ErrorKind},
 };
 
-use io_uring::{IoUring, Probe, opcode};
+use io_uring::{
+    IoUring, Probe, opcode,
+    types::{SubmitArgs, Timespec},
+};
 use rustix::io::Errno;
 
 /// What may be set to forbid io_uring: 1 to the unprivileged, 2 to everybody.
@@ -42,7 +46,18 @@ pub(super) fn check(ring: &IoUring) -> io::Result<()> {
             return Err(io::Error::new(ErrorKind::Unsupported, why));
         }
     }
-    Ok(())
+    enter(ring)
+}
+
+/// Enters once, as every turn does: a filter of system calls may forbid only that.
+fn enter(ring: &IoUring) -> io::Result<()> {
+    let moment = Timespec::new().nsec(1);
+    match ring.submitter().submit_with_args(1, &SubmitArgs::new().timespec(&moment)) {
+        Err(error) if !matches!(Errno::from_io_error(&error), Some(Errno::TIME | Errno::INTR)) => {
+            Err(explain(error))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Says why a ring could not be made, where that can be known.
