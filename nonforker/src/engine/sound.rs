@@ -38,7 +38,7 @@ impl<D: Driver> Engine<D> {
     /// connection, or nothing.
     pub(crate) fn rests(&self) -> bool {
         let core = &self.core;
-        if !core.runnable.is_empty() || self.is_about_to_cut() {
+        if !core.runnable.is_empty() || self.is_about_to_cut() || self.is_about_to_accept() {
             return false;
         }
         // Nothing is under way on a connection that only waits for its client to say something.

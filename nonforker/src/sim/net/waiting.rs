@@ -140,11 +140,14 @@ mod tests {
             (seldom, 20_000, "close\n", "the server has finished)"),
         ] {
             let ran = catch_unwind(|| {
-                let server =
-                    move || {
-                        let limits = Limits::new().unused_timeout(None);
-                        Server::new().limits(limits).serve_with("127.0.0.1:1", Lines::new(), Ticks(every))
-                    };
+                let server = move || {
+                    let limits = Limits::new().unused_timeout(None);
+                    Server::new().limits(limits).serve_with(
+                        "127.0.0.1:1",
+                        Lines::new(),
+                        Ticks(every),
+                    )
+                };
                 Simulation::new(server).seeds(1..2).run(|net| {
                     net.0.turns_max.set(turns_max);
                     let client = net.connect();
