@@ -99,8 +99,8 @@
 //!   up on their way. The beginning of one is not handled;
 //!   [`Lines::accept_unterminated`](codec::Lines::accept_unterminated) takes a last line without
 //!   an end, once the peer has finished sending.
-//! - What a broken connection had not delivered is lost, complete requests included. A peer that
-//!   closes without reading its replies breaks its connection: its kernel answers them with a reset,
+//! - What is not handled yet when its connection breaks is lost, complete requests included. A peer
+//!   that closes without reading its replies breaks its connection: its kernel answers them with a reset,
 //!   and ours throws away what was not yet read.
 //! - Every reply to a complete request reaches a client that goes on reading: also after it has
 //!   finished sending, and also when the server [drains](Handle::drain).

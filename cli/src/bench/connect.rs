@@ -41,6 +41,11 @@ pub(crate) fn open(to: &Address, nth: usize, timeout: Duration) -> io::Result<So
             socket.connect(&SockAddr::unix(path)?)?;
             socket
         }
+        Address::Abstract(name) => {
+            let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+            socket.connect(&SockAddr::unix(format!("\0{name}"))?)?;
+            socket
+        }
         _ => return Err(io::Error::from(io::ErrorKind::Unsupported)),
     };
     socket.set_nonblocking(true)?;

@@ -66,7 +66,7 @@ impl SimDriver {
         world.note(link, What::Accepted);
         let peer = match &world.listeners[listener].address {
             Address::Tcp(address) => Peer::Tcp(([127, 0, 0, 1], address.port()).into()),
-            Address::Unix(_) => Peer::Unix,
+            Address::Unix(_) | Address::Abstract(_) => Peer::Unix,
         };
         let socket = SimSocket { link, world: Some(Rc::clone(&self.world)) };
         Completion::Accepted { listener, socket, peer }
