@@ -133,11 +133,12 @@ pub(crate) struct ServeArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct ServiceArgs {
-    /// Where to listen: IP:PORT or unix:PATH
+    /// Where to listen: IP:PORT, unix:PATH or unix:@NAME
     ///
     /// Give it several times to listen at several addresses. Names are not resolved. With port 0
     /// the kernel chooses a free one, which is printed. An IPv6 address is in brackets, and does
-    /// not include IPv4.
+    /// not include IPv4; in one that is link-local, the interface is a number: [fe80::1%2]:7000. A
+    /// Unix socket with a NAME has no file and no permissions (Linux only).
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:1685")]
     pub(crate) listen: Vec<Address>,
 

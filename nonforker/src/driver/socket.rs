@@ -4,7 +4,7 @@
 //!   port must fail, clearly. IPv6 means IPv6 only.
 //! - A Unix listener replaces only a *stale socket*: a file that is a socket and that nobody
 //!   answers at. It is reachable only once its permissions are set, and its file is removed at
-//!   the end if it is still ours.
+//!   the end if it is still ours. On Linux it may have a name instead, and no file.
 //! - A connection has `TCP_NODELAY`, since every turn sends what it has in one write; keep-alive;
 //!   and `TCP_NOTSENT_LOWAT`, so that what a peer does not take waits with us, where it is
 //!   bounded, and not in megabytes of kernel memory.
@@ -51,6 +51,8 @@ pub(crate) fn unacknowledged(_socket: &Socket) -> Option<usize> {
 pub(crate) struct Listener {
     /// Goes before the socket does: while that is open, no other file can have its inode.
     file: Option<SocketFile>,
+    /// Its name, if it has one and no file.
+    name: Option<String>,
     pub(crate) socket: Socket,
 }
 
@@ -66,12 +68,17 @@ impl Listener {
                     socket.set_only_v6(true)?;
                 }
                 socket.bind(&(*address).into())?;
-                Self { socket, file: None }
+                Self { socket, file: None, name: None }
             }
             Address::Unix(path) => {
                 let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
                 let file = SocketFile::bind(&socket, path, options.unix_mode)?;
-                Self { socket, file: Some(file) }
+                Self { socket, file: Some(file), name: None }
+            }
+            Address::Abstract(name) => {
+                let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+                socket.bind(&abstract_address(name)?)?;
+                Self { socket, file: None, name: Some(name.clone()) }
             }
         };
         listener.socket.set_nonblocking(true)?;
@@ -84,6 +91,9 @@ impl Listener {
         if let Some(file) = &self.file {
             return Ok(Address::Unix(file.path.clone()));
         }
+        if let Some(name) = &self.name {
+            return Ok(Address::Abstract(name.clone()));
+        }
         let address = self.socket.local_addr()?.as_socket();
         address.map(Address::Tcp).ok_or_else(|| ErrorKind::AddrNotAvailable.into())
     }
@@ -95,6 +105,15 @@ impl Listener {
         socket.set_nonblocking(true)?;
         // A reset that arrived before us shows here as EINVAL or ENOTCONN.
         Ok(set_up(&socket, peer).ok().map(|()| (socket, peer)))
+    }
+}
+
+/// The address of a Unix socket that has a name and no file.
+fn abstract_address(name: &str) -> io::Result<SockAddr> {
+    if cfg!(any(target_os = "linux", target_os = "android")) {
+        SockAddr::unix(format!("\0{name}"))
+    } else {
+        Err(ErrorKind::Unsupported.into())
     }
 }
 
