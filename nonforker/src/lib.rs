@@ -111,8 +111,8 @@
 //! | `debug` | connections, one by one |
 //!
 //! What a peer could flood the log with is limited in rate; the field `left_out` says how many
-//! lines are missing. A peer's bytes are never logged. Targets are the modules of this crate, so
-//! `nonforker=warn` is a filter for all of it.
+//! lines are missing. No bytes of a peer are logged, unless a handler puts them into its error.
+//! Targets are the modules of this crate, so `nonforker=warn` is a filter for all of it.
 //!
 //! # What is promised
 //!
@@ -121,8 +121,8 @@
 //!   [`Lines::accept_unterminated`](codec::Lines::accept_unterminated) takes a last line without
 //!   an end, once the peer has finished sending.
 //! - What is not handled yet when its connection breaks is lost, complete requests included. A peer
-//!   that closes without reading its replies breaks its connection: its kernel answers them with a reset,
-//!   and ours throws away what was not yet read.
+//!   that closes without reading its replies breaks its connection: its kernel answers them with a
+//!   reset, and ours throws away what was not yet read.
 //! - Every reply to a complete request reaches a client that goes on reading: also after it has
 //!   finished sending, and also when the server [drains](Handle::drain).
 //! - Memory is bounded per connection and for all of them together.
