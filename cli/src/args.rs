@@ -42,8 +42,9 @@ A configuration file is TOML. Its keys are the long flags without the dashes:
   max-frame = \"1MiB\"
   idle-timeout = \"5min\"
 
-Exit status: 0 after a drain, 1 if it could not serve or was cut short, 2 if a flag or a setting
-is wrong.";
+Exit status: 0 after a drain, 1 if it could not serve or cut clients off, 2 if a flag or a setting
+is wrong. Cut off is whose request was left unhandled, or whose reply unsent, by --drain-timeout or
+a second signal; one line on standard error says how many connections.";
 
 /// Serve many clients from one process: no fork, and no thread per client.
 ///
