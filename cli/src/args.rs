@@ -2,13 +2,17 @@
 
 use std::{ffi::OsString, num::NonZeroUsize, ops::Range, path::PathBuf, time::Duration};
 
-use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum, error::ErrorKind};
+use clap::{
+    ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum,
+    error::ErrorKind,
+};
 use nonforker::Address;
 
 use crate::{
     bench::{self, BenchArgs},
+    check,
     complaint::{complaint, with_negative_values},
-    config,
+    config, console,
     ending::Ending,
     handlers::Handler,
     log::{Format, Level},
@@ -95,7 +99,7 @@ pub(crate) struct SimArgs {
     pub(crate) seeds: Range<u64>,
 
     /// Threads that run them [default: one for each processor]
-    #[arg(long, value_name = "N", value_parser = values::count)]
+    #[arg(long, value_name = "N", value_parser = sim::jobs)]
     pub(crate) jobs: Option<NonZeroUsize>,
 
     /// A scenario to run; give it several times for several [default: all]
@@ -154,12 +158,19 @@ pub(crate) struct ServiceArgs {
     /// strict-crlf: at both; a line feed alone ends the connection.
     /// delimited:STRING: at these bytes; \r, \n, \t, \0, \\ and \xHH are one byte each.
     /// raw:         nowhere; whatever has arrived is a request.
-    /// A reply ends like a request. The beginning of one, without its end, is never answered.
+    /// A reply ends like a request. The beginning of one, without its end, is never answered; for
+    /// the last line see --last-line.
     #[arg(long, value_name = "CODEC", default_value = "lines", verbatim_doc_comment)]
     pub(crate) codec: Codec,
 
+    /// What a last line without an end is, once its client has finished sending [default: take]
+    ///
+    /// It is what `printf hello | nc -N` sends. For the codecs lines and crlf only.
+    #[arg(long, value_name = "WHAT", value_enum)]
+    pub(crate) last_line: Option<LastLine>,
+
     /// Bytes a request may have, its end not counted; who sends more is disconnected
-    #[arg(long, value_name = "SIZE", default_value = "64KiB", value_parser = values::some_size)]
+    #[arg(long, value_name = "SIZE", default_value = "64KiB", value_parser = values::frame_size)]
     pub(crate) max_frame: usize,
 }
 
@@ -179,9 +190,10 @@ pub(crate) struct LimitArgs {
     #[arg(long, value_name = "SIZE", default_value = "64KiB", value_parser = values::size)]
     pub(crate) high_watermark: usize,
 
-    /// Bytes queued for a client at which it goes on; at most the high watermark
-    #[arg(long, value_name = "SIZE", default_value = "16KiB", value_parser = values::size)]
-    pub(crate) low_watermark: usize,
+    /// Bytes queued for a client at which it goes on; at most the high watermark [default: a
+    /// quarter of it]
+    #[arg(long, value_name = "SIZE", value_parser = values::size)]
+    pub(crate) low_watermark: Option<usize>,
 
     /// Bytes above the high watermark that others may push at a client before it is closed
     #[arg(long, value_name = "SIZE", default_value = "1MiB", value_parser = values::size)]
@@ -215,6 +227,14 @@ pub(crate) struct TimeoutArgs {
     /// How long a client may be silent, as in 5min, or off
     #[arg(long, value_name = "DURATION", default_value = "off", value_parser = values::timeout)]
     pub(crate) idle_timeout: Timeout,
+
+    /// How long a client may be connected without one complete request, or off
+    ///
+    /// Half a request does not count; a client to which anything was sent stays. When the server is
+    /// full and another client waits, the one that has been connected longest without a complete
+    /// request goes at once.
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = values::timeout)]
+    pub(crate) unused_timeout: Timeout,
 
     /// How long a request may take from its first byte to its last, or off
     ///
@@ -280,6 +300,15 @@ impl ProgramArgs {
     }
 }
 
+/// What becomes of a last line without an end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LastLine {
+    /// Forget it: it may be the beginning of a longer one
+    Drop,
+    /// Answer it as any other line
+    Take,
+}
+
 /// Which driver does the I/O.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(crate) enum Driver {
@@ -294,33 +323,38 @@ pub(crate) enum Driver {
 /// The settings from the command line and, where one is named there, from a configuration file.
 pub(crate) fn from(line: impl IntoIterator<Item = OsString>) -> Result<Task, Ending> {
     let line = with_negative_values(line.into_iter().collect());
-    let task = parse(Cli::command(), &line)?;
-    match &task {
-        // What the file says takes the place of the defaults, so that flags win over it.
-        Task::Serve(args) => match &args.program.config {
-            Some(path) => parse(config::apply(path, Cli::command())?, &line),
-            None => Ok(task),
-        },
-        Task::Sim(_) | Task::Bench(_) => Ok(task),
+    let (task, matches) = parse(Cli::command(), &line)?;
+    let Task::Serve(args) = task else { return Ok(task) };
+    let Some(path) = args.program.config.clone() else {
+        check::flags(&args).map_err(|wrong| wrong.on_the_line())?;
+        return Ok(Task::Serve(args));
+    };
+    // What the file says takes the place of the defaults, so that flags win over it.
+    let (task, _) = parse(config::apply(&path, Cli::command())?, &line)?;
+    if let Task::Serve(args) = &task {
+        check::flags(args).map_err(|wrong| wrong.in_file(&path, &matches))?;
     }
+    Ok(task)
 }
 
-fn parse(command: clap::Command, line: &[OsString]) -> Result<Task, Ending> {
+fn parse(command: clap::Command, line: &[OsString]) -> Result<(Task, ArgMatches), Ending> {
     let parsed = command.try_get_matches_from(line);
-    match parsed.and_then(|matches| Cli::from_arg_matches(&matches)) {
-        Ok(Cli { command: None, serve }) => Ok(Task::Serve(Box::new(serve))),
-        Ok(Cli { command: Some(Command::Serve(args)), .. }) => Ok(Task::Serve(args)),
-        Ok(Cli { command: Some(Command::Sim(args)), .. }) => Ok(Task::Sim(args)),
-        Ok(Cli { command: Some(Command::Bench(args)), .. }) => Ok(Task::Bench(args)),
+    let parsed = parsed.and_then(|matches| Ok((Cli::from_arg_matches(&matches)?, matches)));
+    let (task, matches) = match parsed {
+        Ok((Cli { command: None, serve }, matches)) => (Task::Serve(Box::new(serve)), matches),
+        Ok((Cli { command: Some(command), .. }, matches)) => match command {
+            Command::Serve(args) => (Task::Serve(args), matches),
+            Command::Sim(args) => (Task::Sim(args), matches),
+            Command::Bench(args) => (Task::Bench(args), matches),
+        },
         Err(error)
             if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) =>
         {
-            // If this fails, whoever asked has gone.
-            let _ = error.print();
-            Err(Ending::Answered)
+            return Err(console::answer(&error.render()));
         }
-        Err(error) => Err(Ending::Usage(complaint(&error))),
-    }
+        Err(error) => return Err(Ending::Usage(complaint(&error))),
+    };
+    Ok((task, matches))
 }
 
 #[cfg(test)]

@@ -1,15 +1,23 @@
 //! Prints to the terminal, or to whatever is in its place: closed, full, or stuck.
 //!
 //! `println!` panics where its reader has gone, and waits for ever where the reader does not read.
-//! Here neither happens. What cannot be printed soon is not printed.
+//! Here neither happens. What cannot be printed soon is not printed, unless it is the answer to a
+//! question: that is printed to its end, also to a pipe that does not block.
 
-use std::os::fd::AsFd;
+use std::{
+    env,
+    io::{self, IsTerminal},
+    os::fd::AsFd,
+};
 
+use clap::builder::StyledStr;
 use nix::{
     errno::Errno,
-    poll::{PollFd, PollFlags, poll},
+    poll::{PollFd, PollFlags, PollTimeout, poll},
     unistd::write,
 };
+
+use crate::ending::Ending;
 
 /// Bytes that a pipe takes without waiting once it is writable: the least `PIPE_BUF` there is.
 const PIECE: usize = 512;
@@ -22,20 +30,44 @@ const PATIENCE: u16 = 1000;
 /// No lock of the standard library is held, so that a thread that is stuck in printing stops
 /// nobody else.
 pub(crate) fn print(to: impl AsFd, text: &str) {
-    let mut rest = text.as_bytes();
-    while !rest.is_empty() {
-        let piece = rest.get(..PIECE).unwrap_or(rest);
-        let taken = when_writable(&to).and_then(|()| write(&to, piece));
-        match taken {
-            Ok(count) => rest = rest.get(count..).unwrap_or_default(),
-            Err(Errno::EINTR) => {}
-            Err(_) => return,
-        }
+    // What cannot be printed has no other place to go.
+    let _ = print_within(to, text, PATIENCE.into());
+}
+
+/// Prints what was asked for to standard output: all of it, however long its reader takes.
+pub(crate) fn answer(text: &StyledStr) -> Ending {
+    let plain = !io::stdout().is_terminal()
+        || env::var_os("NO_COLOR").is_some_and(|set| !set.is_empty())
+        || env::var_os("TERM").is_some_and(|term| term == "dumb");
+    answer_text(&if plain { text.to_string() } else { text.ansi().to_string() })
+}
+
+/// As [`answer`], for a text without styles.
+pub(crate) fn answer_text(text: &str) -> Ending {
+    match print_within(io::stdout(), text, PollTimeout::NONE) {
+        // A reader that has gone has read what it wanted.
+        Ok(()) | Err(Errno::EPIPE) => Ending::Answered,
+        Err(error) => Ending::Failed(format!("cannot print: {}", error.desc())),
     }
 }
 
-fn when_writable(to: &impl AsFd) -> nix::Result<()> {
-    match poll(&mut [PollFd::new(to.as_fd(), PollFlags::POLLOUT)], PATIENCE)? {
+/// Prints `text`, and waits for its reader no longer than `patience` at a time.
+fn print_within(to: impl AsFd, text: &str, patience: PollTimeout) -> nix::Result<()> {
+    let mut rest = text.as_bytes();
+    while !rest.is_empty() {
+        let piece = rest.get(..PIECE).unwrap_or(rest);
+        match when_writable(&to, patience).and_then(|()| write(&to, piece)) {
+            Ok(count) => rest = rest.get(count..).unwrap_or_default(),
+            Err(Errno::EINTR) => {}
+            Err(Errno::EAGAIN) if patience == PollTimeout::NONE => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+fn when_writable(to: &impl AsFd, patience: PollTimeout) -> nix::Result<()> {
+    match poll(&mut [PollFd::new(to.as_fd(), PollFlags::POLLOUT)], patience)? {
         0 => Err(Errno::EAGAIN),
         _ => Ok(()),
     }

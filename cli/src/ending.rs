@@ -34,7 +34,7 @@ impl From<nonforker::Error> for Ending {
 
         let text = chain(&error);
         match error {
-            Address(_) | Limits(_) | NothingToServe => Self::Usage(text),
+            Address(_) | Limits { .. } | NothingToServe => Self::Usage(text),
             _ => Self::Failed(text),
         }
     }

@@ -16,6 +16,7 @@
 
 mod args;
 mod bench;
+mod check;
 mod complaint;
 mod config;
 mod console;

@@ -13,7 +13,7 @@ use nonforker::{
 };
 
 use crate::{
-    args::{Driver, ServeArgs, ServiceArgs},
+    args::{Driver, LastLine, ServeArgs, ServiceArgs},
     console,
     ending::Ending,
     log::Log,
@@ -60,9 +60,13 @@ fn with_codec(server: Server, service: &ServiceArgs, at: Address) -> Result<Serv
     let max = service.max_frame;
     let handler = service.handler;
     let lines = Lines::with_max(max);
+    let with_last = |lines: Lines| match service.last_line.unwrap_or(LastLine::Take) {
+        LastLine::Take => lines.accept_unterminated(),
+        LastLine::Drop => lines,
+    };
     Ok(match &service.codec {
-        Codec::Lines => handler.serve(server, at, lines),
-        Codec::Crlf => handler.serve(server, at, lines.crlf()),
+        Codec::Lines => handler.serve(server, at, with_last(lines)),
+        Codec::Crlf => handler.serve(server, at, with_last(lines.crlf())),
         Codec::StrictCrlf => handler.serve(server, at, lines.strict_crlf()),
         Codec::Raw => handler.serve(server, at, Raw::with_max(max)),
         Codec::Delimited(delimiter) => {
@@ -75,17 +79,21 @@ fn with_codec(server: Server, service: &ServiceArgs, at: Address) -> Result<Serv
 /// The limits that the settings ask for.
 pub(crate) fn limits(args: &ServeArgs) -> Limits {
     let (limits, timeouts) = (&args.limits, &args.timeouts);
-    Limits::new()
+    let low = |set: Limits| match limits.low_watermark {
+        Some(low) => set.low_watermark(low),
+        None => set,
+    };
+    low(Limits::new())
         .max_connections(limits.max_connections.map(NonZeroUsize::get))
         .max_connections_per_ip(limits.max_connections_per_ip.map(NonZeroUsize::get))
         .high_watermark(limits.high_watermark)
-        .low_watermark(limits.low_watermark)
         .output_cap(limits.output_cap)
         .memory_budget(limits.memory_budget)
         .read_per_turn(limits.read_per_turn)
         .frames_per_turn(limits.frames_per_turn.get())
         .backlog(limits.backlog)
         .idle_timeout(timeouts.idle_timeout.0)
+        .unused_timeout(timeouts.unused_timeout.0)
         .frame_timeout(timeouts.frame_timeout.0)
         .write_timeout(timeouts.write_timeout.0)
         .drain_timeout(timeouts.drain_timeout.0.unwrap_or(Duration::MAX))

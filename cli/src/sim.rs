@@ -3,7 +3,7 @@
 
 use std::{
     io::{self, IsTerminal},
-    num::NonZeroUsize,
+    num::{IntErrorKind, NonZeroUsize},
     ops::Range,
     panic,
     process::ExitCode,
@@ -20,13 +20,18 @@ use nonforker::sim::{Failure, Scenario};
 
 use crate::{args::SimArgs, console, ending::Ending};
 
-/// How many seeds a thread takes at a time.
+/// How many seeds a thread takes at a time, at most.
 const BATCH: u64 = 50;
+
+/// The most threads: more than there are processors do not run faster.
+const JOBS_MAX: usize = 4096;
 
 /// What all threads share.
 struct Sweep {
     seeds: Range<u64>,
     scenarios: Vec<Scenario>,
+    /// How many seeds a thread takes at a time.
+    batch: u64,
     next: AtomicU64,
     stop: AtomicBool,
     frames: AtomicU64,
@@ -38,11 +43,19 @@ struct Sweep {
 /// Sweeps the seeds.
 pub(crate) fn run(args: &SimArgs) -> Result<ExitCode, Ending> {
     if args.list {
-        return Ok(list());
+        return Err(list());
     }
+    let jobs = args.jobs.map_or_else(
+        || thread::available_parallelism().map_or(1, NonZeroUsize::get),
+        NonZeroUsize::get,
+    );
+    // A thread without a seed has nothing to do.
+    let count = args.seeds.end - args.seeds.start;
+    let jobs = count.min(jobs as u64);
     let sweep = Sweep {
         seeds: args.seeds.clone(),
         scenarios: chosen(&args.scenario)?,
+        batch: (count / jobs).clamp(1, BATCH),
         next: AtomicU64::new(args.seeds.start),
         stop: AtomicBool::new(false),
         frames: AtomicU64::new(0),
@@ -52,25 +65,23 @@ pub(crate) fn run(args: &SimArgs) -> Result<ExitCode, Ending> {
     };
     // A failing seed is told by us, once, with how to replay it.
     panic::set_hook(Box::new(|_| ()));
-    let jobs = args.jobs.map_or_else(
-        || thread::available_parallelism().map_or(1, NonZeroUsize::get),
-        NonZeroUsize::get,
-    );
     let began = now();
-    thread::scope(|scope| {
-        for _ in 0..jobs {
-            scope.spawn(|| sweep.work());
-        }
-    });
+    let refused = sweep.run_on(jobs);
     sweep.progress.finish_and_clear();
+    if let Some((started, error)) = refused {
+        let text = format!("cannot start thread {} of {jobs}: {error}", started + 1);
+        if started == 0 {
+            return Err(Ending::Failed(text));
+        }
+        console::print(io::stderr(), &format!("nonforker: {text}; {started} did it all\n"));
+    }
     Ok(sweep.tell(now().duration_since(began)))
 }
 
-fn list() -> ExitCode {
+fn list() -> Ending {
     let lines =
         Scenario::ALL.map(|scenario| format!("{:<10} {}\n", scenario.name(), scenario.about()));
-    console::print(io::stdout(), &lines.concat());
-    ExitCode::SUCCESS
+    console::answer_text(&lines.concat())
 }
 
 /// The scenarios of these names, or all.
@@ -98,17 +109,37 @@ fn progress(seeds: &Range<u64>) -> ProgressBar {
 }
 
 impl Sweep {
-    fn work(&self) {
-        while !self.stop.load(Relaxed) {
-            let first = self.next.fetch_add(BATCH, Relaxed);
-            if first >= self.seeds.end {
-                return;
+    /// Runs it on so many threads. If not all of them can be started, those that can run all seeds.
+    /// Returns how many that were, and why no more.
+    fn run_on(&self, jobs: u64) -> Option<(u64, io::Error)> {
+        thread::scope(|scope| {
+            for started in 0..jobs {
+                let thread = thread::Builder::new().spawn_scoped(scope, || self.work());
+                if let Err(error) = thread {
+                    return Some((started, error));
+                }
             }
-            let batch = first..self.seeds.end.min(first + BATCH);
+            None
+        })
+    }
+
+    fn work(&self) {
+        while !self.stop.load(Relaxed)
+            && let Some(batch) = self.take_batch()
+        {
             for seed in batch {
                 self.run_seed(seed);
             }
         }
+    }
+
+    /// The next seeds that nobody has taken.
+    fn take_batch(&self) -> Option<Range<u64>> {
+        let behind = |first: u64| first.saturating_add(self.batch).min(self.seeds.end);
+        let taken = self.next.fetch_update(Relaxed, Relaxed, |first| {
+            (first < self.seeds.end).then(|| behind(first))
+        });
+        taken.ok().map(|first| first..behind(first))
     }
 
     fn run_seed(&self, seed: u64) {
@@ -140,7 +171,7 @@ impl Sweep {
     /// Says what came of it.
     fn tell(&self, took: Duration) -> ExitCode {
         let failure = self.failure.lock().map(|mut failure| failure.take()).unwrap_or_default();
-        let seeds = self.next.load(Relaxed).min(self.seeds.end) - self.seeds.start;
+        let seeds = self.next.load(Relaxed) - self.seeds.start;
         let rate = seeds as f64 / took.as_secs_f64().max(1e-9);
         let simulated = Duration::from_millis(self.virtual_millis.load(Relaxed));
         let summary = format!(
@@ -178,15 +209,34 @@ fn now() -> Instant {
 
 /// Seeds as text: `A..B`, the last not included, or one seed.
 pub(crate) fn seeds(text: &str) -> Result<Range<u64>, String> {
+    let bad = |what: &str| Err(format!("bad seeds {text:?}: {what}"));
     let number = |part: &str| part.trim().replace('_', "").parse::<u64>();
     let range = match text.split_once("..") {
         Some((first, last)) => number(first).and_then(|first| Ok(first..number(last)?)),
         None => number(text).map(|seed| seed..seed.saturating_add(1)),
     };
     match range {
-        Ok(range) if range.is_empty() => Err("the range is empty: write 0..1000".to_owned()),
+        Ok(range) if range.start == u64::MAX => bad("the last seed is 18446744073709551614"),
+        Ok(range) if range.is_empty() => bad("the range is empty: write 0..1000"),
         Ok(range) => Ok(range),
-        Err(_) => Err("write a range such as 0..1000000, or one seed".to_owned()),
+        Err(error) if *error.kind() == IntErrorKind::PosOverflow => {
+            bad("they end at 18446744073709551615")
+        }
+        Err(_) => bad("write a range such as 0..1000000, or one seed"),
+    }
+}
+
+/// The number of threads.
+pub(crate) fn jobs(text: &str) -> Result<NonZeroUsize, String> {
+    match text.parse::<NonZeroUsize>() {
+        Ok(jobs) if jobs.get() <= JOBS_MAX => Ok(jobs),
+        Err(error) if *error.kind() != IntErrorKind::PosOverflow => {
+            Err(format!("bad number {text:?}: write a whole number of at least 1"))
+        }
+        _ => Err(format!(
+            "bad number {text:?}: at most {JOBS_MAX}, since more than there are processors do not \
+             run faster"
+        )),
     }
 }
 
@@ -199,8 +249,11 @@ mod tests {
         assert_eq!(seeds("5..8"), Ok(5..8));
         assert_eq!(seeds("0..1_000_000"), Ok(0..1_000_000));
         assert_eq!(seeds("7"), Ok(7..8));
-        for wrong in ["", "8..5", "5..5", "a..b", "..", "-1"] {
+        assert_eq!(seeds("18446744073709551614"), Ok(u64::MAX - 1..u64::MAX));
+        for wrong in ["", "8..5", "5..5", "a..b", "..", "-1", "18446744073709551615"] {
             assert!(seeds(wrong).is_err(), "{wrong}");
         }
+        let beyond = seeds("0..18446744073709551616").expect_err("too large a number");
+        assert!(beyond.contains("end at 18446744073709551615"), "{beyond}");
     }
 }

@@ -3,9 +3,14 @@
 //! What is wrong with a value says what to write instead, and repeats the value: it may come from
 //! a file.
 
-use std::{num::NonZeroUsize, str::FromStr, time::Duration};
+use std::{
+    num::{IntErrorKind, NonZeroUsize},
+    str::FromStr,
+    time::Duration,
+};
 
 use bytesize::ByteSize;
+use nonforker::{Error, Limits};
 
 type Parsed<T> = Result<T, String>;
 
@@ -39,9 +44,21 @@ pub(crate) fn some_size(text: &str) -> Parsed<usize> {
     }
 }
 
+/// The bytes of a frame: not 0, and bounded as the bytes that are queued are.
+pub(crate) fn frame_size(text: &str) -> Parsed<usize> {
+    let size = some_size(text)?;
+    match Limits::new().output_cap(size).check() {
+        Err(Error::Limits { bound, .. }) => Err(format!("bad size {text:?}: it is {bound}")),
+        _ => Ok(size),
+    }
+}
+
 /// A number that is not 0.
 pub(crate) fn count(text: &str) -> Parsed<NonZeroUsize> {
-    text.parse().map_err(|_| format!("bad number {text:?}: write a whole number of at least 1"))
+    text.parse().map_err(|error: std::num::ParseIntError| match error.kind() {
+        IntErrorKind::PosOverflow => format!("bad number {text:?}: at most {}", i32::MAX),
+        _ => format!("bad number {text:?}: write a whole number of at least 1"),
+    })
 }
 
 /// A number of connections for the kernel's queue.
@@ -56,9 +73,16 @@ pub(crate) fn backlog(text: &str) -> Parsed<u16> {
 
 /// A duration with its unit: `30s`, `1m 30s`, `250ms`.
 pub(crate) fn duration(text: &str) -> Parsed<Duration> {
-    humantime::parse_duration(text).map_err(|_| {
-        format!("bad duration {text:?}: write a number with a unit, as in 30s or 5min")
-    })
+    humantime::parse_duration(text)
+        .map_err(|error| format!("bad duration {text:?}: {}", what_is_wrong(&error)))
+}
+
+/// What to write instead of such a duration.
+fn what_is_wrong(error: &humantime::DurationError) -> &'static str {
+    match error {
+        humantime::DurationError::NumberOverflow => "at most 100years, as in 30s or 5min",
+        _ => "write a number with a unit, as in 30s or 5min",
+    }
 }
 
 /// A duration that is not 0, or `off`.
@@ -69,9 +93,7 @@ pub(crate) fn timeout(text: &str) -> Parsed<Timeout> {
     match humantime::parse_duration(text) {
         Ok(Duration::ZERO) => Err(format!("bad duration {text:?}: write off for no timeout")),
         Ok(duration) => Ok(Timeout(Some(duration))),
-        Err(_) => Err(format!(
-            "bad duration {text:?}: write a number with a unit, as in 30s or 5min, or off"
-        )),
+        Err(error) => Err(format!("bad duration {text:?}: {}, or off", what_is_wrong(&error))),
     }
 }
 

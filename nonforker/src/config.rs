@@ -4,13 +4,10 @@ use std::{fs, time::Duration};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::{conn::outbound::Watermarks, error::Error};
+use crate::conn::outbound::Watermarks;
 
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
-
-/// The least budget for all buffers with which anybody could be served.
-const BUDGET_MIN: usize = 4 * KIB;
 
 /// Descriptors kept free for what is not a connection: listeners, logs, the handler's own files.
 /// Redis keeps as many.
@@ -22,7 +19,7 @@ const CONNECTIONS_FEW: usize = 64;
 /// The bounds a server keeps to, whatever its peers do.
 ///
 /// Sizes are in bytes. Every default is a number somebody runs in production; the reason is at
-/// each setter. The bound on a *frame* belongs to the codec, see
+/// each setter. What a limit may be set to is at [`check`](Self::check). The bound on a *frame* belongs to the codec, see
 /// [`Lines::with_max`](crate::codec::Lines::with_max).
 ///
 /// # Examples
@@ -35,14 +32,13 @@ const CONNECTIONS_FEW: usize = 64;
 ///
 /// let limits = Limits::new()
 ///     .high_watermark(8 * 1024)
-///     .low_watermark(2 * 1024)
 ///     .idle_timeout(Some(Duration::from_secs(3600)));
 /// # let _ = limits;
 /// ```
 #[derive(Clone, Debug)]
 pub struct Limits {
     pub(crate) high_watermark: usize,
-    pub(crate) low_watermark: usize,
+    pub(crate) low_watermark: Option<usize>,
     pub(crate) output_cap: usize,
     pub(crate) read_per_turn: usize,
     pub(crate) frames_per_turn: usize,
@@ -52,6 +48,7 @@ pub struct Limits {
     pub(crate) frame_timeout: Option<Duration>,
     pub(crate) write_timeout: Option<Duration>,
     pub(crate) idle_timeout: Option<Duration>,
+    pub(crate) unused_timeout: Option<Duration>,
     pub(crate) linger_timeout: Duration,
     pub(crate) drain_timeout: Duration,
     pub(crate) slow_handler: Option<Duration>,
@@ -63,7 +60,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             high_watermark: 64 * KIB,
-            low_watermark: 16 * KIB,
+            low_watermark: None,
             output_cap: MIB,
             read_per_turn: 64 * KIB,
             frames_per_turn: 1024,
@@ -73,6 +70,7 @@ impl Default for Limits {
             frame_timeout: Some(Duration::from_secs(30)),
             write_timeout: Some(Duration::from_secs(30)),
             idle_timeout: None,
+            unused_timeout: Some(Duration::from_secs(60)),
             linger_timeout: Duration::from_secs(5),
             drain_timeout: Duration::from_secs(10),
             slow_handler: Some(Duration::from_millis(100)),
@@ -98,10 +96,10 @@ impl Limits {
     }
 
     /// At this many queued bytes a connection that was held back goes on. At most the high
-    /// watermark; default: 16 KiB, a quarter of it, so that it does not flap.
+    /// watermark; default: a quarter of it, 16 KiB of 64 KiB, so that it does not flap.
     #[must_use]
     pub const fn low_watermark(mut self, bytes: usize) -> Self {
-        self.low_watermark = bytes;
+        self.low_watermark = Some(bytes);
         self
     }
 
@@ -117,8 +115,8 @@ impl Limits {
         self
     }
 
-    /// The most bytes received from one connection before all the others had their turn. At
-    /// least 1; default: 64 KiB, gnet's bound. One buffer of this size is shared by all.
+    /// The most bytes received from one connection before all the others had their turn. From 1
+    /// to 64 MiB; default: 64 KiB, gnet's bound. One buffer of this size is shared by all.
     #[must_use]
     pub const fn read_per_turn(mut self, bytes: usize) -> Self {
         self.read_per_turn = bytes;
@@ -191,6 +189,25 @@ impl Limits {
         self
     }
 
+    /// How long a connection may be open without one complete request and without anything sent to
+    /// it; `None` for ever. Default: 60 s, so that clients which connect and say nothing cannot take
+    /// every place.
+    ///
+    /// Half a request does not count, and the time does not run while the handler has
+    /// [paused](crate::Conn::pause) the connection. A client that only listens is safe as soon as
+    /// anything was sent to it. A server that greets nobody and has news less often than this sets
+    /// it to `None` or longer, or sends something to each client as it connects.
+    ///
+    /// Unless it is `None`: when the server is [full](Self::max_connections) and a client waits, the
+    /// oldest connection without a complete request goes at once, from its second second on. What
+    /// was sent to it as it [opened](crate::Handler::open) does not save it then; what was sent later
+    /// does.
+    #[must_use]
+    pub const fn unused_timeout(mut self, timeout: Option<Duration>) -> Self {
+        self.unused_timeout = timeout;
+        self
+    }
+
     /// How long a closed connection waits for its peer to close too, so that the last reply is
     /// not destroyed by a reset; a fifth of it if the peer is silent. Default: 5 s. nginx calls
     /// this a lingering close.
@@ -200,8 +217,8 @@ impl Limits {
         self
     }
 
-    /// How long a drain may take before what is left is cut off. Default: 10 s, the shutdown
-    /// timeout of Redis.
+    /// How long a drain may take before what is left is cut off; [`Duration::MAX`] for ever.
+    /// Default: 10 s, the shutdown timeout of Redis.
     #[must_use]
     pub const fn drain_timeout(mut self, timeout: Duration) -> Self {
         self.drain_timeout = timeout;
@@ -224,8 +241,8 @@ impl Limits {
         self
     }
 
-    /// How long to look for new requests without sleeping before the server sleeps. `None`, the
-    /// default: not at all.
+    /// How long to look for new requests without sleeping before the server sleeps, at most 1 s.
+    /// `None`, the default: not at all.
     ///
     /// 20 to 50 µs make replies to one busy client about twice as fast, because to be woken takes
     /// that long. The price is a processor that is never idle while clients keep asking; a server
@@ -239,24 +256,11 @@ impl Limits {
     pub(crate) const fn watermarks(&self) -> Watermarks {
         Watermarks {
             high: self.high_watermark,
-            low: self.low_watermark,
+            low: match self.low_watermark {
+                Some(low) => low,
+                None => self.high_watermark / 4,
+            },
             cap: self.high_watermark.saturating_add(self.output_cap),
-        }
-    }
-
-    pub(crate) fn check(&self) -> Result<(), Error> {
-        let at_least_one = |limit: Option<usize>| limit != Some(0);
-        if self.low_watermark > self.high_watermark {
-            Err(Error::Limits("the low watermark is above the high watermark"))
-        } else if self.read_per_turn == 0 || self.frames_per_turn == 0 {
-            Err(Error::Limits("a turn has to allow at least one byte and one frame"))
-        } else if !at_least_one(self.max_connections) || !at_least_one(self.max_connections_per_ip)
-        {
-            Err(Error::Limits("at least one connection has to be allowed"))
-        } else if self.memory_budget.is_some_and(|budget| budget < BUDGET_MIN) {
-            Err(Error::Limits("the memory budget has to be 4 KiB or more: less serves nobody"))
-        } else {
-            Ok(())
         }
     }
 
@@ -332,23 +336,6 @@ pub fn raise_descriptor_limit() -> std::io::Result<u64> {
 #[cfg(test)]
 mod tests {
     use super::{Limits, memory_of_machine};
-
-    #[test]
-    fn limits_that_contradict_each_other_are_refused() {
-        let defaults = Limits::new();
-        assert!(defaults.check().is_ok());
-        for (limits, part) in [
-            (Limits::new().low_watermark(65 * 1024), "low watermark"),
-            (Limits::new().read_per_turn(0), "turn"),
-            (Limits::new().frames_per_turn(0), "turn"),
-            (Limits::new().max_connections(Some(0)), "connection"),
-            (Limits::new().memory_budget(Some(4095)), "memory budget"),
-            (Limits::new().max_connections_per_ip(Some(0)), "connection"),
-        ] {
-            let error = limits.check().expect_err(part).to_string();
-            assert!(error.contains(part), "{error}");
-        }
-    }
 
     #[test]
     fn too_few_descriptors_are_said() {

@@ -29,6 +29,12 @@ use crate::{
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConnId(Token);
 
+impl ConnId {
+    pub(crate) const fn new(token: Token) -> Self {
+        Self(token)
+    }
+}
+
 impl fmt::Display for ConnId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let bits = self.0.data().as_ffi();
@@ -86,6 +92,7 @@ impl<C: Codec, S> Conn<'_, C, S> {
     where
         C: Encode<R>,
     {
+        self.replies.replies += 1;
         self.push(|codec, out| codec.encode(reply, out));
     }
 
@@ -97,7 +104,8 @@ impl<C: Codec, S> Conn<'_, C, S> {
     ///
     /// # Errors
     ///
-    /// [`NotConnected`] if the connection has closed, or belongs to another handler.
+    /// [`NotConnected`] if the connection has closed or takes no more replies because it closes, its
+    /// own included; or if it belongs to another handler.
     ///
     /// # Examples
     ///
@@ -118,6 +126,9 @@ impl<C: Codec, S> Conn<'_, C, S> {
         C: Encode<R>,
     {
         if id.0 == self.token {
+            if self.replies.is_closed() {
+                return Err(NotConnected);
+            }
             self.send(reply);
             return Ok(());
         }
@@ -163,6 +174,7 @@ impl<C: Codec, S> Conn<'_, C, S> {
     pub fn resume(&mut self) {
         self.slot().conn.paused = false;
         self.replies.pause(false);
+        self.core.is_active(self.token);
         self.core.mark_dirty(self.token);
         self.core.mark_runnable(self.token);
     }
@@ -171,23 +183,31 @@ impl<C: Codec, S> Conn<'_, C, S> {
     ///
     /// # Errors
     ///
-    /// [`NotConnected`] if the connection has closed.
+    /// [`NotConnected`] if the connection has closed, or handles nothing more because it closes.
     pub fn resume_other(&mut self, id: ConnId) -> Result<(), NotConnected> {
+        let slot = self.core.slots.get_mut(id.0).ok_or(NotConnected)?;
+        if !slot.conn.state().handles() {
+            return Err(NotConnected);
+        }
         if id.0 == self.token {
             self.resume();
             return Ok(());
         }
-        self.core.slots.get_mut(id.0).ok_or(NotConnected)?.conn.paused = false;
+        slot.conn.paused = false;
+        self.core.is_active(id.0);
         self.core.mark_dirty(id.0);
         self.core.mark_runnable(id.0);
         Ok(())
     }
 
-    /// Has [`Handler::timer`](crate::Handler::timer) called once, `after` from now, to the
-    /// millisecond. A connection has one such timer: to set it again replaces it.
+    /// Has [`Handler::timer`](crate::Handler::timer) called once, `after` from this call. A
+    /// connection has one such timer: to set it again replaces it.
+    ///
+    /// It is never early. On an idle machine it is late by less than 0.2 ms, and by as long as
+    /// handlers take that run when it is due.
     pub fn set_timer(&mut self, after: Duration) {
         if self.slot().conn.state().handles() {
-            self.core.arm(self.token, Kind::User, after);
+            self.core.set_timer(self.token, after);
         }
     }
 
@@ -225,7 +245,7 @@ impl<C: Codec, S> Conn<'_, C, S> {
         self.replies.queued()
     }
 
-    /// The server's time, which in a simulation is not the system's.
+    /// The time of this call, which in a simulation is not the system's.
     #[must_use]
     pub fn now(&self) -> Instant {
         self.core.instant()
@@ -332,6 +352,10 @@ impl Core {
             lent.mark = usize::MAX;
         }
         drop(lent);
+        slot.is_used();
+        if let Some(traffic) = &mut slot.traffic {
+            traffic.replies += 1;
+        }
         let over = queued > 0 && slot.conn.outbound.queued() > self.marks.cap;
         self.mark_dirty(token);
         if let Err(error) = filled {

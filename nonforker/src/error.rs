@@ -15,9 +15,9 @@ use crate::{
 /// The result of starting or running a server.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// Why a server could not start, or had to stop.
+/// Why a server could not start, had to stop, or could not end in order.
 ///
-/// No connection is ever the cause: what goes wrong on one ends that one.
+/// What goes wrong on one connection is never the cause: it ends that one.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -34,9 +34,16 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
-    /// Two limits contradict each other.
-    #[error("limits contradict each other: {0}")]
-    Limits(&'static str),
+    /// A limit is out of its bounds, which [`Limits::check`](crate::Limits::check) lists.
+    #[error("{limit}: {value} is {bound}")]
+    Limits {
+        /// The setter of the limit: `"read_per_turn"`.
+        limit: &'static str,
+        /// What it was set to, in words: `"1TiB"`.
+        value: String,
+        /// What it may be, and why: `"out of bounds: at most 64MiB, since …"`.
+        bound: String,
+    },
     /// There is nothing to serve: [`Server::serve`](crate::Server::serve) was never called.
     #[error("nothing to serve: give the server an address, a codec and a handler")]
     NothingToServe,
@@ -49,6 +56,19 @@ pub enum Error {
     /// The signals could not be taken over.
     #[error("cannot take over the signals")]
     Signals(#[source] io::Error),
+    /// The server has ended, and took something from clients: its drain took longer than
+    /// [`Limits::drain_timeout`](crate::Limits::drain_timeout), or it was
+    /// [stopped](crate::Handle::stop).
+    ///
+    /// A connection is cut off if the server ended it with a complete request in hand that no
+    /// handler had been given, or with bytes that the kernel had not taken. A request that a
+    /// handler was given counts as handled, also if the handler had yet to answer it. What the
+    /// kernel had received and the server had not looked at is not counted.
+    #[error("connections cut off with a request unhandled or bytes unsent: {connections}")]
+    CutOff {
+        /// How many connections were cut off: one or more.
+        connections: usize,
+    },
 }
 
 /// Why a connection ended. Told to [`Handler::closed`](crate::Handler::closed) once.
@@ -72,6 +92,9 @@ pub enum CloseReason {
     HandlerFailed(Box<dyn std::error::Error + Send + Sync>),
     /// The handler or the codec panicked. The payload went to the panic hook.
     Panicked,
+    /// The codec took more bytes than there were, or none, which it must not: see
+    /// [`Decoded`](crate::codec::Decoded). Nothing was handled that it gave with that.
+    CodecDefect,
 
     /// A frame began to arrive and was not complete within
     /// [`Limits::frame_timeout`](crate::Limits::frame_timeout).
@@ -79,6 +102,10 @@ pub enum CloseReason {
     /// The peer took nothing of what was queued for
     /// [`Limits::write_timeout`](crate::Limits::write_timeout).
     WriteTimeout,
+    /// No request was ever completed, and nothing was ever sent, within
+    /// [`Limits::unused_timeout`](crate::Limits::unused_timeout); or others waited for a place, and of
+    /// all connections on which no request was ever completed this was the oldest.
+    Unused,
     /// Nothing was received or sent for [`Limits::idle_timeout`](crate::Limits::idle_timeout).
     IdleTimeout,
     /// Others pushed more at the peer than it took, beyond
@@ -108,8 +135,10 @@ impl fmt::Display for CloseReason {
             Self::Aborted => f.write_str("aborted by the handler"),
             Self::HandlerFailed(error) => write!(f, "the handler failed: {error}"),
             Self::Panicked => f.write_str("the handler panicked"),
+            Self::CodecDefect => f.write_str("a defect in the codec: it miscounted its bytes"),
             Self::FrameTimeout => f.write_str("a frame did not become complete in time"),
             Self::WriteTimeout => f.write_str("the peer did not take its replies in time"),
+            Self::Unused => f.write_str("never used"),
             Self::IdleTimeout => f.write_str("idle for too long"),
             Self::OutputOverflow => f.write_str("more was pushed at the peer than it took"),
             Self::Evicted => f.write_str("evicted: it held the most memory"),

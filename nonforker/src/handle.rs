@@ -32,13 +32,18 @@ impl Handle {
     /// Takes nothing new, answers what has arrived, closes everybody and ends the server.
     ///
     /// Returns at once. What is not done within
-    /// [`Limits::drain_timeout`](crate::Limits::drain_timeout) is cut off.
+    /// [`Limits::drain_timeout`](crate::Limits::drain_timeout) ends then. If that leaves a request
+    /// unhandled or bytes unsent, [`Bound::run`](crate::Bound::run) returns
+    /// [`Error::CutOff`](crate::Error::CutOff).
     pub fn drain(&self) {
         self.request.drain();
         self.waker.wake();
     }
 
-    /// Cuts every connection off and ends the server.
+    /// Ends every connection at once, and the server with them.
+    ///
+    /// If that leaves a request unhandled or bytes unsent, [`Bound::run`](crate::Bound::run)
+    /// returns [`Error::CutOff`](crate::Error::CutOff).
     pub fn stop(&self) {
         self.request.stop();
         self.waker.wake();
@@ -48,30 +53,5 @@ impl Handle {
     #[must_use]
     pub fn stats(&self) -> Stats {
         self.counters.snapshot()
-    }
-}
-
-#[cfg(feature = "signals")]
-pub(crate) mod signals {
-    //! A thread that waits for signals. It holds nothing but a handle.
-
-    use std::{io, thread};
-
-    use signal_hook::{
-        consts::{SIGINT, SIGTERM},
-        iterator::Signals,
-    };
-
-    use super::Handle;
-
-    pub(crate) fn watch(handle: Handle) -> io::Result<()> {
-        let mut signals = Signals::new([SIGTERM, SIGINT])?;
-        let watcher = move || {
-            for (count, _signal) in signals.forever().enumerate() {
-                if count == 0 { handle.drain() } else { handle.stop() }
-            }
-        };
-        thread::Builder::new().name("signals".into()).spawn(watcher)?;
-        Ok(())
     }
 }

@@ -96,7 +96,12 @@
 //! # What is promised
 //!
 //! - A request is handled when it is complete, in order, exactly once, however its bytes were cut
-//!   up on their way.
+//!   up on their way. The beginning of one is not handled;
+//!   [`Lines::accept_unterminated`](codec::Lines::accept_unterminated) takes a last line without
+//!   an end, once the peer has finished sending.
+//! - What a broken connection had not delivered is lost, complete requests included. A peer that
+//!   closes without reading its replies breaks its connection: its kernel answers them with a reset,
+//!   and ours throws away what was not yet read.
 //! - Every reply to a complete request reaches a client that goes on reading: also after it has
 //!   finished sending, and also when the server [drains](Handle::drain).
 //! - Memory is bounded per connection and for all of them together.
@@ -116,6 +121,7 @@
 //! - `signals` (default): [`Server::drain_on_signals`].
 
 mod address;
+mod bounds;
 pub mod codec;
 mod config;
 mod conn;
@@ -127,6 +133,8 @@ mod error;
 mod handle;
 mod handler;
 mod server;
+#[cfg(feature = "signals")]
+mod signals;
 pub mod sim;
 
 pub use address::{Address, AddressError, Peer};

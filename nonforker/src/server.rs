@@ -2,8 +2,11 @@
 
 use std::{cell::RefCell, fmt, io, io::ErrorKind, rc::Rc, time::Duration};
 
+#[cfg(feature = "signals")]
+use crate::signals::Watch;
 use crate::{
     address::{Address, AddressError},
+    bounds::check_mode,
     codec::Codec,
     config::{Limits, descriptor_limit},
     context::Conn,
@@ -156,7 +159,11 @@ impl Server {
 
     /// Drains on the first SIGTERM or SIGINT and stops on the second.
     ///
-    /// The signals are taken over for the whole process from [`bind`](Self::bind) on.
+    /// The signals are taken over for the whole process from [`bind`](Self::bind) on. A thread
+    /// waits for them until the server ends: when [`Bound::run`] returns or the [`Bound`] is
+    /// dropped. When the last server that asked for them has ended, the signals end the process
+    /// again, as they do by default; also if they were handled or ignored before. Several servers
+    /// in one process all obey. Default: the library touches no signal.
     #[cfg(feature = "signals")]
     #[must_use]
     pub const fn drain_on_signals(mut self) -> Self {
@@ -169,7 +176,7 @@ impl Server {
     /// # Errors
     ///
     /// [`Error::Address`] and [`Error::Listen`] for the first address that cannot be served,
-    /// [`Error::Limits`] if limits contradict each other, [`Error::NothingToServe`] if there is
+    /// [`Error::Limits`] if a limit is out of its bounds, [`Error::NothingToServe`] if there is
     /// no address, [`Error::Driver`] if the kernel gives no event queue, [`Error::NoUring`] if
     /// io_uring was asked for and cannot be used.
     pub fn bind(self) -> Result<Bound> {
@@ -195,15 +202,20 @@ impl Server {
         let (request, waker, counters) = engine.remote();
         let handle = Handle::new(request, waker, counters);
         #[cfg(feature = "signals")]
-        if drain_on_signals {
-            crate::handle::signals::watch(handle.clone()).map_err(Error::Signals)?;
-        }
-        Ok(Bound { engine: Box::new(engine), addresses, handle })
+        let watch = drain_on_signals.then(|| Watch::start(handle.clone()));
+        Ok(Bound {
+            engine: Box::new(engine),
+            addresses,
+            handle,
+            #[cfg(feature = "signals")]
+            _watch: watch.transpose().map_err(Error::Signals)?,
+        })
     }
 
     /// Whether this can be served at all.
     fn check(&self) -> Result<()> {
         self.limits.check()?;
+        check_mode(self.unix_mode)?;
         if self.services.is_empty() { Err(Error::NothingToServe) } else { Ok(()) }
     }
 
@@ -296,12 +308,14 @@ fn listen_error(address: Address, source: io::Error) -> Error {
 
 /// An engine over some driver.
 trait Run {
-    fn run(&mut self) -> io::Result<()>;
+    /// Runs to the end, and returns how many connections that cut off.
+    fn run(&mut self) -> io::Result<usize>;
 }
 
 impl<D: Driver> Run for Engine<D> {
-    fn run(&mut self) -> io::Result<()> {
-        Self::run(self)
+    fn run(&mut self) -> io::Result<usize> {
+        Self::run(self)?;
+        Ok(self.cut_off())
     }
 }
 
@@ -310,6 +324,9 @@ pub struct Bound {
     engine: Box<dyn Run>,
     addresses: Vec<Address>,
     handle: Handle,
+    /// Goes last: until the engine is gone, with the files of its sockets, no signal kills.
+    #[cfg(feature = "signals")]
+    _watch: Option<Watch>,
 }
 
 impl fmt::Debug for Bound {
@@ -342,7 +359,8 @@ impl Bound {
     ///
     /// # Errors
     ///
-    /// [`Error::Driver`] if the kernel's event queue fails.
+    /// [`Error::Driver`] if the kernel's event queue fails. [`Error::CutOff`] if the server has
+    /// ended and cut clients off: the drain took too long, or [`Handle::stop`] was called.
     ///
     /// # Examples
     ///
@@ -361,6 +379,9 @@ impl Bound {
     /// # }
     /// ```
     pub fn run(mut self) -> Result<()> {
-        self.engine.run().map_err(Error::Driver)
+        match self.engine.run().map_err(Error::Driver)? {
+            0 => Ok(()),
+            connections => Err(Error::CutOff { connections }),
+        }
     }
 }

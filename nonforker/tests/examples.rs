@@ -166,6 +166,17 @@ fn own_codec_frames_by_length() {
 }
 
 #[test]
+fn own_lines_end_where_the_codec_says() {
+    on_every_driver(|driver| {
+        let example = Example::start("own_lines", driver);
+        let mut client = example.connect();
+        send(&mut client, b"one;tw");
+        send(&mut client, b"o;;three");
+        assert_eq!(rest(&mut client), b"one;two;;");
+    });
+}
+
+#[test]
 fn graceful_stop_answers_before_it_ends() {
     on_every_driver(|driver| {
         let mut example = Example::start("graceful_stop", driver);

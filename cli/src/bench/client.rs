@@ -15,7 +15,7 @@ use std::{
 
 use socket2::Socket;
 
-use super::{load::Role, messages::Messages};
+use super::{load::Role, messages::Messages, text::human};
 
 /// How replies are told from each other, and whether they are compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,8 +44,18 @@ pub(crate) enum Fault {
     },
     /// There are more bytes than were asked for.
     Unasked,
-    /// A reply did not come in time.
-    Late,
+    /// A request is unanswered for longer than a reply may take.
+    Late {
+        /// Nanoseconds since it was put up for sending, or due.
+        age: u64,
+    },
+    /// The run has ended, and a request was waited for in vain.
+    Unanswered {
+        /// Nanoseconds since it was put up for sending, or due.
+        age: u64,
+        /// What the slowest reply of the run took, in nanoseconds.
+        slowest: u64,
+    },
 }
 
 impl fmt::Display for Fault {
@@ -60,7 +70,16 @@ impl fmt::Display for Fault {
                 char::from(*expected)
             ),
             Self::Unasked => write!(f, "wrong reply: more bytes than were asked for"),
-            Self::Late => write!(f, "no reply in time"),
+            Self::Late { age } => {
+                write!(f, "no reply in time: a request is unanswered for {}", human(*age))
+            }
+            Self::Unanswered { age, slowest } => write!(
+                f,
+                "no reply in time: a request is unanswered for {}, after the end of the run; the \
+                 slowest reply took {}",
+                human(*age),
+                human(*slowest)
+            ),
         }
     }
 }
@@ -78,10 +97,10 @@ pub(crate) struct Client {
     pub(crate) role: Role,
     /// None once it has failed.
     pub(crate) socket: Option<Socket>,
-    /// When it last made progress, or was last owed nothing, in nanoseconds.
-    pub(crate) heard: u64,
-    /// Messages asked for and not answered, sent or not.
+    /// Messages asked for and not answered, sent or not; those of a failed connection, too.
     awaited: usize,
+    /// Messages asked for that will never be sent.
+    withdrawn: usize,
     unsent: usize,
     send_at: usize,
     expect_at: usize,
@@ -98,8 +117,8 @@ impl Client {
         Self {
             role,
             socket: Some(socket),
-            heard: 0,
             awaited: 0,
+            withdrawn: 0,
             unsent: 0,
             send_at: messages.requests().place(first),
             expect_at: messages.replies().place(first),
@@ -115,29 +134,37 @@ impl Client {
         self.awaited
     }
 
+    /// Messages asked for that will never be sent.
+    pub(crate) fn withdrawn(&self) -> usize {
+        self.withdrawn
+    }
+
+    /// When the oldest of the messages that are awaited was asked for, as [`stamp`](Self::stamp)
+    /// says.
+    pub(crate) fn oldest(&self) -> Option<u64> {
+        self.batches.front().map(|batch| batch.at)
+    }
+
     /// Replies that have come.
     pub(crate) fn replies(&self) -> u64 {
         self.replies
     }
 
-    /// Whether bytes wait for the socket.
-    pub(crate) fn has_unsent(&self) -> bool {
-        self.unsent > 0
+    /// Bytes that wait for the socket.
+    pub(crate) fn unsent(&self) -> usize {
+        self.unsent
     }
 
     /// Puts so many requests up for sending.
-    pub(crate) fn ask(&mut self, count: usize, messages: &Messages, now: u64) {
-        if self.awaited == 0 {
-            self.heard = now;
-        }
+    pub(crate) fn ask(&mut self, count: usize, messages: &Messages) {
         self.awaited += count;
         self.unsent += count * messages.requests().size();
     }
 
     /// Expects what another connection has asked for.
     pub(crate) fn expect(&mut self, count: usize, now: u64) {
-        self.awaited = count;
-        self.heard = now;
+        self.awaited += count;
+        self.stamp(count, now);
     }
 
     /// Sends requests that will be answered to others.
@@ -146,10 +173,19 @@ impl Client {
         self.flush(messages)
     }
 
-    /// Expects nothing any more, and returns how many replies it did expect.
-    pub(crate) fn forget(&mut self) -> usize {
+    /// Sends nothing any more of requests that have not begun to leave.
+    pub(crate) fn withdraw(&mut self, messages: &Messages) {
+        let size = messages.requests().size();
+        let withdrawn = self.unsent / size;
+        self.unsent %= size;
+        self.awaited -= withdrawn;
+        self.withdrawn += withdrawn;
+    }
+
+    /// Ends the connection. What it owes remains on the books. Says whether it was open.
+    pub(crate) fn end(&mut self) -> bool {
         self.unsent = 0;
-        std::mem::take(&mut self.awaited)
+        self.socket.take().is_some()
     }
 
     /// Remembers when requests were put up, to be told their latencies by [`answered`](Self::answered).
@@ -240,6 +276,13 @@ impl Client {
         }
     }
 
+    /// Tells for how long what is awaited has been, in batches: the oldest first.
+    pub(crate) fn ages(&self, now: u64, mut tell: impl FnMut(u64, usize)) {
+        for batch in &self.batches {
+            tell(now.saturating_sub(batch.at), batch.messages);
+        }
+    }
+
     /// Tells when each of so many replies was asked for, in batches: the oldest first.
     pub(crate) fn answered(&mut self, mut replies: usize, mut tell: impl FnMut(u64, usize)) {
         while let Some(batch) = self.batches.front_mut().filter(|_| replies > 0) {
@@ -272,9 +315,9 @@ mod tests {
     fn asked(count: usize, messages: &Messages) -> (Client, Socket) {
         let (socket, other) = Socket::pair(Domain::UNIX, Type::STREAM, None).unwrap();
         let mut client = Client::new(Role::Normal, socket, messages, messages.first(1, 2));
-        client.ask(count, messages, 0);
+        client.ask(count, messages);
         client.flush(messages).unwrap();
-        assert!(!client.has_unsent());
+        assert_eq!(client.unsent(), 0);
         (client, other)
     }
 
@@ -332,7 +375,7 @@ mod tests {
     fn a_reply_to_what_has_not_left_is_wrong() {
         for messages in both() {
             let (mut client, _other) = asked(1, &messages);
-            client.ask(1, &messages, 0);
+            client.ask(1, &messages);
             let both = answers(2, &messages);
             assert!(matches!(client.take(both, &messages, Check::Same), Err(Fault::Unasked)));
         }
@@ -349,5 +392,36 @@ mod tests {
         client.answered(3, |at, count| told.push((at, count)));
         client.answered(1, |at, count| told.push((at, count)));
         assert_eq!(told, [(100, 2), (100, 1), (200, 2)]);
+        assert_eq!(client.oldest(), None);
+    }
+
+    #[test]
+    fn what_is_owed_has_an_age() {
+        let [messages, _] = both();
+        let (mut client, _other) = asked(5, &messages);
+        client.stamp(3, 100);
+        client.stamp(2, 200);
+        client.answered(4, |_, _| {});
+        assert_eq!(client.oldest(), Some(200));
+        let mut ages = Vec::new();
+        client.ages(250, |age, count| ages.push((age, count)));
+        assert_eq!(ages, [(50, 1)]);
+    }
+
+    #[test]
+    fn what_has_not_begun_to_leave_can_be_withdrawn() {
+        for messages in both() {
+            let (mut client, _other) = asked(2, &messages);
+            let size = messages.requests().size();
+            client.ask(3, &messages);
+            client.withdraw(&messages);
+            assert_eq!((client.awaited(), client.withdrawn(), client.unsent()), (2, 3, 0));
+            client.ask(3, &messages);
+            client.push(&messages, 1).unwrap();
+            client.unsent -= 1;
+            client.withdraw(&messages);
+            let left = (client.awaited(), client.withdrawn(), client.unsent());
+            assert_eq!(left, (3, 5, size - 1), "one has begun to leave");
+        }
     }
 }

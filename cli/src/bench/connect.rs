@@ -2,10 +2,15 @@
 //!
 //! Towards loopback they are spread over source addresses, since one address has only some 28000
 //! ports to offer.
+//!
+//! A connection whose two addresses are equal is refused. Where nobody listens at a port from which
+//! the kernel also takes its source ports, TCP connects a socket to itself now and then, and such a
+//! socket echoes whatever is sent.
 
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::Path,
     time::Duration,
 };
 
@@ -35,26 +40,42 @@ pub(crate) fn reserve(connections: usize) -> Result<(), Ending> {
 /// Opens the `nth` connection.
 pub(crate) fn open(to: &Address, nth: usize, timeout: Duration) -> io::Result<Socket> {
     let socket = match to {
-        Address::Tcp(to) => tcp(*to, nth, timeout)?,
-        Address::Unix(path) => {
-            let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-            socket.connect(&SockAddr::unix(path)?)?;
-            socket
+        Address::Tcp(to) => {
+            let from = source(to.ip(), nth).map(|source| SocketAddr::from((source, 0)));
+            tcp(*to, from, timeout)?
         }
+        Address::Unix(path) => unix(path, timeout)?,
         _ => return Err(io::Error::from(io::ErrorKind::Unsupported)),
     };
     socket.set_nonblocking(true)?;
     Ok(socket)
 }
 
-fn tcp(to: SocketAddr, nth: usize, timeout: Duration) -> io::Result<Socket> {
+fn tcp(to: SocketAddr, from: Option<SocketAddr>, timeout: Duration) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(to), Type::STREAM, None)?;
     // A batch is one write; waiting for more to send would only distort what is measured.
     socket.set_tcp_nodelay(true)?;
-    if let Some(source) = source(to.ip(), nth) {
-        socket.bind(&SocketAddr::from((source, 0)).into())?;
+    if let Some(from) = from {
+        socket.bind(&from.into())?;
     }
     socket.connect_timeout(&to.into(), timeout)?;
+    let (local, peer) = (socket.local_addr()?.as_socket(), socket.peer_addr()?.as_socket());
+    if local == peer {
+        return Err(io::Error::other("the connection is to itself: no server listens there"));
+    }
+    Ok(socket)
+}
+
+/// Waits while the backlog is full, since the kernel has no other way to say so; but not for ever.
+fn unix(path: &Path, timeout: Duration) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_write_timeout(Some(timeout))?;
+    socket.connect(&SockAddr::unix(path)?).map_err(|error| match error.kind() {
+        io::ErrorKind::WouldBlock => {
+            io::Error::new(io::ErrorKind::TimedOut, "the server does not accept it in time")
+        }
+        _ => error,
+    })?;
     Ok(socket)
 }
 
@@ -80,6 +101,33 @@ mod tests {
         assert_eq!(source(IpAddr::from([10, 0, 0, 1]), 90_000), None);
         assert_eq!(source("::1".parse().unwrap(), 90_000), None);
     }
+
+    #[test]
+    fn a_connection_to_itself_is_refused() {
+        for to in ["127.0.0.1:0", "[::1]:0"] {
+            // A port that is free, and from which nobody else connects.
+            let Ok(listener) = std::net::TcpListener::bind(to) else { continue };
+            let to = listener.local_addr().unwrap();
+            drop(listener);
+            let error = tcp(to, Some(to), Duration::from_secs(9)).expect_err("nobody listens");
+            assert!(error.to_string().contains("connection is to itself"), "{to}: {error}");
+        }
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_unix_socket_that_accepts_nobody_is_given_up_on() {
+        let path = std::env::temp_dir().join(format!("nonforker-bench-{}", std::process::id()));
+        let listener = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+        listener.bind(&SockAddr::unix(&path).unwrap()).unwrap();
+        listener.listen(0).unwrap();
+        let to = Address::Unix(path.clone());
+        let opened: Vec<_> = (0..3).map(|nth| open(&to, nth, Duration::from_millis(50))).collect();
+        let _ = std::fs::remove_file(&path);
+        let error = opened.into_iter().find_map(Result::err).expect("the backlog is full");
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut, "{error}");
+    }
+
     #[test]
     #[cfg(target_os = "linux")]
     fn connections_beyond_the_ports_of_one_address_come_from_another() {

@@ -13,7 +13,7 @@ pub(crate) struct Faults {
     pub(crate) closed: u64,
     /// Connections with a reply that differs from its request, or that nobody asked for.
     pub(crate) wrong: u64,
-    /// Connections that owed a reply for too long.
+    /// Connections that owe a reply, in the end or for longer than a reply may take.
     pub(crate) late: u64,
     /// What happened first.
     pub(crate) first: Option<String>,
@@ -25,7 +25,7 @@ impl Faults {
         match fault {
             Fault::Closed | Fault::Broken(_) => self.closed += 1,
             Fault::Wrong { .. } | Fault::Unasked => self.wrong += 1,
-            Fault::Late => self.late += 1,
+            Fault::Late { .. } | Fault::Unanswered { .. } => self.late += 1,
         }
         self.remember(format_args!("connection {connection}: {fault}"));
     }

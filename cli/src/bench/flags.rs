@@ -5,11 +5,11 @@ use std::{num::NonZeroUsize, path::PathBuf, time::Duration};
 use clap::{Args, ValueEnum};
 use nonforker::Address;
 
-use super::codec::Codec;
-use crate::{ending::Ending, values};
-
-/// The most bytes that a connection may have in flight.
-const WINDOW_MAX: usize = 256 * 1024 * 1024;
+use super::{
+    bounds::{self, BYTES_PER_SECOND_MAX, WINDOW_MAX},
+    codec::Codec,
+};
+use crate::ending::Ending;
 
 pub(crate) const EXAMPLES: &str = "\
 Examples:
@@ -31,8 +31,11 @@ For numbers that mean something, give the server and the load processors of thei
   taskset -c 0 nonforker --quiet &
   taskset -c 1 nonforker bench 127.0.0.1:1685 --pid $!
 
+When the time is up the load waits for what is in flight: until it is answered, or until nothing has
+moved for 1 s and twice what the slowest reply took. What is unanswered then is an error.
 Ctrl-C ends the run and reports what was measured so far.
-Exit status: 0 if every reply was right and in time, 1 if not, 2 if a flag is wrong.";
+Exit status: 0 if every reply was right and in time; 1 if not, or if the server cannot be reached or
+a file cannot be written; 2 if a flag is wrong.";
 
 /// What to load a server with.
 #[derive(Debug, Args)]
@@ -55,33 +58,35 @@ pub(crate) struct LoadArgs {
     #[arg(short, long, value_name = "MODE", value_enum, default_value_t = Mode::Echo)]
     pub(crate) mode: Mode,
 
-    /// Connections; 0 leaves only the bad company
-    #[arg(short, long, value_name = "N", default_value = "64", value_parser = whole)]
+    /// Connections, at most 1000000; 0 leaves only the bad company
+    #[arg(short, long, value_name = "N", default_value = "64", value_parser = bounds::connections)]
     pub(crate) connections: usize,
 
     /// Requests that each connection keeps unanswered; lines of a broadcast that go out together
     ///
-    /// They leave in one write, and as many more as replies came with each read.
-    #[arg(short = 'p', long, value_name = "N", default_value = "1", value_parser = values::count)]
+    /// They leave in one write, and as many more as replies came with each read. At most 1000000, and
+    /// 256 MiB.
+    #[arg(short = 'p', long, value_name = "N", default_value = "1", value_parser = bounds::in_flight)]
     pub(crate) in_flight: NonZeroUsize,
 
-    /// Bytes of a request, its end counted; with --codec resp, of the string to be echoed
-    #[arg(short, long, value_name = "SIZE", default_value = "64", value_parser = values::some_size)]
+    /// Bytes of a request, its end counted, at most 256MiB; with resp, of the string to be echoed
+    #[arg(short, long, value_name = "SIZE", default_value = "64", value_parser = bounds::size)]
     pub(crate) size: usize,
 
     /// Send so many requests a second, over all connections, whether or not replies come
     ///
     /// Without this the loop is closed: a slow server is asked less. With it latency counts from
-    /// when a request was due, not from when it could leave.
-    #[arg(long, value_name = "R", value_parser = rate)]
+    /// when a request was due, not from when it could leave. From 0.001 to 1000000000, and at most
+    /// 1 TB of requests a second.
+    #[arg(long, value_name = "R", value_parser = bounds::rate)]
     pub(crate) rate: Option<f64>,
 
-    /// How long to measure; how long to hold idle connections
-    #[arg(short, long, value_name = "DURATION", default_value = "10s", value_parser = some_time)]
+    /// How long to measure, at most 30days; how long to hold idle connections
+    #[arg(short, long, value_name = "DURATION", default_value = "10s", value_parser = bounds::duration)]
     pub(crate) duration: Duration,
 
-    /// How long to load the server before anything is measured
-    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = values::duration)]
+    /// How long to load the server before anything is measured, at most 30days
+    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = bounds::warm_up)]
     pub(crate) warm_up: Duration,
 
     /// Where a request ends: lines, crlf, strict-crlf, delimited:STRING or raw; or resp
@@ -98,8 +103,8 @@ pub(crate) struct LoadArgs {
     #[arg(long)]
     pub(crate) no_verify: bool,
 
-    /// Requests that each idle connection exchanges before it is held
-    #[arg(long, value_name = "N", default_value = "0", value_parser = whole)]
+    /// Requests that each idle connection exchanges before it is held, at most 1000000
+    #[arg(long, value_name = "N", default_value = "0", value_parser = bounds::exchange)]
     pub(crate) exchange: usize,
 
     /// Wait for replies without sleeping
@@ -109,32 +114,35 @@ pub(crate) struct LoadArgs {
     #[arg(long)]
     pub(crate) spin: bool,
 
-    /// How long a reply may take before its connection counts as failed
-    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = some_time)]
+    /// How long a reply may take before its connection counts as failed, at most 1h
+    ///
+    /// It counts from when the request was put up for sending; with --rate, from when it was due.
+    /// It is also how long a connection may take to open.
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = bounds::timeout)]
     pub(crate) timeout: Duration,
 }
 
 /// Connections that are there to be a burden. What is measured is how the others fare.
 #[derive(Debug, Args)]
 pub(crate) struct CompanyArgs {
-    /// Connections that send requests for as long as they are taken, and never read
-    #[arg(long, value_name = "N", default_value = "0", value_parser = whole)]
+    /// Connections that send requests for as long as they are taken, and never read; at most 1000000
+    #[arg(long, value_name = "N", default_value = "0", value_parser = bounds::connections)]
     pub(crate) never_reading: usize,
 
-    /// Connections that send a request byte by byte
-    #[arg(long, value_name = "N", default_value = "0", value_parser = whole)]
+    /// Connections that send a request byte by byte, at most 1000000
+    #[arg(long, value_name = "N", default_value = "0", value_parser = bounds::connections)]
     pub(crate) trickling: usize,
 
-    /// How long they wait between two bytes
-    #[arg(long, value_name = "DURATION", default_value = "100ms", value_parser = some_time)]
+    /// How long they wait between two bytes, at most 1h
+    #[arg(long, value_name = "DURATION", default_value = "100ms", value_parser = bounds::trickle_interval)]
     pub(crate) trickle_interval: Duration,
 
-    /// Connections that have more requests in flight than the others
-    #[arg(long, value_name = "N", default_value = "0", value_parser = whole)]
+    /// Connections that have more requests in flight than the others, at most 1000000
+    #[arg(long, value_name = "N", default_value = "0", value_parser = bounds::connections)]
     pub(crate) flooding: usize,
 
-    /// Requests that each of those keeps unanswered
-    #[arg(long, value_name = "N", default_value = "2048", value_parser = values::count)]
+    /// Requests that each of those keeps unanswered, at most 1000000
+    #[arg(long, value_name = "N", default_value = "2048", value_parser = bounds::in_flight)]
     pub(crate) flood_in_flight: NonZeroUsize,
 }
 
@@ -152,6 +160,8 @@ pub(crate) struct ReportArgs {
     pub(crate) pid: Option<u32>,
 
     /// Write the report as JSON to this file, or - for standard output and nothing else there
+    ///
+    /// The file is opened, and emptied, before the load begins. So is that of --plot.
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
 
@@ -186,10 +196,6 @@ impl BenchArgs {
     pub(crate) fn check(&self) -> Result<(), Ending> {
         let (load, company) = (&self.load, &self.company);
         let is_echo = load.mode == Mode::Echo;
-        let most = match company.flooding {
-            0 => load.in_flight,
-            _ => load.in_flight.max(company.flood_in_flight),
-        };
         let wrong = if load.rate.is_some() && !is_echo {
             "--rate: this is for --mode echo"
         } else if load.rate.is_some() && load.in_flight.get() > 1 {
@@ -204,32 +210,42 @@ impl BenchArgs {
             "--exchange: this is for --mode idle"
         } else if load.codec == Codec::Resp && load.mode == Mode::Broadcast {
             "--codec resp: this is not for --mode broadcast"
-        } else if most.get().saturating_mul(load.codec.request_bytes(load.size)) > WINDOW_MAX {
-            "--in-flight times --size: at most 256 MiB may be in flight on a connection"
+        } else if self.report.json.is_some() && self.report.json == self.report.plot {
+            "--json and --plot: these are two reports, and need two files"
         } else {
+            self.check_rate()?;
+            self.check_window("--in-flight", load.in_flight)?;
+            if company.flooding > 0 {
+                self.check_window("--flood-in-flight", company.flood_in_flight)?;
+            }
             return Ok(());
         };
         Err(Ending::Usage(wrong.into()))
     }
-}
 
-/// Requests per second.
-fn rate(text: &str) -> Result<f64, String> {
-    match text.replace('_', "").parse() {
-        Ok(rate) if (0.001..=1e9).contains(&rate) => Ok(rate),
-        _ => Err(format!("bad rate {text:?}: write requests per second, such as 50000")),
+    /// Refuses more bytes than can be counted until the end of the longest run.
+    fn check_rate(&self) -> Result<(), Ending> {
+        let (size, Some(rate)) = (self.load.size, self.load.rate) else { return Ok(()) };
+        let bytes = rate * self.load.codec.request_bytes(size) as f64;
+        if bytes <= BYTES_PER_SECOND_MAX {
+            return Ok(());
+        }
+        Err(Ending::Usage(format!(
+            "--rate {rate} times --size {size}: {bytes:.0} bytes a second; at most 1 TB, since \
+             those that are due are counted until the end"
+        )))
     }
-}
 
-/// A whole number, 0 included.
-fn whole(text: &str) -> Result<usize, String> {
-    text.parse().map_err(|_| format!("bad number {text:?}: write a whole number"))
-}
-
-/// A duration that is not 0.
-fn some_time(text: &str) -> Result<Duration, String> {
-    match values::duration(text)? {
-        Duration::ZERO => Err(format!("bad duration {text:?}: it must not be 0")),
-        time => Ok(time),
+    /// Refuses more requests in flight than may lie in memory in one piece.
+    fn check_window(&self, flag: &str, in_flight: NonZeroUsize) -> Result<(), Ending> {
+        let size = self.load.size;
+        let bytes = in_flight.get().saturating_mul(self.load.codec.request_bytes(size));
+        if bytes <= WINDOW_MAX {
+            return Ok(());
+        }
+        Err(Ending::Usage(format!(
+            "{flag} {in_flight} times --size {size}: {bytes} bytes in flight on a connection; at \
+             most 256 MiB, since they are kept in memory in one piece"
+        )))
     }
 }

@@ -15,9 +15,6 @@ use super::{
 };
 use crate::ending::Ending;
 
-/// How long an open loop waits for what is owed in the end.
-const GRACE: Duration = Duration::from_secs(1);
-
 /// Loads the server, and tells what came of it.
 pub(crate) fn run<'a>(args: &'a BenchArgs, interrupted: &AtomicBool) -> Result<Report<'a>, Ending> {
     let server = Watched::new(args.report.pid.map(Process::find).transpose()?);
@@ -28,20 +25,21 @@ pub(crate) fn run<'a>(args: &'a BenchArgs, interrupted: &AtomicBool) -> Result<R
         Mode::Echo | Mode::Broadcast => drive(args, &mut load, server, &progress)?,
     };
     progress.end();
+    let is_mute = load.is_owed();
     let open = load.open();
     let unanswered = load.unanswered();
     let Load { tally, faults, .. } = load;
     let interrupted = interrupted.load(Relaxed);
     // Nothing was measured, so there is nothing to report but that.
-    if tally.messages == 0 && args.load.mode != Mode::Idle {
+    if measured.answered == 0 && args.load.mode != Mode::Idle {
         if let Some(first) = &faults.first {
             return Err(Ending::Failed(format!("{}: {first}", args.address)));
         }
-        if args.load.connections > 0 && !interrupted {
+        if is_mute {
             return Err(Ending::Failed(format!(
                 "{}: not one reply came in {}; does it answer with what it is sent?",
                 args.address,
-                humantime::format_duration(args.load.duration),
+                humantime::format_duration(args.load.duration.min(whole_millis(measured.time))),
             )));
         }
     }
@@ -58,9 +56,16 @@ pub(crate) fn run<'a>(args: &'a BenchArgs, interrupted: &AtomicBool) -> Result<R
     })
 }
 
+/// A time as people want to read it.
+fn whole_millis(time: Duration) -> Duration {
+    Duration::from_millis(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
+}
+
 /// What is known at the end of the window.
 struct Measured {
     time: Duration,
+    /// Replies in the window, and to what was in flight at the end of it.
+    answered: u64,
     server: Option<Usage>,
     own: Option<Usage>,
 }
@@ -84,15 +89,19 @@ fn drive(
     load.tally.clear();
     progress.name("measuring");
     let time = load.run(args.load.duration, progress)?;
-    let measured = Measured { time, server: server.used(), own: own.used() };
-    if args.load.rate.is_some() {
-        // Throughput is that of the window. Latency is that of all that was due in it.
-        let messages = load.tally.messages;
-        load.quiet(GRACE)?;
-        load.count_unanswered();
-        load.tally.messages = messages;
+    let (server, own) = (server.used(), own.used());
+    // Throughput is that of the window. Latency is that of all that was asked in it.
+    let (messages, flooding) = (load.tally.messages, load.tally.flooding);
+    progress.name("draining");
+    load.drain()?;
+    let answered = load.tally.messages;
+    // A server that has never answered any request is none for this: that is said, and no more.
+    if args.load.connections == 0 || load.tally.slowest.is_some() {
+        load.fail_what_is_owed();
     }
-    Ok(measured)
+    load.count_unanswered();
+    (load.tally.messages, load.tally.flooding) = (messages, flooding);
+    Ok(Measured { time, answered, server, own })
 }
 
 /// Has the connections do what they have to, then leaves them alone.
@@ -103,13 +112,20 @@ fn hold(
     progress: &Progress,
 ) -> Result<Measured, Ending> {
     for _ in 0..args.load.exchange {
+        if !load.goes_on() {
+            break;
+        }
         load.ask_once();
-        load.quiet(args.load.timeout.saturating_add(GRACE))?;
+        load.quiet()?;
     }
+    // Something is owed only after an interruption.
+    load.drain()?;
+    load.fail_what_is_owed();
+    let answered = load.tally.messages;
     load.tally.clear();
     progress.name("holding");
     let time = load.run(args.load.duration, progress)?;
-    Ok(Measured { time, server: server.used(), own: None })
+    Ok(Measured { time, answered, server: server.used(), own: None })
 }
 
 /// A process, and what it had used when it was last looked at.

@@ -60,7 +60,10 @@ impl Messages {
         let bytes = codec.request_bytes(size);
         let count = (RING_MIN / bytes).max(connections).min(RING_MAX / bytes).max(2);
         let ring = |around| Ring::new(count, letters, &around, &alphabet, in_flight, span);
-        Ok(Self { requests: ring(codec.request(size)), replies: codec.reply(size).map(ring) })
+        Ok(Self {
+            requests: ring(codec.request(size))?,
+            replies: codec.reply(size).map(ring).transpose()?,
+        })
     }
 
     pub(crate) fn requests(&self) -> &Ring {
@@ -108,10 +111,14 @@ impl Ring {
         alphabet: &[u8],
         in_flight: usize,
         span: usize,
-    ) -> Self {
+    ) -> Result<Self, String> {
         let size = around.head.len() + letters + around.end.len();
         let (period, span) = (count * size, span.max(in_flight.saturating_mul(size)));
-        let mut bytes = Vec::with_capacity(period + span);
+        let mut bytes = Vec::new();
+        bytes.try_reserve_exact(period + span).map_err(|_| {
+            let needed = period + span;
+            format!("--size: there is no memory for requests of {size} bytes: {needed} are needed")
+        })?;
         for number in 0..count {
             bytes.extend_from_slice(&around.head);
             write(&mut bytes, number, letters, alphabet);
@@ -121,7 +128,7 @@ impl Ring {
             let more = (period + span - bytes.len()).min(period);
             bytes.extend_from_within(..more);
         }
-        Self { bytes, size, period }
+        Ok(Self { bytes, size, period })
     }
 
     /// Bytes of a message.

@@ -1,7 +1,7 @@
 //! `nonforker bench`: loads a server, checks every reply, reports speed, latency and cost.
 //!
 //! ```text
-//!  flags ──▶ prepare ──▶ measure ──▶ report ──▶ text, json, plot
+//!  flags ──▶ prepare ──▶ measure ──▶ report ──▶ text, files (json, plot)
 //!             │           │    ╲
 //!          connect       load   process (what the server used)
 //!                         │
@@ -11,11 +11,13 @@
 //! It has a loop of its own and not the library's: a client that is to be faster than any server
 //! cannot afford to be one.
 
+mod bounds;
 mod client;
 mod clock;
 mod codec;
 mod connect;
 mod faults;
+mod files;
 mod flags;
 mod json;
 mod load;
@@ -29,9 +31,7 @@ mod report;
 mod text;
 
 use std::{
-    fs,
-    io::{self, IsTerminal, Write},
-    path::Path,
+    io::{self, IsTerminal},
     process::ExitCode,
     sync::{Arc, atomic::AtomicBool},
 };
@@ -39,21 +39,24 @@ use std::{
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 pub(crate) use self::flags::{BenchArgs, EXAMPLES};
-use self::report::Report;
+use self::{files::Files, report::Report};
 use crate::{console, ending::Ending};
 
 /// Loads a server, and reports.
 pub(crate) fn run(args: &BenchArgs) -> Result<ExitCode, Ending> {
     args.check()?;
+    let files = Files::open(&args.report)?;
     let interrupted = until_interrupted()?;
     let report = measure::run(args, &interrupted)?;
-    publish(&report)?;
-    match &report.faults.first {
-        None => Ok(ExitCode::SUCCESS),
-        Some(first) => Err(Ending::Failed(format!(
-            "{} connections failed; the first: {first}",
-            report.faults.sum(),
-        ))),
+    let failed = report
+        .faults
+        .first
+        .as_ref()
+        .map(|first| format!("{} connections failed; the first: {first}", report.faults.sum()));
+    let wrong: Vec<String> = failed.into_iter().chain(publish(&report, files)).collect();
+    match wrong.is_empty() {
+        true => Ok(ExitCode::SUCCESS),
+        false => Err(Ending::Failed(wrong.join("; "))),
     }
 }
 
@@ -68,34 +71,20 @@ fn until_interrupted() -> Result<Arc<AtomicBool>, Ending> {
     Ok(flag)
 }
 
-/// Prints the report, and writes the files that were asked for.
-fn publish(report: &Report<'_>) -> Result<(), Ending> {
-    let files = &report.args.report;
+/// Prints the report, then writes the files that were asked for. Returns what could not be written.
+fn publish(report: &Report<'_>, mut files: Files) -> Vec<String> {
     let latencies = &report.tally.latencies;
-    let is_stdout = files.json.as_deref() == Some(Path::new("-"));
-    if let Some(path) = &files.json {
-        let json = format!("{:#}\n", json::report(report));
-        let written = match is_stdout {
-            true => io::stdout().write_all(json.as_bytes()),
-            false => fs::write(path, json),
-        };
-        written.map_err(|error| cannot_write(path, &error))?;
-    }
-    if let Some(path) = files.plot.as_ref().filter(|_| !latencies.is_empty()) {
-        let title = format!("{}: latency by percentile", report.args.address);
-        fs::write(path, plot::svg(&title, latencies))
-            .map_err(|error| cannot_write(path, &error))?;
-    }
-    if !is_stdout {
-        let mut text = text::report(report);
-        if io::stdout().is_terminal() && !latencies.is_empty() {
-            text.push_str(&text::histogram(latencies));
-        }
+    let text = text::report(report);
+    if !files.take_stdout() {
         console::print(io::stdout(), &text);
+        if io::stdout().is_terminal() && !latencies.is_empty() {
+            console::print(io::stdout(), &text::histogram(latencies));
+        }
     }
-    Ok(())
-}
-
-fn cannot_write(path: &Path, error: &io::Error) -> Ending {
-    Ending::Failed(format!("cannot write {}: {error}", path.display()))
+    let json = files.write_json(report);
+    if json.is_err() && files.take_stdout() {
+        // What was measured is not to be lost.
+        console::print(io::stderr(), &text);
+    }
+    json.err().into_iter().chain(files.write_plot(report).err()).collect()
 }

@@ -22,7 +22,6 @@ const MARKS: [&str; 7] = ["0 %", "90 %", "99 %", "99.9 %", "99.99 %", "99.999 %"
 
 /// The curve of these latencies, under this title.
 pub(crate) fn svg(title: &str, latencies: &Histogram<u64>) -> String {
-    let axes = Axes::new(latencies);
     let mut text = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" \
          font-family=\"sans-serif\" font-size=\"12\">\n\
@@ -30,6 +29,10 @@ pub(crate) fn svg(title: &str, latencies: &Histogram<u64>) -> String {
          <text x=\"{LEFT}\" y=\"24\" font-size=\"15\">{}</text>\n",
         escape(title)
     );
+    if latencies.is_empty() {
+        return text + &format!("<text x=\"{LEFT}\" y=\"60\">there are none</text>\n</svg>\n");
+    }
+    let axes = Axes::new(latencies);
     axes.draw(&mut text);
     let points: Vec<String> = (0..=POINTS)
         .map(|nth| {
@@ -110,6 +113,12 @@ fn escape(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_latencies_are_a_picture_too() {
+        let text = svg("idle", &Histogram::new(3).unwrap());
+        assert!(text.contains("there are none") && text.ends_with("</svg>\n"), "{text}");
+    }
 
     #[test]
     fn the_curve_stays_within_the_picture_and_rises() {

@@ -76,11 +76,13 @@ fn open(
     let wanted = roles.len();
     let mut sockets = Vec::with_capacity(wanted);
     for role in roles {
+        let nth = sockets.len();
+        let opened = connect::open(&args.address, nth, args.load.timeout);
+        // A signal may have ended the attempt.
         if interrupted.load(Relaxed) {
             return Err(Ending::Failed("interrupted before all connections were open".into()));
         }
-        let nth = sockets.len();
-        match connect::open(&args.address, nth, args.load.timeout) {
+        match opened {
             Ok(socket) => sockets.push((role, socket)),
             Err(error) if nth == 0 => {
                 let address = &args.address;

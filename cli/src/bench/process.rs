@@ -4,7 +4,14 @@
 //! thread has ended in between, or the kernel does not keep that book, it comes from
 //! `/proc/PID/stat`, in ticks of 10 ms.
 
-use std::{collections::BTreeMap, fs, io, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use nix::{errno::Errno, sys::signal::kill, unistd::Pid};
 
 use crate::ending::Ending;
 
@@ -45,14 +52,39 @@ impl Process {
         if !cfg!(target_os = "linux") {
             return Err(Ending::Usage("--pid: this needs Linux and its /proc".into()));
         }
-        let process = Self { folder: PathBuf::from(format!("/proc/{pid}")) };
-        if !process.folder.exists() {
-            return Err(Ending::Failed(format!("--pid: there is no process {pid}")));
+        Self::find_in(Path::new("/proc"), pid)
+            .map_err(|what| Ending::Failed(format!("--pid: {what}")))
+    }
+
+    fn find_in(proc: &Path, pid: u32) -> Result<Self, String> {
+        let process = Self { folder: proc.join(pid.to_string()) };
+        match process.snapshot() {
+            Ok(_) => Ok(process),
+            Err(error) => Err(process.why_not(proc, pid, &error)),
         }
-        process.snapshot().map_err(|error| {
-            Ending::Failed(format!("--pid: cannot read what process {pid} uses: {error}"))
-        })?;
-        Ok(process)
+    }
+
+    /// Why a process cannot be read: what is wrong may be `/proc`, the process, or our rights.
+    fn why_not(&self, proc: &Path, pid: u32, error: &io::Error) -> String {
+        let about = format!("cannot read what process {pid} uses");
+        // We are always there to be read.
+        if let Err(error) = fs::read_to_string(proc.join("self/stat")) {
+            let proc = proc.display();
+            return match error.kind() {
+                io::ErrorKind::NotFound => format!("{about}: {proc} is missing or not mounted"),
+                _ => format!("{about}: {proc} is not readable: {error}"),
+            };
+        }
+        let is_hidden = matches!(self.folder.try_exists(), Ok(false));
+        if is_hidden && is_alive(pid) {
+            format!("{about}: {} does not show it to this user (hidepid)", proc.display())
+        } else if is_hidden {
+            format!("there is no process {pid}")
+        } else if self.is_zombie() {
+            format!("{about}: it has ended, and is a zombie")
+        } else {
+            format!("{about}: {error}")
+        }
     }
 
     /// Ourselves, where it can be told.
@@ -100,11 +132,18 @@ impl Process {
     }
 
     fn ticks(&self) -> io::Result<u32> {
-        let text = fs::read_to_string(self.folder.join("stat"))?;
-        // The second field is a name in brackets, which may contain anything.
-        let fields = text.rsplit_once(')').map(|(_, fields)| fields).unwrap_or_default();
-        let mut times = fields.split_whitespace().skip(11);
+        let text = self.stat()?;
+        let mut times = after_name(&text).skip(11);
         Ok(number::<u32>(times.next())? + number::<u32>(times.next())?)
+    }
+
+    fn stat(&self) -> io::Result<String> {
+        fs::read_to_string(self.folder.join("stat"))
+    }
+
+    /// Whether it has ended, and its parent has not asked how.
+    fn is_zombie(&self) -> bool {
+        self.stat().is_ok_and(|text| matches!(after_name(&text).next(), Some("Z" | "X")))
     }
 
     fn switches(&self) -> io::Result<u64> {
@@ -154,6 +193,17 @@ fn spent(before: &BTreeMap<u32, u64>, after: &BTreeMap<u32, u64>) -> Option<Dura
     Some(Duration::from_nanos(sum)).filter(|_| after.values().any(|&nanos| nanos > 0))
 }
 
+/// The fields of `stat` behind the name, which is in brackets and may contain anything.
+fn after_name(stat: &str) -> impl Iterator<Item = &str> {
+    stat.rsplit_once(')').map(|(_, fields)| fields).unwrap_or_default().split_whitespace()
+}
+
+/// Whether the kernel knows a process of this number, whatever `/proc` shows.
+fn is_alive(pid: u32) -> bool {
+    let pid = i32::try_from(pid).ok().filter(|&pid| pid > 0).map(Pid::from_raw);
+    pid.is_some_and(|pid| matches!(kill(pid, None), Ok(()) | Err(Errno::EPERM)))
+}
+
 fn number<T: std::str::FromStr>(text: Option<&str>) -> io::Result<T> {
     let parsed = text.and_then(|text| text.parse().ok());
     parsed.ok_or_else(|| io::Error::other("/proc has a form that is not known"))
@@ -186,8 +236,25 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_there_is_said() {
-        let error = Process::find(u32::MAX).expect_err("no process has this number");
-        assert!(format!("{error:?}").contains("--pid"), "{error:?}");
+    #[cfg(target_os = "linux")]
+    fn what_is_really_wrong_is_said() {
+        let own = std::process::id();
+        let proc = std::env::temp_dir().join(format!("nonforker-proc-{own}"));
+        let error = |proc: &Path, pid| Process::find_in(proc, pid).map(|_| ()).expect_err("no");
+        assert!(error(&proc, own).contains("is missing or not mounted"), "{proc:?} is not there");
+        fs::create_dir_all(proc.join("self/stat")).unwrap();
+        assert!(error(&proc, own).contains("is not readable: "), "a folder is no file");
+        fs::remove_dir_all(proc.join("self/stat")).unwrap();
+        fs::write(proc.join("self/stat"), "1 (x) S").unwrap();
+        assert!(error(&proc, own).contains("does not show it"), "we live");
+        for pid in [0, 1 << 30, u32::MAX] {
+            assert_eq!(error(&proc, pid), format!("there is no process {pid}"));
+        }
+        fs::create_dir(proc.join("7")).unwrap();
+        fs::write(proc.join("7/stat"), "7 (a) b) Z 1 2").unwrap();
+        assert!(error(&proc, 7).contains("process 7 uses: it has ended, and is a zombie"));
+        fs::write(proc.join("7/stat"), "7 (a) b) S 1 2").unwrap();
+        assert!(error(&proc, 7).contains("process 7 uses: No such file"), "no status");
+        fs::remove_dir_all(&proc).unwrap();
     }
 }

@@ -24,7 +24,7 @@ pub(crate) struct Report<'a> {
     /// How long was measured.
     pub(crate) time: Duration,
     pub(crate) tally: Tally,
-    /// Requests without a reply in the end.
+    /// Requests without a reply in the end; those of failed connections, too.
     pub(crate) unanswered: usize,
     pub(crate) faults: Faults,
     /// What the server used meanwhile; in idle mode, since before the first connection.
@@ -61,6 +61,12 @@ impl Report<'_> {
         let due = self.args.load.rate? * self.time.as_secs_f64();
         // One may be under way at either end.
         Some(self.tally.messages as f64 >= due * REACHED - 1.0)
+    }
+
+    /// The rate of an open loop, if it was so low that no request was due while it was measured.
+    pub(crate) fn rate_without_requests(&self) -> Option<f64> {
+        let is_empty = self.tally.messages == 0 && self.tally.latencies.is_empty();
+        self.args.load.rate.filter(|_| is_empty && self.faults.first.is_none())
     }
 
     /// How much of one processor we used ourselves, if that is so much that we may be the limit.

@@ -115,10 +115,18 @@ fn errors(report: &Report<'_>) -> String {
 
 fn notes(report: &Report<'_>) -> Vec<String> {
     let mut notes = Vec::new();
+    let unanswered = report.unanswered;
     if report.is_rate_reached() == Some(false) {
         notes.push(format!(
-            "the wanted rate was not reached; {} requests had no reply in the end",
-            report.unanswered
+            "the wanted rate was not reached; {unanswered} requests had no reply in the end"
+        ));
+    } else if unanswered > 0 {
+        notes.push(format!("{unanswered} requests had no reply in the end"));
+    }
+    if let Some(rate) = report.rate_without_requests() {
+        notes.push(format!(
+            "no request was due: at {rate} a second there is one every {}",
+            human(whole(1e9 / rate))
         ));
     }
     if let Some(used) = report.is_busy() {

@@ -11,7 +11,7 @@ use crate::bench::{bench, number, report};
 
 /// A server that treats each connection, by its number, as `serve` says. It lives as long as the
 /// test program.
-fn server(serve: impl Fn(usize, TcpStream) + Clone + Send + 'static) -> String {
+pub(crate) fn server(serve: impl Fn(usize, TcpStream) + Clone + Send + 'static) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
     thread::spawn(move || {
@@ -25,7 +25,7 @@ fn server(serve: impl Fn(usize, TcpStream) + Clone + Send + 'static) -> String {
 
 /// Echoes, and has `spoil` look at each piece first: with how many bytes came before it. It ends
 /// the connection by returning false.
-fn echo(mut stream: TcpStream, mut spoil: impl FnMut(usize, &mut Vec<u8>) -> bool) {
+pub(crate) fn echo(mut stream: TcpStream, mut spoil: impl FnMut(usize, &mut Vec<u8>) -> bool) {
     let (mut buffer, mut sum) = ([0; 4096], 0);
     while let Ok(count @ 1..) = stream.read(&mut buffer) {
         let mut piece = buffer[..count].to_vec();

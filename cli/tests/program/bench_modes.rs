@@ -7,7 +7,7 @@ use nonforker::{CloseReason, Conn, ConnId, Handle, Handler, Outcome, codec::Line
 use serde_json::Value;
 
 use crate::{
-    bench::{bench, number, report},
+    bench::{assert_each_has_a_latency, bench, number, report},
     support::Server,
 };
 
@@ -75,7 +75,7 @@ fn a_flood_is_counted_by_itself() {
     assert_eq!(status, 0);
     assert!(number(&report, "/messages") > 0.0, "{report:#}");
     assert!(number(&report, "/flooding/messages") >= 500.0, "{report:#}");
-    assert_eq!(number(&report, "/latency_us/count"), number(&report, "/messages"));
+    assert_each_has_a_latency(&report, 4.0);
     assert_eq!(number(&report, "/errors/wrong"), 0.0, "{report:#}");
 }
 
@@ -160,13 +160,17 @@ fn a_broadcast_counts_deliveries() {
         assert_eq!((status, &report["mode"]), (0, &"broadcast".into()));
         assert!(number(&report, "/messages") >= number(&report, "/connections"), "{report:#}");
         assert_eq!(number(&report, "/errors/wrong"), 0.0, "{report:#}");
-        assert_eq!(number(&report, "/latency_us/count"), number(&report, "/messages"));
+        assert_each_has_a_latency(&report, 35.0);
     }
     handle.stop();
 }
 
 #[test]
 fn a_broadcast_that_forgets_somebody_is_found_out() {
+    let (address, handle) = loudspeaker(Some(3));
+    let (stuck, status) = report(&address, "--mode broadcast -c 5 --warm-up 0s -d 300ms");
+    assert_eq!((status, number(&stuck, "/errors/timeout")), (1, 1.0), "also in the end: {stuck:#}");
+    handle.stop();
     let (address, handle) = loudspeaker(Some(3));
     let (report, status) = report(&address, "--mode broadcast -c 5 --timeout 200ms -d 2s");
     assert_eq!(status, 1);

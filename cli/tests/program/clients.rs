@@ -19,6 +19,9 @@ fn netcat_gets_its_lines_back() {
     assert_eq!(output.stdout, "one\r\ntwo\r\n", "{}", output.stderr);
     let output = run_with(Command::new("nc").args(["-N", "-U"]).arg(&path), b"one\ntwo\n");
     assert_eq!(output.stdout, "one\r\ntwo\r\n", "{}", output.stderr);
+    // The first thing that people try: printf x | nc -N 127.0.0.1 1685.
+    let output = run_with(Command::new("nc").args(["-N", ip, port]), b"x");
+    assert_eq!(output.stdout, "x\r\n", "{}", output.stderr);
 }
 
 #[test]

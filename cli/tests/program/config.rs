@@ -98,6 +98,7 @@ fn a_bad_file_is_one_line_with_its_name_and_the_key() {
         ("driver = 3", ["driver: bad value \"3\"", "there are auto, poll, uring"]),
         ("driver = ''", ["driver: bad value \"\"", "there are auto, poll, uring"]),
         ("listen = 'localhost:1'", ["listen: bad address", "names are not resolved"]),
+        ("last-line = 'take'\ncodec = 'raw'", ["last-line: ", "codecs lines and crlf only"]),
         ("listen = []", ["listen", "the list is empty"]),
         ("listen = ['127.0.0.1:0', 'x']", ["listen: bad address", "\"x\""]),
         ("quiet = 'loud'", ["quiet", "write true or false"]),

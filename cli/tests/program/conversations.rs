@@ -60,7 +60,13 @@ fn without_framing_whatever_arrives_is_answered() {
 #[test]
 fn a_conversation_ends_where_framing_is_lost() {
     for (flags, stream, expected) in [
-        ("--codec lines", "a\r\nb\ncut off", "a\r\nb\n"),
+        ("--codec lines --last-line drop", "a\r\nb\ncut off", "a\r\nb\n"),
+        ("--codec crlf --last-line drop", "a\nb\r", "a\r\n"),
+        ("--codec lines", "a\r\nb\nlast", "a\r\nb\nlast\n"),
+        ("--codec crlf --last-line take", "a\r\nlast\r", "a\r\nlast\r\n"),
+        ("--codec strict-crlf", "a\r\ncut off", "a\r\n"),
+        ("--codec delimited:;", "a;cut off", "a;"),
+        ("--max-frame 3", "abc\nabcd", "abc\n"),
         ("--codec strict-crlf", "a\r\nb\nc\r\n", "a\r\n"),
         ("--codec delimited:; --max-frame 2", "ab;abc;a;", "ab;"),
         ("--max-frame 3", "abc\nabcd\na\n", "abc\n"),

@@ -7,7 +7,7 @@ use nix::unistd::Uid;
 use crate::support::{Output, PROGRAM, command, is_there, run, via};
 
 /// Asserts that it ended with one line for people.
-fn assert_complains(output: &Output, status: i32, parts: &[&str]) {
+pub(crate) fn assert_complains(output: &Output, status: i32, parts: &[&str]) {
     let Output { status: actual, stdout, stderr } = output;
     assert_eq!(stdout, "", "{stderr}");
     assert_eq!(stderr.lines().count(), 1, "one line: {stderr}");
@@ -36,11 +36,15 @@ fn a_wrong_wish_is_one_line_that_says_what_to_write() {
         ("--codec json", "--codec: bad codec \"json\"", "strict-crlf"),
         ("--codec delimited:", "--codec: bad codec", "empty"),
         (r"--codec delimited:\q", r"\q", r"\xHH"),
+        ("--last-line keep", "--last-line: bad value \"keep\"", "there are drop, take"),
+        ("--last-line take --codec raw", "--last-line: ", "codecs lines and crlf only"),
+        ("--last-line drop --codec strict-crlf", "--last-line: ", "codecs lines and crlf only"),
+        ("--last-line take --codec delimited:;", "--last-line: ", "codecs lines and crlf only"),
         ("--max-frame 12X", "--max-frame: bad size \"12X\"", "64KiB"),
         ("--max-frame 0", "--max-frame: bad size", "at least 1"),
         ("--memory-budget lots", "--memory-budget: bad size \"lots\"", "64KiB"),
         ("--high-watermark 1Q", "--high-watermark: bad size", "64KiB"),
-        ("--low-watermark 1MiB", "low watermark", "above the high watermark"),
+        ("--low-watermark 1MiB", "--low-watermark: a low watermark of 1MiB", "above the high"),
         ("--output-cap=-1", "--output-cap: bad size", "64KiB"),
         ("--max-connections 0", "--max-connections: bad number", "at least 1"),
         ("--max-connections-per-ip x", "--max-connections-per-ip: bad number", "at least 1"),

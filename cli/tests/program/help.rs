@@ -1,20 +1,23 @@
 //! Help names every flag, says its default, and shows how to use it.
 
-use std::process::Stdio;
+use std::{io::Read, process::Stdio, thread, time::Duration};
+
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
 use crate::support::{Process, command, run};
 
 /// The flags, which are part of the contract, and their defaults.
-const FLAGS: [(&str, &str); 28] = [
+const FLAGS: [(&str, &str); 29] = [
     ("--listen", "127.0.0.1:1685"),
     ("--unix-mode", "0600"),
     ("--handler", "echo"),
     ("--codec", "lines"),
+    ("--last-line", "take"),
     ("--max-frame", "64KiB"),
     ("--max-connections", "the descriptor limit less 32"),
     ("--max-connections-per-ip", "no such limit"),
     ("--high-watermark", "64KiB"),
-    ("--low-watermark", "16KiB"),
+    ("--low-watermark", "a quarter of it"),
     ("--output-cap", "1MiB"),
     ("--memory-budget", "a quarter of the memory"),
     ("--backlog", "1024"),
@@ -86,4 +89,35 @@ fn help_that_nobody_reads_is_no_failure() {
     let mut command = command("--help");
     let mut process = Process::spawn(command.stdout(writer).stderr(Stdio::null()));
     assert_eq!(process.status(), 0);
+}
+
+#[test]
+fn help_is_printed_to_its_end_also_to_a_pipe_that_does_not_block() {
+    for line in ["--help", "bench --help", "sim --list"] {
+        let (mut reader, writer) = std::io::pipe().unwrap();
+        fcntl(&writer, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
+        // One page, and the rest when it is read: help is longer.
+        #[cfg(target_os = "linux")]
+        fcntl(&writer, FcntlArg::F_SETPIPE_SZ(4096)).unwrap();
+        let mut command = command(line);
+        let mut process = Process::spawn(command.stdout(writer).stderr(Stdio::null()));
+        drop(command);
+        // Longer than the program waits for a reader of anything else.
+        thread::sleep(Duration::from_millis(1500));
+        let mut help = String::new();
+        reader.read_to_string(&mut help).unwrap();
+        assert_eq!(process.status(), 0);
+        assert_eq!(help, run(&mut crate::support::command(line)).stdout, "{line}");
+    }
+}
+
+#[test]
+fn help_that_cannot_be_printed_is_said() {
+    let Ok(full) = std::fs::File::options().write(true).open("/dev/full") else { return };
+    let mut command = command("--help");
+    let mut process = Process::spawn(command.stdout(full).stderr(Stdio::piped()));
+    assert_eq!(process.status(), 1);
+    let mut said = String::new();
+    process.0.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    assert!(said.starts_with("nonforker: cannot print: "), "{said}");
 }

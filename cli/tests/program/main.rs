@@ -10,7 +10,10 @@
 mod bench;
 mod bench_faults;
 mod bench_modes;
+mod bench_refusals;
 mod bench_resp;
+mod bench_silence;
+mod bounds;
 mod clients;
 mod config;
 mod conversations;

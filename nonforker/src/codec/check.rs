@@ -180,7 +180,18 @@ pub fn cost<C: Codec>(codec: &C, frame: &[u8]) {
             );
         }
     }
-    assert!(!is_incomplete(&mut codec, frame), "these {} bytes are not a frame", frame.len());
+    let answer = codec.decode(frame);
+    if let Ok(Decoded::Frame { consumed, .. } | Decoded::Skip(consumed)) = answer {
+        counts(consumed, frame.len());
+    }
+    let is_incomplete = matches!(answer, Ok(Decoded::Incomplete { .. }));
+    assert!(!is_incomplete, "these {} bytes are not a frame", frame.len());
+}
+
+/// Asserts that a frame took at least a byte, and no more than there are.
+#[track_caller]
+fn counts(consumed: usize, have: usize) {
+    assert!((1..=have).contains(&consumed), "{consumed} of {have} bytes were consumed");
 }
 
 /// The first `seen` bytes of `frame` and one more, with the end of `frame` copied into their
@@ -258,11 +269,7 @@ impl<C: Codec> Feed<C> {
                     break;
                 }
             };
-            assert!(
-                (1..=input.len()).contains(&consumed),
-                "{consumed} of {} bytes were consumed",
-                input.len(),
-            );
+            counts(consumed, input.len());
             assert!(
                 consumed >= self.expected_min,
                 "{consumed} bytes were enough, but the codec said it needed {}",
@@ -350,6 +357,7 @@ mod tests {
         ConsumesNothing,
         ConsumesTooMuch,
         SkipsNothing,
+        SkipsTooMuch,
         NeedsNothing,
         NeedsTooMuch,
         TakesWhatThereIs,
@@ -402,6 +410,7 @@ mod tests {
             };
             Ok(match fault {
                 Fault::SkipsNothing => Decoded::Skip(0),
+                Fault::SkipsTooMuch => Decoded::Skip(input.len() + 1),
                 _ => Decoded::Frame { frame: input.split_at(end).0, consumed },
             })
         }
@@ -432,6 +441,7 @@ mod tests {
         (Fault::ConsumesNothing,   "0 of 7 bytes were consumed"),
         (Fault::ConsumesTooMuch,   "8 of 7 bytes were consumed"),
         (Fault::SkipsNothing,      "0 of 7 bytes were consumed"),
+        (Fault::SkipsTooMuch,      "8 of 7 bytes were consumed"),
         (Fault::NeedsNothing,      "an incomplete frame was said to need 0 more bytes"),
         (Fault::NeedsTooMuch,      "2 bytes were enough, but the codec said it needed 4"),
         (Fault::TakesWhatThereIs,  "depends on how it is cut"),
@@ -450,6 +460,29 @@ mod tests {
                 verdict.as_ref().is_some_and(|verdict| verdict.contains(expected)),
                 "{fault:?}: {verdict:?}"
             );
+        }
+    }
+
+    #[test]
+    fn every_check_finds_a_codec_that_miscounts() {
+        let line = [b"x".repeat(MAX - 1).as_slice(), b"\n"].concat();
+        for (fault, cut, bounded, whole) in [
+            (Fault::ConsumesNothing, "0 of 4", "0 of 2", "0 of 300"),
+            (Fault::ConsumesTooMuch, "5 of 4", "3 of 2", "301 of 300"),
+            (Fault::SkipsNothing, "0 of 4", "0 of 2", "0 of 300"),
+            (Fault::SkipsTooMuch, "5 of 4", "3 of 2", "301 of 300"),
+        ] {
+            let codec = Faulty { fault, scanned: 0 };
+            let checks: [(&str, &dyn Fn()); 3] = [
+                (cut, &|| drop(cuts(&codec, b"a\nbc", <[u8]>::len))),
+                (bounded, &|| bound(&codec, b"x\n", MAX)),
+                (whole, &|| cost(&codec, &line)),
+            ];
+            for (counts, check) in checks {
+                let panic = catch_unwind(AssertUnwindSafe(check)).unwrap_err();
+                let expected = format!("{counts} bytes were consumed");
+                assert_eq!(panic.downcast_ref::<String>(), Some(&expected), "{fault:?}");
+            }
         }
     }
 

@@ -30,7 +30,8 @@ const LARGE: usize = 4096;
 /// | [`strict_crlf`](Self::strict_crlf) | `\r\n`; a `\n` without `\r` is an error | `\r\n` |
 ///
 /// A frame is the line without its ending, and may be empty. A last line without an ending is
-/// [`FrameError::Truncated`].
+/// [`FrameError::Truncated`], unless [`accept_unterminated`](Self::accept_unterminated) says that
+/// it is a frame.
 ///
 /// A reply is not searched for line feeds: with several of them, it is several lines to the peer.
 /// A handler that passes on what others wrote has to see to that itself.
@@ -54,6 +55,8 @@ pub struct Lines {
     /// So many bytes of the frame in progress hold no line feed.
     scanned: usize,
     ending: Ending,
+    /// The end of the stream ends a line, too.
+    takes_last: bool,
 }
 
 /// What ends a line.
@@ -77,7 +80,7 @@ impl Lines {
     /// not. With a `max` of 0 only empty lines pass. Replies are not limited.
     #[must_use]
     pub const fn with_max(max: usize) -> Self {
-        Self { max, scanned: 0, ending: Ending::Lf }
+        Self { max, scanned: 0, ending: Ending::Lf, takes_last: false }
     }
 
     /// Takes one carriage return before the line feed for part of the ending, and ends replies
@@ -98,6 +101,20 @@ impl Lines {
     #[must_use]
     pub const fn strict_crlf(mut self) -> Self {
         self.ending = Ending::Crlf;
+        self
+    }
+
+    /// Takes a last line without an ending for a frame, once the peer has finished sending: what
+    /// `printf x | nc -N` sends. Without this it is [`FrameError::Truncated`].
+    ///
+    /// The limit counts as for any line. A carriage return at its end is half an ending with
+    /// [`crlf`](Self::crlf) and [`strict_crlf`](Self::strict_crlf), and not part of the frame; with
+    /// both of them the line needs no carriage return. The end of a stream does not tell whether
+    /// the peer had more to say: a client that was killed in the middle of a line looks the same.
+    /// A connection that breaks, or that the server cuts while it drains, has no such line.
+    #[must_use]
+    pub const fn accept_unterminated(mut self) -> Self {
+        self.takes_last = true;
         self
     }
 }
@@ -124,6 +141,15 @@ impl Codec for Lines {
             line = self.judge(line)?;
         }
         Ok(Decoded::Frame { frame: line, consumed: end + 1 })
+    }
+
+    fn decode_end<'a>(&mut self, tail: &'a [u8]) -> Result<Option<&'a [u8]>, FrameError> {
+        let line = self.payload(tail);
+        match self.takes_last {
+            false => Err(FrameError::Truncated { have: tail.len() }),
+            true if line.len() > self.max => Err(FrameError::TooLong { max: self.max }),
+            true => Ok(Some(line)),
+        }
     }
 }
 
@@ -200,6 +226,9 @@ mod tests {
     const LF: Lines = Lines::with_max(3);
     const CRLF: Lines = Lines::with_max(3).crlf();
     const STRICT: Lines = Lines::with_max(3).strict_crlf();
+    const LF_LAST: Lines = LF.accept_unterminated();
+    const CRLF_LAST: Lines = CRLF.accept_unterminated();
+    const STRICT_LAST: Lines = STRICT.accept_unterminated();
 
     const TOO_LONG: Result<(), FrameError> = Err(FrameError::TooLong { max: 3 });
 
@@ -249,6 +278,22 @@ mod tests {
         Case { name: "lone return is data", lines: STRICT, stream: b"a\rb\r\n", frames: &[b"a\rb"], end: Ok(()) },
         Case { name: "longest", lines: STRICT, stream: b"abc\r\n", frames: &[b"abc"], end: Ok(()) },
         Case { name: "too long before it is malformed", lines: STRICT, stream: b"abcd\n", frames: &[], end: TOO_LONG },
+
+        Case { name: "last line", lines: LF_LAST, stream: b"a\nbc", frames: &[b"a", b"bc"], end: Ok(()) },
+        Case { name: "no empty last line", lines: LF_LAST, stream: b"a\n", frames: &[b"a"], end: Ok(()) },
+        Case { name: "nothing at all", lines: LF_LAST, stream: b"", frames: &[], end: Ok(()) },
+        Case { name: "longest last line", lines: LF_LAST, stream: b"abc", frames: &[b"abc"], end: Ok(()) },
+        Case { name: "too long a last line", lines: LF_LAST, stream: b"a\nabcd", frames: &[b"a"], end: TOO_LONG },
+        Case { name: "last return is data", lines: LF_LAST, stream: b"a\r", frames: &[b"a\r"], end: Ok(()) },
+        Case { name: "last return counts", lines: LF_LAST, stream: b"abc\r", frames: &[], end: TOO_LONG },
+        Case { name: "last line", lines: CRLF_LAST, stream: b"a\r\nbc", frames: &[b"a", b"bc"], end: Ok(()) },
+        Case { name: "last line in its ending", lines: CRLF_LAST, stream: b"abc\r", frames: &[b"abc"], end: Ok(()) },
+        Case { name: "half an ending", lines: CRLF_LAST, stream: b"\r", frames: &[b""], end: Ok(()) },
+        Case { name: "one return is half an ending", lines: CRLF_LAST, stream: b"a\r\r", frames: &[b"a\r"], end: Ok(()) },
+        Case { name: "too long, by a return", lines: CRLF_LAST, stream: b"abc\r\r", frames: &[], end: TOO_LONG },
+        Case { name: "last line", lines: STRICT_LAST, stream: b"a\r\nbc", frames: &[b"a", b"bc"], end: Ok(()) },
+        Case { name: "last line in its ending", lines: STRICT_LAST, stream: b"abc\r", frames: &[b"abc"], end: Ok(()) },
+        Case { name: "bare line feed before it", lines: STRICT_LAST, stream: b"a\nb", frames: &[], end: bare(1) },
     ];
 
     #[test]
@@ -261,8 +306,14 @@ mod tests {
     }
 
     #[test]
+    fn a_tail_that_no_decode_has_seen_is_bounded_too() {
+        use crate::codec::Codec;
+        assert_eq!(LF_LAST.clone().decode_end(b"abcd"), Err(FrameError::TooLong { max: 3 }));
+    }
+
+    #[test]
     fn a_line_that_never_ends_is_refused_before_it_is_kept() {
-        for (lines, max) in [(LF, 3), (CRLF, 4), (STRICT, 4)] {
+        for (lines, max) in [(LF, 3), (CRLF, 4), (STRICT, 4), (LF_LAST, 3), (CRLF_LAST, 4)] {
             check::bound(&lines, b"x", max);
             check::bound(&lines, b"\r", max);
         }

@@ -16,7 +16,8 @@
 //! - A frame that arrives in *n* pieces costs O(n): a codec that answers
 //!   [`Decoded::Incomplete`] remembers how far it has looked.
 //!
-//! To write one, copy `lines.rs`: it is as small as it gets.
+//! To write one, copy an example, which needs nothing but this crate: `examples/own_lines.rs` for
+//! frames that end at a byte, `examples/own_codec.rs` for frames that say their length first.
 
 #![warn(clippy::indexing_slicing)]
 
@@ -118,6 +119,11 @@ pub trait Encode<R>: Codec {
 }
 
 /// What [`Codec::decode`] found at the start of its input.
+///
+/// A frame and a skip take at least 1 byte, and no more than there are. A codec that answers
+/// otherwise has a defect, which [`check`] finds. In a server it ends the connection with
+/// [`CloseReason::CodecDefect`](crate::CloseReason::CodecDefect): such a frame is not handled, since
+/// nobody knows where the next one begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(clippy::exhaustive_enums, reason = "a fourth answer would be a new contract")]
 pub enum Decoded<F> {

@@ -5,7 +5,7 @@
 
 use std::num::NonZeroU64;
 
-/// Milliseconds since the engine started, never 0.
+/// Microseconds since the engine started, never 0.
 pub(crate) type Tick = NonZeroU64;
 
 /// What a deadline is about.
@@ -17,6 +17,8 @@ pub(crate) enum Kind {
     Write,
     /// Anything at all must have been received or sent.
     Idle,
+    /// A first request must be complete, or something must have been sent.
+    Unused,
     /// The peer must have finished after our last byte.
     Linger,
     /// The same, for a peer that sends nothing meanwhile.
@@ -29,15 +31,23 @@ pub(crate) enum Kind {
 
 impl Kind {
     /// Every kind, in the order in which deadlines that fall due together are handled.
-    pub(crate) const ALL: [Self; 7] =
-        [Self::Retry, Self::User, Self::Frame, Self::Write, Self::Idle, Self::Linger, Self::Quiet];
+    pub(crate) const ALL: [Self; 8] = [
+        Self::Retry,
+        Self::User,
+        Self::Frame,
+        Self::Write,
+        Self::Idle,
+        Self::Unused,
+        Self::Linger,
+        Self::Quiet,
+    ];
 
     /// Where it is kept. Some of them are never waited for at the same time, and share a place: ten
     /// thousand connections are smaller for it.
     const fn place(self) -> usize {
         match self {
             Self::Frame | Self::Linger => 0,
-            Self::Write | Self::Quiet => 1,
+            Self::Write | Self::Quiet | Self::Unused => 1,
             Self::Idle | Self::Retry => 2,
             Self::User => 3,
         }
@@ -50,12 +60,15 @@ const PLACES: usize = 4;
 ///
 /// The first of [`Linger`](Kind::Linger) and [`Quiet`](Kind::Quiet) ends all others, and after it no
 /// others are taken: everything else is done by then. Who waits to [`Retry`](Kind::Retry) is not
-/// idle, so that takes the place of [`Idle`](Kind::Idle), which has to be set again afterwards.
+/// idle, so that takes the place of [`Idle`](Kind::Idle), which has to be set again afterwards. A
+/// connection is [`Unused`](Kind::Unused) only before anything is sent, so [`Write`](Kind::Write)
+/// takes the place of that for good.
 #[derive(Debug, Default)]
 pub(crate) struct Deadlines {
     places: [Option<Tick>; PLACES],
     lingers: bool,
     retries: bool,
+    unused: bool,
 }
 
 impl Deadlines {
@@ -65,7 +78,9 @@ impl Deadlines {
             Kind::Linger | Kind::Quiet => self.lingers,
             Kind::Retry => self.retries,
             Kind::Idle => !self.retries && !self.lingers,
-            Kind::Frame | Kind::Write | Kind::User => !self.lingers,
+            Kind::Frame | Kind::User => !self.lingers,
+            Kind::Write => !self.unused && !self.lingers,
+            Kind::Unused => self.unused && !self.lingers,
         }
     }
 
@@ -77,6 +92,8 @@ impl Deadlines {
                 self.lingers = true;
             }
             Kind::Retry if !self.lingers => self.retries = true,
+            Kind::Unused => self.unused = true,
+            Kind::Write => self.unused = false,
             _ => {}
         }
         if self.is_its_turn(kind) {
@@ -88,8 +105,10 @@ impl Deadlines {
     pub(crate) const fn clear(&mut self, kind: Kind) {
         if self.is_its_turn(kind) {
             self.places[kind.place()] = None;
-            if matches!(kind, Kind::Retry) {
-                self.retries = false;
+            match kind {
+                Kind::Retry => self.retries = false,
+                Kind::Unused => self.unused = false,
+                _ => {}
             }
         }
     }
@@ -98,6 +117,7 @@ impl Deadlines {
     pub(crate) const fn clear_all(&mut self) {
         self.places = [None; PLACES];
         self.retries = false;
+        self.unused = false;
     }
 
     /// When this kind is due, if it is set.
@@ -160,6 +180,25 @@ mod tests {
         assert_eq!(deadlines.earliest(), None);
         deadlines.set(Kind::Idle, tick(300));
         assert_eq!(deadlines.get(Kind::Idle), Some(tick(300)));
+    }
+
+    #[test]
+    fn a_write_ends_that_nothing_was_ever_sent() {
+        let mut deadlines = Deadlines::default();
+        deadlines.set(Kind::Unused, tick(10));
+        assert_eq!(
+            (deadlines.get(Kind::Write), deadlines.get(Kind::Unused)),
+            (None, Some(tick(10)))
+        );
+        deadlines.clear(Kind::Write);
+        assert_eq!(deadlines.get(Kind::Unused), Some(tick(10)), "another's is not cleared");
+        deadlines.set(Kind::Write, tick(20));
+        assert_eq!(
+            (deadlines.get(Kind::Write), deadlines.get(Kind::Unused)),
+            (Some(tick(20)), None)
+        );
+        deadlines.clear(Kind::Unused);
+        assert_eq!(deadlines.earliest(), Some(tick(20)), "another's is not cleared");
     }
 
     #[test]

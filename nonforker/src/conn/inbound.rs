@@ -39,6 +39,11 @@ impl Inbound {
         self.kept.is_none()
     }
 
+    /// What is kept.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        self.kept.as_ref().map_or(&[], Buffer::bytes)
+    }
+
     /// The memory this half owns, in bytes.
     pub(crate) fn capacity(&self) -> usize {
         self.kept.as_ref().map_or(0, Buffer::capacity)

@@ -26,6 +26,9 @@
 #[cfg(test)]
 mod contract;
 pub(crate) mod poll;
+#[cfg(any(target_os = "linux", target_vendor = "apple"))]
+#[path = "uring/queue.rs"]
+mod queue;
 pub(crate) mod sim;
 pub(crate) mod socket;
 #[cfg(target_os = "linux")]
@@ -163,6 +166,17 @@ pub(crate) trait Driver {
         timeout: Option<Duration>,
         sink: &mut Sink<'_, Self::Socket>,
     ) -> io::Result<()>;
+
+    /// Whether the last look is not delivered completely: the next wait goes on with it. What a
+    /// look found in excess of a connection's share does not count, see [`unread`](Self::unread).
+    fn is_behind(&self) -> bool;
+
+    /// How many bytes have arrived for `token` and are not delivered, as far as that can be known.
+    fn unread(&self, token: Token) -> usize;
+
+    /// How many bytes the kernel took for `token` that the peer's kernel has not acknowledged.
+    /// `None` where that cannot be known.
+    fn unacknowledged(&self, token: Token) -> Option<usize>;
 
     /// The engine has no other clock.
     fn clock(&self) -> Clock;

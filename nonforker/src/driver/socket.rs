@@ -12,7 +12,10 @@
 use std::{
     fs,
     io::{self, ErrorKind},
-    os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
+    os::{
+        fd::AsFd,
+        unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
+    },
     path::{Path, PathBuf},
 };
 
@@ -24,6 +27,24 @@ use crate::address::{Address, Peer};
 /// Bytes not yet sent that the kernel takes for one connection before it says "would block".
 #[cfg(any(target_os = "linux", target_os = "android"))]
 const UNSENT_MAX: u32 = 128 * 1024;
+
+/// How many bytes have arrived at a socket that nobody has received.
+pub(crate) fn unread(socket: &Socket) -> usize {
+    let count = rustix::io::ioctl_fionread(socket).unwrap_or(0);
+    usize::try_from(count).unwrap_or(usize::MAX)
+}
+
+/// How many bytes the kernel took that the peer's has not acknowledged.
+#[cfg(any(target_os = "linux", target_vendor = "apple"))]
+pub(crate) fn unacknowledged(socket: &Socket) -> Option<usize> {
+    super::queue::unacknowledged(socket.as_fd())
+}
+
+/// Only the kernel could tell, and here it does not.
+#[cfg(not(any(target_os = "linux", target_vendor = "apple")))]
+pub(crate) fn unacknowledged(_socket: &Socket) -> Option<usize> {
+    None
+}
 
 /// A bound socket that yields connections, and the file it leaves behind.
 #[derive(Debug)]

@@ -3,11 +3,12 @@
 //! ```text
 //!  Accepted ──▶ parked ──▶ a free slot? ──▶ adopted, opened
 //!                  ▲              │ no
-//!                  └── waits ─────┴──▶ accepting is off until there is
+//!                  └── waits ─────┴──▶ accepting is off until there is; the oldest unused
+//!                                      connection goes, see `unused`
 //! ```
 //!
-//! Accepting is off while there is no slot, no memory, or no descriptor. What connects meanwhile
-//! waits in the kernel's backlog. Nobody spins: a lack of descriptors is looked at again after a
+//! Accepting is off while there is no slot, no memory, or no descriptor. The first connection beyond
+//! the slots waits here, so that it is known that one waits; the others wait in the kernel's backlog. Nobody spins: a lack of descriptors is looked at again after a
 //! pause, or when a connection closes.
 
 use std::{
@@ -19,7 +20,7 @@ use std::{
 
 use rustix::io::Errno;
 
-use super::{Engine, core::ServiceId};
+use super::{Engine, core::ServiceId, throttle::Notice, unused::UnusedOnes};
 use crate::{
     address::Peer,
     conn::deadlines::Tick,
@@ -48,7 +49,8 @@ struct Door {
 pub(super) struct Acceptor<S> {
     doors: Vec<Door>,
     /// Accepted, and not yet let in. At most what one wait brings.
-    parked: VecDeque<(ListenerId, S, Peer)>,
+    pub(super) parked: VecDeque<(ListenerId, S, Peer)>,
+    pub(super) unused: UnusedOnes,
     connections_max: usize,
     /// Not to be tried again before: the system lacked something.
     exhausted_until: Option<Tick>,
@@ -62,6 +64,7 @@ impl<S> Acceptor<S> {
         Self {
             doors: Vec::new(),
             parked: VecDeque::new(),
+            unused: UnusedOnes::default(),
             connections_max,
             exhausted_until: None,
             per_ip: HashMap::new(),
@@ -84,9 +87,10 @@ impl<S> Acceptor<S> {
         }
     }
 
-    /// When to look again whether the system has what it lacked.
-    pub(super) const fn retry_at(&self) -> Option<Tick> {
-        self.exhausted_until
+    /// When to look again whether the system has what it lacked, or for an unused connection.
+    pub(super) fn look_at(&self) -> Option<Tick> {
+        let unused = self.unused.look_at().filter(|_| !self.parked.is_empty());
+        self.exhausted_until.into_iter().chain(unused).min()
     }
 
     /// Whether nobody comes in any more.
@@ -132,7 +136,7 @@ impl<D: Driver> Engine<D> {
         door.refusals = 0;
         self.acceptor.exhausted_until = Some(self.core.tick_after(PAUSE));
         let now = self.core.tick();
-        if let Some(left_out) = self.core.throttles.accept.pass(now) {
+        if let Some(left_out) = self.core.throttles.pass(Notice::Accept, now) {
             let connections = self.core.slots.len();
             tracing::warn!(connections, left_out, "cannot accept for now: {error}");
         }
@@ -140,6 +144,13 @@ impl<D: Driver> Engine<D> {
 
     /// Lets in whom the driver accepted, as far as there is room.
     pub(super) fn admit(&mut self) {
+        self.admit_some();
+        if !self.acceptor.parked.is_empty() && self.core.limits.unused_timeout.is_some() {
+            self.make_room();
+        }
+    }
+
+    fn admit_some(&mut self) {
         while self.core.slots.len() < self.acceptor.connections_max {
             let Some((listener, socket, peer)) = self.acceptor.parked.pop_front() else { return };
             if self.acceptor.is_one_too_many(peer, self.core.limits.max_connections_per_ip) {
@@ -160,7 +171,7 @@ impl<D: Driver> Engine<D> {
     fn refuse(&mut self, peer: Peer) {
         self.core.counters.refused.add(1);
         let now = self.core.tick();
-        if let Some(left_out) = self.core.throttles.per_ip.pass(now) {
+        if let Some(left_out) = self.core.throttles.pass(Notice::PerIp, now) {
             tracing::warn!(%peer, left_out, "too many connections from this address: refused");
         }
     }
@@ -171,7 +182,7 @@ impl<D: Driver> Engine<D> {
             self.acceptor.exhausted_until = None;
         }
         let full = self.core.slots.len() + self.acceptor.parked.len();
-        let full = full >= self.acceptor.connections_max;
+        let full = full > self.acceptor.connections_max;
         let open = !self.acceptor.closed
             && !full
             && self.acceptor.exhausted_until.is_none()
@@ -182,7 +193,7 @@ impl<D: Driver> Engine<D> {
                 self.driver.submit(Op::Accept { listener, on: open });
                 if full {
                     let now = self.core.tick();
-                    if let Some(left_out) = self.core.throttles.full.pass(now) {
+                    if let Some(left_out) = self.core.throttles.pass(Notice::Full, now) {
                         let connections = self.core.slots.len();
                         tracing::warn!(connections, left_out, "full: the next ones have to wait");
                     }

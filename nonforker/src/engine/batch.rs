@@ -9,11 +9,15 @@
 //! Within a batch everything is static and at hand: see [`Replies`](super::replies::Replies).
 
 use std::{
-    any::Any,
+    any::{Any, type_name},
     panic::{AssertUnwindSafe, catch_unwind},
 };
 
-use super::{core::Core, service::Typed};
+use super::{
+    core::{Core, NOT_ASKED},
+    service::Typed,
+    throttle::Notice,
+};
 use crate::{
     codec::{Codec, Decoded, FrameError},
     conn::deadlines::Kind,
@@ -34,6 +38,11 @@ enum Stop {
     Rejected(FrameError),
     Failed(Box<dyn std::error::Error + Send + Sync>),
     Panicked(Box<dyn Any + Send>),
+    /// The codec took `consumed` of `have` bytes, which cannot be.
+    Miscounted {
+        consumed: usize,
+        have: usize,
+    },
 }
 
 impl<C: Codec, H: Handler<C>> Typed<C, H> {
@@ -71,6 +80,7 @@ impl<C: Codec, H: Handler<C>> Typed<C, H> {
         let Some(mut replies) = core.lend(members, token) else { return (&[], Stop::Held) };
         let member = replies.member;
         let origin = Origin::Reply;
+        let began = core.callback_begins();
         let handled = catch_unwind(AssertUnwindSafe(|| {
             let replies = &mut replies;
             handle(handler, Conn { core, members, token, member, replies, origin }, input)
@@ -82,6 +92,7 @@ impl<C: Codec, H: Handler<C>> Typed<C, H> {
             (&[], Stop::Panicked(payload))
         });
         core.settle(members, token, replies);
+        core.callback_ends(token, "frame", began);
         handled
     }
 
@@ -94,6 +105,9 @@ impl<C: Codec, H: Handler<C>> Typed<C, H> {
             Stop::Rejected(error) => self.reject(core, token, error),
             Stop::Failed(error) => core.handler_failed(token, error),
             Stop::Panicked(payload) => core.handler_panicked(token, "frame", &*payload),
+            Stop::Miscounted { consumed, have } => {
+                core.codec_miscounted(token, type_name::<C>(), consumed, have);
+            }
         }
     }
 }
@@ -110,13 +124,21 @@ fn handle<'a, C: Codec, H: Handler<C>>(
         conn.replies.begin_callback();
         match conn.replies.codec.decode(rest) {
             Ok(Decoded::Frame { frame, consumed }) => {
-                rest = behind(rest, consumed);
+                let Some(behind) = behind(rest, consumed) else {
+                    return (rest, Stop::Miscounted { consumed, have: rest.len() });
+                };
+                rest = behind;
                 conn.replies.frames += 1;
                 if let Err(error) = handler.frame(&mut conn, frame) {
                     return (rest, Stop::Failed(error));
                 }
             }
-            Ok(Decoded::Skip(count)) => rest = behind(rest, count),
+            Ok(Decoded::Skip(consumed)) => {
+                let Some(behind) = behind(rest, consumed) else {
+                    return (rest, Stop::Miscounted { consumed, have: rest.len() });
+                };
+                rest = behind;
+            }
             Ok(Decoded::Incomplete { .. }) => return (rest, Stop::Incomplete),
             Err(error) => return (rest, Stop::Rejected(error)),
         }
@@ -127,11 +149,11 @@ fn handle<'a, C: Codec, H: Handler<C>>(
     (rest, Stop::Budget)
 }
 
-/// What is behind a frame: it took at least a byte, and no more than there is.
+/// What is behind a frame: it took at least a byte, and no more than there is, or the codec has a
+/// defect. Nobody knows then where the next frame begins, nor whether this is one.
 #[inline]
-fn behind(bytes: &[u8], consumed: usize) -> &[u8] {
-    debug_assert!((1..=bytes.len()).contains(&consumed), "see Decoded");
-    &bytes[consumed.max(1).min(bytes.len())..]
+fn behind(bytes: &[u8], consumed: usize) -> Option<&[u8]> {
+    if consumed == 0 { None } else { bytes.get(consumed..) }
 }
 
 impl Core {
@@ -139,6 +161,9 @@ impl Core {
     fn await_frame(&mut self, token: Token, is_new: bool) {
         let Some(slot) = self.slots.get_mut(token) else { return };
         slot.mark_dirty(token, &mut self.dirty);
+        if is_new {
+            slot.owed = NOT_ASKED;
+        }
         if slot.conn.inbound.is_empty() {
             slot.conn.deadlines.clear(Kind::Frame);
         } else if let Some(timeout) = self.limits.frame_timeout
@@ -165,7 +190,7 @@ impl Core {
         error: Box<dyn std::error::Error + Send + Sync>,
     ) {
         let now = self.tick();
-        if let Some(left_out) = self.throttles.handler.pass(now)
+        if let Some(left_out) = self.throttles.pass(Notice::Handler, now)
             && let Some(slot) = self.slots.get(token)
         {
             tracing::warn!(peer = %slot.peer.peer(), left_out, "the handler failed: {error}");
@@ -189,5 +214,21 @@ impl Core {
             tracing::error!(peer = %slot.peer.peer(), callback, "the handler panicked: {message}");
         }
         self.close(token, CloseReason::Panicked);
+    }
+
+    /// The codec broke the contract of [`Decoded`].
+    #[cold]
+    fn codec_miscounted(&mut self, token: Token, codec: &str, consumed: usize, have: usize) {
+        self.counters.codec_defects.add(1);
+        let now = self.tick();
+        if let Some(left_out) = self.throttles.pass(Notice::Codec, now)
+            && let Some(slot) = self.slots.get(token)
+        {
+            tracing::error!(
+                peer = %slot.peer.peer(), codec, left_out,
+                "the codec has a defect: it took {consumed} of {have} bytes"
+            );
+        }
+        self.close(token, CloseReason::CodecDefect);
     }
 }

@@ -41,8 +41,12 @@ new_key_type! {
     pub(crate) struct MemberKey;
 }
 
-/// A millisecond, in nanoseconds.
-const TICK: u64 = 1_000_000;
+/// A tick, in nanoseconds.
+const TICK: u64 = 1_000;
+
+/// Deadlines fall on multiples of so many ticks, a millisecond, so that those of many connections
+/// end one sleep together. Timers of handlers do not.
+const GRAIN: u64 = 1_000;
 
 /// The bytes of replies, and of incomplete requests, after which a turn takes nothing more in and
 /// sends them: so much fits the cache beside what was received, and the memory budget is not
@@ -85,6 +89,40 @@ pub(crate) struct Slot {
     pub(crate) told_closed: bool,
     /// The driver was asked to close.
     pub(crate) closing: bool,
+    pub(crate) usage: Usage,
+    /// When it was accepted or last paused, in milliseconds, whose count comes round after 49 days.
+    pub(crate) since: u32,
+    /// How many bytes that had arrived when a deadline was due are to be delivered before it is
+    /// judged. [`NOT_ASKED`] if none was due.
+    pub(crate) owed: u32,
+    /// How many bytes the peer's kernel had not acknowledged when that was last asked, since ours
+    /// took some: [`NOT_ASKED`] if it was not.
+    pub(crate) unacknowledged: u32,
+    /// What went both ways, if every end is logged.
+    pub(crate) traffic: Option<Box<Traffic>>,
+}
+
+/// The kernel was not asked.
+pub(crate) const NOT_ASKED: u32 = u32::MAX;
+
+/// What was ever done on a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Usage {
+    /// No request was ever complete, and nothing was ever sent.
+    Unused,
+    /// The same, but for what was sent as it opened.
+    Greeted,
+    Used,
+}
+
+/// What went both ways on a connection.
+#[derive(Debug)]
+pub(crate) struct Traffic {
+    pub(crate) since: u64,
+    pub(crate) received_bytes: u64,
+    pub(crate) sent_bytes: u64,
+    pub(crate) frames: u64,
+    pub(crate) replies: u64,
 }
 
 impl Slot {
@@ -107,11 +145,31 @@ impl Slot {
             shut: false,
             told_closed: false,
             closing: false,
+            usage: Usage::Unused,
+            since: 0,
+            owed: NOT_ASKED,
+            unacknowledged: NOT_ASKED,
+            traffic: None,
         }
     }
 }
 
+impl Traffic {
+    const fn new(since: u64) -> Self {
+        Self { since, received_bytes: 0, sent_bytes: 0, frames: 0, replies: 0 }
+    }
+}
+
 impl Slot {
+    /// A request was complete, or something is to be sent: from now on it is not unused.
+    #[inline]
+    pub(crate) fn is_used(&mut self) {
+        if self.usage != Usage::Used {
+            self.usage = Usage::Used;
+            self.conn.deadlines.clear(Kind::Unused);
+        }
+    }
+
     #[inline]
     pub(crate) fn mark_dirty(&mut self, token: Token, dirty: &mut Vec<Token>) {
         if !mem::replace(&mut self.dirty, true) {
@@ -144,6 +202,9 @@ pub(crate) struct Core {
     pub(crate) clock: Clock,
     /// The time as it was last looked at, since the start, in nanoseconds.
     pub(crate) now: u64,
+    /// What the clock had shown before the driver began the look that it has delivered completely
+    /// since. Deadlines of peers are judged by it: what arrived in time was looked at by then.
+    pub(crate) looked: u64,
     /// A callback that takes so many nanoseconds is slow. The largest number of all if none is.
     pub(crate) slow: u64,
     /// What the clock showed at the start, and what the system's shows as it starts.
@@ -172,6 +233,7 @@ impl Core {
             counters: Arc::default(),
             clock,
             now: 0,
+            looked: 0,
             epoch,
             collected: 0,
             timers_moved: false,
@@ -198,17 +260,33 @@ impl Core {
         Tick::MIN.saturating_add(self.now / TICK)
     }
 
-    /// The present, as the system tells it.
-    pub(crate) fn instant(&self) -> Instant {
-        self.epoch.1 + Duration::from_nanos(self.now)
+    /// The time by which deadlines of peers are judged: see [`looked`](Self::looked).
+    pub(crate) const fn judged(&self) -> Tick {
+        Tick::MIN.saturating_add(self.looked / TICK)
     }
 
-    /// The tick `after` from now, rounded up, and for ever if that is beyond counting.
+    /// The present, as the system tells it, looked at anew.
+    pub(crate) fn instant(&self) -> Instant {
+        let now = self.clock.now().saturating_sub(self.epoch.0).max(self.now);
+        self.epoch.1 + Duration::from_nanos(now)
+    }
+
+    /// The deadline `after` from now, rounded up, and never if that is beyond counting.
     pub(crate) fn tick_after(&self, after: Duration) -> Tick {
         match self.now.checked_add(nanos(after)) {
-            Some(at) => Tick::MIN.saturating_add(at.div_ceil(TICK)),
+            Some(at) => Tick::MIN.saturating_add(at.div_ceil(TICK * GRAIN).saturating_mul(GRAIN)),
             None => Tick::MAX,
         }
+    }
+
+    /// Has the handler's timer fire `after` from this moment, and not from the turn's beginning.
+    pub(crate) fn set_timer(&mut self, token: Token, after: Duration) {
+        self.look_at_clock();
+        let at = match self.now.checked_add(nanos(after)) {
+            Some(at) => Tick::MIN.saturating_add(at.div_ceil(TICK)),
+            None => Tick::MAX,
+        };
+        self.arm_at(token, Kind::User, at);
     }
 
     /// How long it is until `at`.
@@ -219,13 +297,28 @@ impl Core {
 
     /// Takes a new connection in.
     pub(crate) fn insert(&mut self, peer: Peer, service: ServiceId) -> Token {
-        let token = self.slots.insert(Slot::new(peer.into(), service));
+        let mut slot = Slot::new(peer.into(), service);
+        slot.since = self.millis();
+        if tracing::enabled!(tracing::Level::DEBUG) {
+            slot.traffic = Some(Box::new(Traffic::new(self.now)));
+        }
+        let token = self.slots.insert(slot);
         self.counters.accepted.add(1);
         self.mark_dirty(token);
         if let Some(timeout) = self.limits.idle_timeout {
             self.arm(token, Kind::Idle, timeout);
         }
+        if let Some(timeout) = self.limits.unused_timeout {
+            self.arm(token, Kind::Unused, timeout);
+        }
         token
+    }
+
+    /// The present in milliseconds, a count that comes round.
+    pub(super) const fn millis(&self) -> u32 {
+        #[expect(clippy::cast_possible_truncation, reason = "it comes round, says its name")]
+        let millis = (self.now / (TICK * GRAIN)) as u32;
+        millis
     }
 
     /// Has the connection flushed at the end of this turn.
@@ -244,7 +337,10 @@ impl Core {
 
     /// Sets a deadline.
     pub(crate) fn arm(&mut self, token: Token, kind: Kind, after: Duration) {
-        let at = self.tick_after(after);
+        self.arm_at(token, kind, self.tick_after(after));
+    }
+
+    pub(super) fn arm_at(&mut self, token: Token, kind: Kind, at: Tick) {
         if let Some(slot) = self.slots.get_mut(token) {
             slot.conn.deadlines.set(kind, at);
             self.timers_moved |= self.timers.note(token, &mut slot.scheduled, at);
@@ -257,6 +353,7 @@ impl Core {
             slot.conn.close(reason);
             slot.conn.deadlines.clear(Kind::Frame);
             slot.conn.deadlines.clear(Kind::User);
+            slot.conn.deadlines.clear(Kind::Unused);
             self.mark_dirty(token);
         }
     }

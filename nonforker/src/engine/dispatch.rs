@@ -1,11 +1,12 @@
-//! What each completion, each deadline and each turn of waiting work does to its connection.
+//! What each completion and each turn of waiting work does to its connection.
 
 use std::{io::ErrorKind, time::Duration};
 
 use super::{
     Services,
-    core::{Core, Slot},
+    core::{Core, NOT_ASKED, Slot},
     pool::Pool,
+    throttle::Notice,
 };
 use crate::{
     conn::{
@@ -21,9 +22,6 @@ use crate::{
 /// How long the kernel is left alone when it had no buffers for a send.
 const RETRY: Duration = Duration::from_millis(50);
 
-/// What the coarse clock may be late, and some more: a tick of the slowest kernels. In nanoseconds.
-const COARSE_MAX: u64 = 20_000_000;
-
 impl Core {
     /// The peer sent bytes.
     #[inline(always)]
@@ -33,12 +31,17 @@ impl Core {
         let scarce = self.memory.is_scarce();
         let Some(slot) = self.slots.get_mut(token) else { return };
         slot.heard = true;
+        if slot.owed != NOT_ASKED {
+            slot.owed = slot.owed.saturating_sub(u32::try_from(bytes.len()).unwrap_or(NOT_ASKED));
+        }
+        if let Some(traffic) = &mut slot.traffic {
+            traffic.received_bytes += bytes.len() as u64;
+        }
         let state = slot.conn.state();
         if state.handles() {
-            let service = slot.service;
-            self.timed(services, service, token, |service, core| {
-                service.received(core, token, bytes);
-            });
+            if let Some(service) = services.get_mut(slot.service as usize) {
+                service.received(self, token, bytes);
+            }
             if scarce {
                 self.mark_dirty(token);
             }
@@ -75,22 +78,25 @@ impl Core {
         slot.conn.inbound.ended = true;
         let service = slot.service;
         self.mark_dirty(token);
-        self.timed(services, service, token, |service, core| service.advance(core, token));
+        if let Some(service) = services.get_mut(service as usize) {
+            service.advance(self, token);
+        }
     }
 
     /// The peer sent an urgent byte.
     pub(crate) fn urgent(&mut self, services: &mut Services, token: Token, byte: u8) {
         self.is_active(token);
         let Some(slot) = self.slots.get_mut(token) else { return };
-        if slot.conn.state().handles() {
-            let service = slot.service;
-            self.timed(services, service, token, |service, core| service.urgent(core, token, byte));
+        if slot.conn.state().handles()
+            && let Some(service) = services.get_mut(slot.service as usize)
+        {
+            service.urgent(self, token, byte);
         }
     }
 
     /// Bytes went either way: the idle deadline moves. Its entry in the timers does not.
     #[inline]
-    pub(super) fn is_active(&mut self, token: Token) {
+    pub(crate) fn is_active(&mut self, token: Token) {
         if let Some(timeout) = self.limits.idle_timeout {
             self.put_idle_off(token, timeout);
         }
@@ -105,10 +111,11 @@ impl Core {
         }
     }
 
-    /// A send is in flight: from now on the peer has to take some of it in time.
+    /// A send is in flight: from now on the peer has to take some of it in time. It is soon asked
+    /// what the peer's kernel has not acknowledged, and from then on the time runs.
     pub(super) fn await_sent(&mut self, token: Token) {
         if let Some(timeout) = self.limits.write_timeout {
-            self.arm(token, Kind::Write, timeout);
+            self.arm(token, Kind::Write, timeout / 16);
         }
     }
 
@@ -138,7 +145,7 @@ impl Core {
         slot.conn.outbound.sent(0, batch, &self.marks);
         if is_out_of_buffers(&error) {
             // No edge will come when there are buffers again.
-            if let Some(left_out) = self.throttles.send.pass(now) {
+            if let Some(left_out) = self.throttles.pass(Notice::Send, now) {
                 tracing::warn!(peer = %slot.peer.peer(), left_out, "the kernel is out of buffers: {error}");
             }
             self.arm(token, Kind::Retry, RETRY);
@@ -165,7 +172,7 @@ impl Core {
         let now = self.tick();
         if slot.conn.is_illegal() {
             self.counters.defects.add(1);
-            if self.throttles.defect.pass(now).is_some() {
+            if self.throttles.pass(Notice::Defect, now).is_some() {
                 tracing::error!(peer = %slot.peer.peer(), "a connection had an event that cannot happen");
             }
         }
@@ -176,125 +183,25 @@ impl Core {
         let Some(slot) = self.slots.get_mut(token) else { return };
         slot.runnable = false;
         let relieved = std::mem::take(&mut slot.relieved);
-        let service = slot.service;
         if !slot.conn.state().handles() {
             return;
         }
-        self.timed(services, service, token, |service, core| {
+        if let Some(service) = services.get_mut(slot.service as usize) {
             if relieved {
-                service.relieved(core, token);
+                service.relieved(self, token);
             }
-            service.advance(core, token);
-        });
+            service.advance(self, token);
+        }
         self.mark_dirty(token);
     }
 
-    /// Handles what is due on the connections whose time has come.
-    pub(crate) fn run_timers(&mut self, services: &mut Services) {
-        self.settle_young();
-        let now = self.tick();
-        while let Some(token) = self.timers.pop(now) {
-            let Some(slot) = self.slots.get_mut(token) else { continue };
-            slot.scheduled.fired();
-            while let Some(kind) =
-                self.slots.get_mut(token).and_then(|slot| slot.conn.deadlines.due(now))
-            {
-                self.due(services, token, kind);
-            }
-            let Some(slot) = self.slots.get_mut(token) else { continue };
-            match slot.conn.deadlines.earliest() {
-                // What was set just now need not be what is due first.
-                Some(at) if slot.scheduled.is_young() => {
-                    self.timers.note(token, &mut slot.scheduled, at);
-                }
-                at => self.timers.enter(token, &mut slot.scheduled, at),
-            }
-        }
-    }
-
-    /// Deadlines that have outlived a wait get an entry.
-    fn settle_young(&mut self) {
-        let young = self.timers.settle();
-        for &token in &young {
-            if let Some(slot) = self.slots.get_mut(token) {
-                self.timers.enter(token, &mut slot.scheduled, slot.conn.deadlines.earliest());
-            }
-        }
-        self.timers.settled(young);
-    }
-
-    fn due(&mut self, services: &mut Services, token: Token, kind: Kind) {
-        let slot = &self.slots[token];
-        match kind {
-            Kind::Retry => {
-                self.mark_dirty(token);
-                if let Some(timeout) = self.limits.idle_timeout {
-                    self.arm(token, Kind::Idle, timeout);
-                }
-            }
-            Kind::User => {
-                if slot.conn.state().handles() {
-                    let service = slot.service;
-                    self.timed(services, service, token, |service, core| {
-                        service.timer(core, token);
-                    });
-                }
-            }
-            Kind::Frame => self.late(token),
-            Kind::Write => self.fail(token, CloseReason::WriteTimeout, true),
-            Kind::Idle => self.close(token, CloseReason::IdleTimeout),
-            Kind::Linger | Kind::Quiet => {
-                if let Some(slot) = self.slots.get_mut(token) {
-                    slot.conn.apply(Event::Failed);
-                    self.mark_dirty(token);
-                }
-            }
-        }
-    }
-
-    /// A frame is not complete in time. Its rest may be waiting for us in the kernel: then the peer
-    /// is given time again.
-    fn late(&mut self, token: Token) {
-        let waits_for_us = !self.slots[token].receiving;
-        match self.limits.frame_timeout {
-            Some(timeout) if waits_for_us => {
-                self.arm(token, Kind::Frame, timeout.max(Duration::from_millis(1)));
-            }
-            _ => self.close(token, CloseReason::FrameTimeout),
-        }
-    }
-
-    /// Calls a service and warns if it takes long: nothing else happens meanwhile.
-    fn timed(
-        &mut self,
-        services: &mut Services,
-        service: u32,
-        token: Token,
-        call: impl FnOnce(&mut dyn super::service::Service, &mut Self),
-    ) {
-        let Some(service) = services.get_mut(service as usize) else { return };
-        let began = self.now;
-        call(&mut **service, self);
-        if self.slow < COARSE_MAX {
-            self.look_at_clock();
-        } else if self.slow < u64::MAX {
-            self.glance_at_clock();
-        }
-        if self.now - began >= self.slow {
-            self.was_slow(token, self.now - began);
-        }
-    }
-
-    #[cold]
-    fn was_slow(&mut self, token: Token, took: u64) {
-        let (now, took) = (self.tick(), Duration::from_nanos(took));
-        if let Some(left_out) = self.throttles.slow.pass(now)
-            && let Some(slot) = self.slots.get(token)
+    /// The handler's timer is due.
+    pub(super) fn call_timer(&mut self, services: &mut Services, token: Token) {
+        if let Some(slot) = self.slots.get(token)
+            && slot.conn.state().handles()
+            && let Some(service) = services.get_mut(slot.service as usize)
         {
-            tracing::warn!(
-                peer = %slot.peer.peer(), ?took, left_out,
-                "the handler was slow, and everybody else waited"
-            );
+            service.timer(self, token);
         }
     }
 }
@@ -317,7 +224,13 @@ impl Slot {
             self.conn.deadlines.clear(Kind::Write);
         }
         let fell = pressure == Pressure::Fell;
-        self.progressed |= count > 0;
+        if count > 0 {
+            self.progressed = true;
+            self.unacknowledged = NOT_ASKED;
+        }
+        if let Some(traffic) = &mut self.traffic {
+            traffic.sent_bytes += count as u64;
+        }
         self.relieved |= fell;
         fell
     }

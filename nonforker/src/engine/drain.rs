@@ -14,6 +14,10 @@
 //! A connection that does not receive just then, because its replies are not taken or its handler
 //! pauses it, may have requests in the kernel that nobody could see. It is cut when it receives
 //! again and a turn brings nothing from it; at half of the deadline all are.
+//!
+//! A stop counts the connections that it *cuts off*: the engine holds a complete request of the
+//! peer that no handler has seen, or bytes for the peer that the kernel has not taken. What the
+//! kernel still holds of the peer is not counted, since nobody has looked at it.
 
 use std::{
     sync::atomic::{AtomicU8, Ordering::Relaxed},
@@ -83,7 +87,7 @@ impl<D: Driver> Engine<D> {
 
     fn move_on(&mut self, brought: Brought) {
         let quiet = brought.looked && !brought.something;
-        let now = self.core.tick();
+        let now = self.core.judged();
         if self.request.0.load(Relaxed) >= Request::STOP && self.phase != Phase::Stopping {
             self.stop();
         }
@@ -110,8 +114,13 @@ impl<D: Driver> Engine<D> {
             }
             Phase::Draining { deadline, .. } if deadline <= now => {
                 let connections = self.core.slots.len();
-                tracing::warn!(connections, "the drain took too long: cutting off what is left");
                 self.stop();
+                let cut_off = self.cut_off;
+                tracing::warn!(
+                    connections,
+                    cut_off,
+                    "the drain took too long: cutting off what is left"
+                );
             }
             Phase::Draining { patience, deadline } => {
                 let out_of_patience = patience <= now;
@@ -166,9 +175,33 @@ impl<D: Driver> Engine<D> {
         self.shut_doors();
         let tokens: Vec<_> = self.core.slots.keys().collect();
         for token in tokens {
+            self.cut_off += usize::from(self.is_cut_off(token));
             // What has been sent already, and only waits for the peer to finish, is not spoilt.
             let reset = self.core.slots[token].conn.state() != State::Lingering;
             self.core.fail(token, CloseReason::Stopped, reset);
         }
+    }
+
+    /// Whether a stop takes something from the peer: see the head of this file.
+    fn is_cut_off(&self, token: Token) -> bool {
+        let slot = &self.core.slots[token];
+        let (state, inbound) = (slot.conn.state(), &slot.conn.inbound);
+        if state.sends() && !slot.conn.outbound.is_empty() {
+            return true;
+        }
+        // What is kept and not held is the start of a frame, unless its end is the frame's.
+        let may_be_complete = inbound.held || state == State::HalfClosed;
+        may_be_complete
+            && state.handles()
+            && !inbound.is_empty()
+            && self
+                .services
+                .get(slot.service as usize)
+                .is_some_and(|service| service.holds_frame(&self.core, token))
+    }
+
+    /// How many connections were cut off when the server stopped.
+    pub(crate) const fn cut_off(&self) -> usize {
+        self.cut_off
     }
 }

@@ -4,11 +4,15 @@
 //! Here, and only here, the state becomes operations. So a connection has one write per turn
 //! however many replies it made, and the order in which things happened to it does not matter.
 
+use std::time::Duration;
+
 use super::{
     Engine,
-    core::{Core, Slot},
+    core::{Core, NOT_ASKED, Slot, Traffic},
+    throttle::Notice,
 };
 use crate::{
+    ConnId,
     conn::{
         buffer::Buffer,
         deadlines::Kind,
@@ -109,6 +113,7 @@ impl<D: Driver> Engine<D> {
         }
         self.driver.submit(Op::ShutdownWrite { token });
         slot.conn.deadlines.clear_all();
+        (slot.owed, slot.unacknowledged) = (NOT_ASKED, NOT_ASKED);
         let timeout = self.core.limits.linger_timeout;
         self.core.arm(token, Kind::Linger, timeout);
         self.core.arm(token, Kind::Quiet, timeout / 5);
@@ -136,8 +141,8 @@ impl<D: Driver> Engine<D> {
             return;
         }
         let reason = slot.conn.take_reason().unwrap_or(CloseReason::Defect);
-        tracing::debug!(peer = %slot.peer.peer(), "closed: {reason}");
         let service = slot.service;
+        self.core.log_end(token, &reason);
         if let Some(service) = self.services.get_mut(service as usize) {
             service.closed(&mut self.core, token, &reason);
         }
@@ -153,6 +158,50 @@ impl<D: Driver> Engine<D> {
         let was_on = std::mem::replace(&mut slot.receiving, on);
         if was_on != on && !slot.closing {
             self.driver.submit(Op::Receive { token, on });
+            if on {
+                self.core.is_its_turn(token);
+            }
+        }
+    }
+}
+
+impl Core {
+    /// We receive from the peer again: while we did not, none of its deadlines ran.
+    #[cold]
+    fn is_its_turn(&mut self, token: Token) {
+        self.is_active(token);
+        let (millis, frame) = (self.millis(), self.limits.frame_timeout);
+        let Some(slot) = self.slots.get_mut(token) else { return };
+        slot.since = millis;
+        let deadlines = &slot.conn.deadlines;
+        let (incomplete, unused) =
+            (deadlines.get(Kind::Frame).is_some(), deadlines.get(Kind::Unused).is_some());
+        if let Some(timeout) = frame.filter(|_| incomplete) {
+            self.arm(token, Kind::Frame, timeout);
+        }
+        if let Some(timeout) = self.limits.unused_timeout.filter(|_| unused) {
+            self.arm(token, Kind::Unused, timeout);
+        }
+    }
+
+    /// A connection has ended: by policy, which is for everybody to see, or at all.
+    #[cold]
+    fn log_end(&mut self, token: Token, reason: &CloseReason) {
+        let now = self.tick();
+        let slot = &self.slots[token];
+        let (id, peer, service) = (ConnId::new(token), slot.peer.peer(), slot.service);
+        if let Some(notice) = Notice::of(reason)
+            && let Some(left_out) = self.throttles.pass(notice, now)
+        {
+            tracing::info!(%id, %peer, service, left_out, "closed: {reason}");
+        }
+        if let Some(traffic) = &slot.traffic {
+            let age = Duration::from_nanos(self.now.saturating_sub(traffic.since));
+            let Traffic { received_bytes, sent_bytes, frames, replies, .. } = **traffic;
+            tracing::debug!(
+                %id, %peer, service, ?age, received_bytes, frames, sent_bytes, replies,
+                "ended: {reason}"
+            );
         }
     }
 }

@@ -19,6 +19,7 @@ mod batch;
 pub(crate) mod core;
 mod dispatch;
 pub(crate) mod drain;
+mod due;
 mod flush;
 mod memory;
 pub(crate) mod pool;
@@ -26,10 +27,12 @@ pub(crate) mod replies;
 mod scarcity;
 pub(crate) mod service;
 mod size;
+mod slow;
 mod sound;
 pub(crate) mod stats;
 mod throttle;
 mod timers;
+mod unused;
 
 use std::{io, sync::Arc, time::Duration};
 
@@ -63,6 +66,10 @@ pub(crate) struct Engine<D: Driver> {
     accept_failures: Vec<(ListenerId, io::Error)>,
     /// Connections that a drain has not cut yet.
     uncut: Vec<Token>,
+    /// What the clock had shown before the driver began its present look.
+    look_began: u64,
+    /// How many connections a stop took something from.
+    cut_off: usize,
 }
 
 impl<D: Driver> Engine<D> {
@@ -79,6 +86,8 @@ impl<D: Driver> Engine<D> {
             listeners: 0,
             accept_failures: Vec::new(),
             uncut: Vec::new(),
+            look_began: 0,
+            cut_off: 0,
         }
     }
 
@@ -113,14 +122,15 @@ impl<D: Driver> Engine<D> {
         let runnable = std::mem::take(&mut self.core.runnable);
         let brought = self.wait(!runnable.is_empty())?;
         self.admit();
-        if self.core.timers.has_news(self.core.tick()) {
-            self.core.run_timers(&mut self.services);
+        if self.core.timers.has_news(self.core.judged()) {
+            self.run_timers();
         }
         let brought = if runnable.is_empty() { brought } else { brought.and_something() };
         for token in runnable {
             self.core.run(&mut self.services, token);
         }
         self.mind_phase(brought);
+        self.core.throttles.tell(self.core.tick());
         self.flush_all();
         self.balance_memory();
         if !self.core.dirty.is_empty() {
@@ -133,6 +143,9 @@ impl<D: Driver> Engine<D> {
     /// Has the driver deliver what there is.
     fn wait(&mut self, is_busy: bool) -> io::Result<Brought> {
         let timeout = if is_busy { Some(Duration::ZERO) } else { self.timeout() };
+        if !self.driver.is_behind() {
+            self.look_began = self.core.now;
+        }
         self.core.timers_moved = false;
         self.core.collected = 0;
         let mut turn = Turn {
@@ -153,6 +166,9 @@ impl<D: Driver> Engine<D> {
             self.driver.wait(timeout, &mut |completion| turn.take(completion))?;
         }
         let mut brought = turn.brought;
+        if !self.driver.is_behind() {
+            self.core.looked = self.look_began;
+        }
         // Not all of what it saw has been delivered.
         brought.looked &= !self.core.has_collected_enough();
         while let Some((listener, error)) = self.accept_failures.pop() {
@@ -166,13 +182,14 @@ impl<D: Driver> Engine<D> {
         if matches!(self.phase, Phase::Settling { .. }) || self.is_about_to_cut() {
             return Some(Duration::ZERO);
         }
-        let earliest =
-            [self.core.timers.earliest(), self.acceptor.retry_at(), self.phase.deadline()];
-        let mut at = earliest.into_iter().flatten().min();
-        if let Some(look_at) = self.core.memory.look_at {
-            at = Some(at.map_or(look_at, |at| at.min(look_at)));
-        }
-        let at = at?;
+        let earliest = [
+            self.core.timers.earliest(),
+            self.acceptor.look_at(),
+            self.phase.deadline(),
+            self.core.memory.look_at,
+            self.core.throttles.tell_at(),
+        ];
+        let at = earliest.into_iter().flatten().min()?;
         Some(self.core.until(at))
     }
 }
@@ -317,6 +334,18 @@ mod tests {
                 sink(Completion::Woken);
             }
             Ok(())
+        }
+
+        fn is_behind(&self) -> bool {
+            false
+        }
+
+        fn unread(&self, _: Token) -> usize {
+            0
+        }
+
+        fn unacknowledged(&self, _: Token) -> Option<usize> {
+            None
         }
 
         fn clock(&self) -> Clock {

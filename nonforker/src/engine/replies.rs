@@ -31,8 +31,9 @@ pub(crate) struct Replies<C> {
     in_flight: usize,
     /// Where the output of the present callback begins, to be taken back if it panics.
     mark: usize,
-    /// How many frames the handler was given.
+    /// How many frames the handler was given, and how many replies it made.
     pub(crate) frames: usize,
+    pub(crate) replies: usize,
     /// Longer than this, the queue is above the high watermark.
     out_max: usize,
     bars: Bars,
@@ -151,6 +152,7 @@ impl Core {
             buffer,
             in_flight,
             frames: 0,
+            replies: 0,
             out_max,
             bars,
         })
@@ -164,16 +166,24 @@ impl Core {
         token: Token,
         replies: Replies<C>,
     ) {
-        let Replies { codec, member, out, mut buffer, .. } = replies;
+        let Replies { codec, member, out, mut buffer, frames, replies, .. } = replies;
         if let Some(member) = members.get_mut(member) {
             member.codec = Some(codec);
         }
         self.collected += out.len();
         *buffer.vec() = out;
         let Some(slot) = self.slots.get_mut(token) else { return };
+        if let Some(traffic) = &mut slot.traffic {
+            traffic.frames += frames as u64;
+            traffic.replies += replies as u64;
+        }
+        if frames > 0 {
+            slot.is_used();
+        }
         if let Some(empty) = slot.conn.outbound.give_back(buffer, &self.marks) {
             self.pool.put(empty);
         } else {
+            slot.is_used();
             slot.mark_dirty(token, &mut self.dirty);
         }
     }

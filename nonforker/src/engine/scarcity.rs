@@ -22,6 +22,7 @@ use super::{
     core::{Core, Slot},
     memory::{Memory, Scarcity},
     size::Size,
+    throttle::Notice,
 };
 use crate::{
     driver::{Driver, Token},
@@ -42,7 +43,7 @@ impl<D: Driver> Engine<D> {
         if core.memory.excess() > 0 {
             core.evict_the_fattest();
         }
-        if core.memory.look_at.is_some_and(|at| at <= core.tick()) {
+        if core.memory.look_at.is_some_and(|at| at <= core.judged()) {
             let some_may_come = !self.acceptor.is_closed();
             core.look_who_is_in_the_way(some_may_come);
         }
@@ -145,7 +146,7 @@ impl Core {
     fn evict(&mut self, token: Token, held: usize, why: &str) {
         let now = self.tick();
         if let Some(slot) = self.slots.get(token)
-            && let Some(left_out) = self.throttles.evicted.pass(now)
+            && let Some(left_out) = self.throttles.pass(Notice::Evicted, now)
         {
             let (peer, held) = (slot.peer.peer(), Size(held));
             tracing::warn!(%peer, left_out, "closed a connection that held {held}: {why}");
@@ -159,7 +160,7 @@ impl Core {
         if scarcity == self.memory.told {
             return;
         }
-        let Some(left_out) = self.throttles.memory.pass(self.tick()) else {
+        let Some(left_out) = self.throttles.pass(Notice::Memory, self.tick()) else {
             let later = self.tick_after(PATIENCE);
             self.memory.look_at.get_or_insert(later);
             return;

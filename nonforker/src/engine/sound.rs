@@ -1,4 +1,5 @@
-//! What holds between two turns, for every connection. A simulation checks it after each turn.
+//! What holds between two turns, for every connection. A simulation checks it after each turn. And
+//! whether anything is left to be done.
 //!
 //! Most of these say that nothing is forgotten: what could go on has been set going. A lost
 //! wake-up shows here in the turn in which it is lost, not an hour later as a silent client.
@@ -31,6 +32,25 @@ impl<D: Driver> Engine<D> {
         }
         let starved = core.slots.values().filter(|slot| slot.starved).count();
         core.memory.unsound(&held, starved)
+    }
+
+    /// Whether the next thing that it does by itself is to call a handler's timer, or nothing.
+    pub(crate) fn rests(&self) -> bool {
+        let core = &self.core;
+        if !core.runnable.is_empty() || self.is_about_to_cut() {
+            return false;
+        }
+        let of_slots = |is_wanted: fn(Kind) -> bool| {
+            let slots = core.slots.values();
+            let kinds = Kind::ALL.into_iter().filter(move |&kind| is_wanted(kind));
+            slots.flat_map(move |slot| {
+                kinds.clone().filter_map(|kind| slot.conn.deadlines.get(kind))
+            })
+        };
+        let timer = of_slots(|kind| kind == Kind::User).min();
+        let own = [self.acceptor.look_at(), self.phase.deadline(), core.memory.look_at];
+        let others = own.into_iter().flatten().chain(of_slots(|kind| kind != Kind::User));
+        others.min().is_none_or(|first| timer.is_some_and(|timer| timer < first))
     }
 
     fn unsound_slot(&self, token: Token, slot: &Slot) -> Option<&'static str> {

@@ -25,6 +25,8 @@ pub struct Stats {
     pub buffered_bytes: u64,
     /// Times a handler panicked.
     pub panics: u64,
+    /// Times a codec took more bytes than there were, or none: a defect in that codec if not 0.
+    pub codec_defects: u64,
     /// Events that cannot happen: a defect in this crate if not 0.
     pub defects: u64,
 }
@@ -59,6 +61,7 @@ pub(crate) struct Counters {
     pub(crate) sent_bytes: Counter,
     pub(crate) buffered_bytes: Counter,
     pub(crate) panics: Counter,
+    pub(crate) codec_defects: Counter,
     pub(crate) defects: Counter,
 }
 
@@ -73,6 +76,7 @@ impl Counters {
             sent_bytes: self.sent_bytes.get(),
             buffered_bytes: self.buffered_bytes.get(),
             panics: self.panics.get(),
+            codec_defects: self.codec_defects.get(),
             defects: self.defects.get(),
         }
     }

@@ -3,9 +3,12 @@
 use std::time::Duration;
 
 use super::net::Net;
-use crate::driver::sim::{
-    link::{End, Reading},
-    world::LinkId,
+use crate::{
+    address::Peer,
+    driver::sim::{
+        link::{End, Reading},
+        world::LinkId,
+    },
 };
 
 /// How a connection ended, as its client saw it.
@@ -31,6 +34,14 @@ pub struct Client {
 impl Client {
     pub(super) const fn new(net: Net, link: LinkId) -> Self {
         Self { net, link }
+    }
+
+    /// Who it is to the server, as [`Conn::peer`](crate::Conn::peer) tells: on TCP 10.0.0.1 for the
+    /// first client, 10.0.0.2 for the next and so on, fd00::1 and so on if the server listens on
+    /// IPv6, or what was said when it [connected](Net::connect_from). Ports differ as well.
+    #[must_use]
+    pub fn peer(&self) -> Peer {
+        self.net.world().links[self.link].peer
     }
 
     /// Sends bytes; none once it has finished sending.
@@ -145,14 +156,11 @@ impl Client {
         }
     }
 
-    fn situation(&self) -> &'static str {
+    fn situation(&self) -> String {
         match self.ending() {
-            Some(Ending::Finished) => "the server has finished",
-            Some(Ending::Reset) => "the connection was reset",
-            None if self.net.world().asleep => {
-                "the server waits for somebody, nothing is under way"
-            }
-            None => "a day has passed",
+            Some(Ending::Finished) => "the server has finished".to_owned(),
+            Some(Ending::Reset) => "the connection was reset".to_owned(),
+            None => self.net.why_in_vain(),
         }
     }
 }

@@ -1,7 +1,10 @@
 //! One run of a simulation: a server, its clients, and the time between them.
 
+mod waiting;
+
 use std::{
     cell::{Cell, RefCell, RefMut},
+    net::IpAddr,
     rc::Rc,
     time::Duration,
 };
@@ -16,17 +19,19 @@ use crate::{
         faults::Faults,
         link::{End, Reading},
         rng::Rng,
+        running::Running,
         torture::Torture,
+        trace::What,
         world::World,
     },
     engine::{Engine, drain::Request, stats::Counters},
 };
 
-/// How long a script waits for something, in virtual time, before it says that it never comes.
-pub(super) const PATIENCE: Duration = Duration::from_secs(24 * 3600);
-
 /// The most turns a script waits: a server that never rests would keep it for ever.
 const TURNS_MAX: u64 = 20_000_000;
+
+/// How often a handler's timer is waited for at the end of a run.
+const TIMERS_MAX: u64 = 1000;
 
 /// The simulated network of one seed. Connect clients to the server with it.
 ///
@@ -46,6 +51,9 @@ struct Inner {
     counters: std::sync::Arc<Counters>,
     rng: Rng,
     drain_at: Cell<Option<Duration>>,
+    turns_max: Cell<u64>,
+    /// What was last waited for did not come within so many turns: in this time.
+    restless: Cell<Option<Duration>>,
     spins: Cell<u32>,
 }
 
@@ -69,6 +77,8 @@ impl Net {
             // What the script draws must not depend on what the network draws meanwhile.
             rng: Rng::new(seed ^ 0x5ce9_a710_5ce9_a710),
             drain_at: Cell::new(None),
+            turns_max: Cell::new(TURNS_MAX),
+            restless: Cell::new(None),
             spins: Cell::new(0),
         }))
     }
@@ -78,9 +88,36 @@ impl Net {
     }
 
     /// Connects a client to the server's first address.
+    ///
+    /// Every client has an address of its own: see [`Client::peer`].
     #[must_use]
     pub fn connect(&self) -> Client {
         self.connect_to(0)
+    }
+
+    /// As [`connect`](Self::connect), from this IP address: for what a server does by IP address,
+    /// as [`Limits::max_connections_per_ip`](crate::Limits::max_connections_per_ip) does. The port
+    /// is the client's own. On a Unix socket clients have no address, and this says nothing.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use nonforker::{Limits, Server, codec::Lines, sim::Simulation};
+    /// # let server = || {
+    /// #     let server = Server::new().limits(Limits::new().max_connections_per_ip(Some(1)));
+    /// #     server.serve("127.0.0.1:1", Lines::new(), |conn, line| conn.send(line))
+    /// # };
+    /// Simulation::new(server).run(|net| {
+    ///     let one = net.connect_from([192, 0, 2, 1]);
+    ///     one.send("hello\n");
+    ///     one.expect("hello\n");
+    ///     let two = net.connect_from([192, 0, 2, 1]);
+    ///     assert!(two.receive_to_end().0.is_empty(), "one connection from there is enough");
+    /// });
+    /// ```
+    #[must_use]
+    pub fn connect_from(&self, ip: impl Into<IpAddr>) -> Client {
+        self.connect_as(0, Some(ip.into()))
     }
 
     /// Connects a client to the server's address number `index`, counted as they were given.
@@ -90,34 +127,47 @@ impl Net {
     /// If there is no such address.
     #[must_use]
     pub fn connect_to(&self, index: usize) -> Client {
+        self.connect_as(index, None)
+    }
+
+    fn connect_as(&self, index: usize, ip: Option<IpAddr>) -> Client {
         assert!(index < self.0.addresses.len(), "the server has no address number {index}");
         let mut world = self.world();
         // From a window of a few bytes to one that takes everything.
         let exponent = world.rng.between(2, 20);
         let window = (1 << exponent) + world.rng.between(0, 1 << exponent);
-        let link = world.connect(index, window);
+        let link = world.connect(index, window, ip);
         drop(world);
         Client::new(self.clone(), link)
     }
 
-    /// Lets `duration` of virtual time pass.
-    pub fn wait(&self, duration: Duration) {
-        let until = self.now().saturating_add(duration);
-        self.world().schedule(until, Event::Alarm);
-        while self.now() < until {
-            self.turn();
-        }
-    }
-
-    /// Lets everything happen that is under way, until the server only sleeps: at most for a
-    /// day, since timers may go on for ever.
-    pub fn settle(&self) {
-        let until = self.now().saturating_add(PATIENCE);
-        for _ in 0..TURNS_MAX {
-            if self.world().asleep || self.now() >= until || !self.turn() {
-                return;
-            }
-        }
+    /// Stops the server's process for `duration`, as SIGSTOP and SIGCONT do. The network goes on:
+    /// what clients send arrives, and clients read what has arrived for them.
+    ///
+    /// The server finds all of it when it looks next but one: its next look is only told that it
+    /// was interrupted, as a kernel tells a process that was stopped in a wait. Several calls in a
+    /// row are one absence, in which the script can have clients do things.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use nonforker::{Server, codec::Lines, sim::Simulation};
+    /// # let server = || Server::new().serve("127.0.0.1:1", Lines::new(), |conn, line| conn.send(line));
+    /// Simulation::new(server).run(|net| {
+    ///     let client = net.connect();
+    ///     net.away(Duration::from_secs(7));
+    ///     client.send("hello\n");
+    ///     net.away(Duration::from_secs(3));
+    ///     client.expect("hello\n");
+    ///     assert!(net.now() >= Duration::from_secs(10));
+    /// });
+    /// ```
+    pub fn away(&self, duration: Duration) {
+        let mut world = self.world();
+        world.note(0, What::Away(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)));
+        world.pass(duration);
+        world.interrupted = true;
     }
 
     /// Virtual time since the run began.
@@ -169,24 +219,17 @@ impl Net {
         self.0.engine.borrow().is_done()
     }
 
+    /// How many connections the server cut off when it ended: the number that
+    /// [`Error::CutOff`](crate::Error::CutOff) would have, or 0.
+    #[must_use]
+    pub fn cut_off(&self) -> usize {
+        self.0.engine.borrow().cut_off()
+    }
+
     /// What the server has counted.
     #[must_use]
     pub fn stats(&self) -> Stats {
         self.0.counters.snapshot()
-    }
-
-    /// Goes on until `reached`. Returns whether it was.
-    pub(super) fn until(&self, mut reached: impl FnMut(&World) -> bool) -> bool {
-        let patience = self.now().saturating_add(PATIENCE);
-        for _ in 0..TURNS_MAX {
-            if reached(&self.world()) {
-                return true;
-            }
-            if self.world().asleep || self.now() > patience || !self.turn() {
-                return reached(&self.world());
-            }
-        }
-        false
     }
 
     /// One turn of the server. Returns whether there will be another.
@@ -197,19 +240,12 @@ impl Net {
         }
         let mut engine = self.0.engine.borrow_mut();
         if engine.is_done() {
-            // The network goes on without it.
-            let mut world = self.world();
-            let Some(at) = world.next_at() else { return false };
-            world.now = world.now.max(at);
-            world.settle();
-            let late = std::mem::take(&mut world.done);
-            // The world must be free while they go: whoever was accepted too late is sent away.
-            drop(world);
-            drop(late);
-            return true;
+            return self.goes_on_alone();
         }
         let (began, before) = (self.now(), self.progress());
+        let running = Running::begin(&self.0.world);
         let turned = engine.turn();
+        drop(running);
         assert!(turned.is_ok(), "the simulated event queue does not fail");
         let idle = self.now() <= began + TURN && self.progress() == before;
         self.0.spins.set(if idle { self.0.spins.get() + 1 } else { 0 });
@@ -221,6 +257,18 @@ impl Net {
         drop(engine);
         assert_eq!(unsound, None, "the engine is not sound");
         true
+    }
+
+    /// The network goes on without the server. Returns whether anything happened.
+    fn goes_on_alone(&self) -> bool {
+        let mut world = self.world();
+        let next = world.next_at();
+        world.now = next.map_or(world.now, |at| world.now.max(at));
+        world.settle();
+        let late = std::mem::take(&mut world.done);
+        // The world must be free while they go: whoever was accepted too late is sent away.
+        drop(world);
+        next.is_some() || !late.is_empty()
     }
 
     /// What changes when anything happens.
@@ -242,6 +290,13 @@ impl Net {
             }
         }
         self.settle();
+        // Handlers may answer when their timers come, and may set them for ever.
+        for _ in 0..TIMERS_MAX {
+            if self.world().asleep || !self.turn() {
+                break;
+            }
+            self.settle();
+        }
         self.drain();
         for _ in 0..TURNS_MAX {
             if self.has_ended() {

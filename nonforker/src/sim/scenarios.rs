@@ -120,7 +120,8 @@ fn narrow(rng: &Rng) -> Limits {
         .read_per_turn(1 + rng.magnitude(1 << 16))
         .frames_per_turn(1 + rng.magnitude(1 << 10))
         // A simulated network may be slower than any real one.
-        .frame_timeout(None);
+        .frame_timeout(None)
+        .unused_timeout(None);
     if rng.chance(300) { limits.max_connections(Some(rng.between(1, 6))) } else { limits }
 }
 

@@ -5,6 +5,7 @@ use std::{
     cell::RefCell,
     env, fmt,
     io::{self, Write},
+    mem,
     ops::Range,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     rc::Rc,
@@ -15,7 +16,7 @@ use std::{
 use super::net::Net;
 use crate::{
     Server, Stats,
-    driver::sim::{faults::Faults, rng::Rng, torture::Torture, world::World},
+    driver::sim::{faults::Faults, rng::Rng, torture::Torture, trace::Trace, world::World},
 };
 
 /// Runs a script against a server, once for each seed.
@@ -78,17 +79,50 @@ impl Simulation {
     /// Runs the script once for each seed, and returns the hash of everything that happened: the
     /// same on every machine.
     ///
+    /// The first seed runs three times, and has to run alike: what happens may depend on nothing
+    /// but the seed, or no failure could be repeated. What breaks that is usually the order of a
+    /// `HashMap` that a handler goes through, for each has another; a `BTreeMap` has one. Else it is
+    /// a clock of the system ([`Conn::now`](crate::Conn::now) is simulated), a thread, an address in
+    /// memory, or what one run leaves outside to the next.
+    ///
     /// # Panics
     ///
-    /// If the script does, if the engine is found unsound, or if in the end a connection stays
-    /// open or memory is not given back. The seed and the last events are printed first.
+    /// If the script does, if the engine is found unsound, if in the end a connection stays open or
+    /// memory is not given back, or if the first seed does not run alike. The seed and the last
+    /// events are printed first.
     pub fn run(self, script: impl Fn(&Net)) -> u64 {
         let chosen = env::var("NONFORKER_SEED").ok().and_then(|seed| seed.parse::<u64>().ok());
-        let seeds = chosen.map_or_else(|| self.seeds.clone(), |seed| seed..seed + 1);
-        seeds.fold(0, |hash: u64, seed| match self.run_one(seed, &script) {
-            Ok(run) => hash.rotate_left(7) ^ run.hash,
-            Err(failure) => failure.raise(),
+        let seeds = chosen.map_or_else(|| self.seeds.clone(), |seed| seed..seed.saturating_add(1));
+        let first = seeds.start;
+        seeds.fold(0, |hash: u64, seed| {
+            let ran = match seed == first {
+                true => self.run_alike(seed, &script),
+                false => self.run_one(seed, &script),
+            };
+            match ran {
+                Ok(run) => hash.rotate_left(7) ^ run.hash,
+                Err(failure) => failure.raise(),
+            }
         })
+    }
+
+    /// Runs a seed three times, and compares.
+    fn run_alike(&self, seed: u64, script: impl Fn(&Net)) -> Result<Run, Failure> {
+        let faults = self.faults_of(seed);
+        let run = || self.run_world(seed, faults, Torture::default(), Trace::to_compare(), &script);
+        let first = run()?;
+        for _ in 1..ALIKE {
+            let again = run().map_err(Failure::unlike)?;
+            if first.run != again.run {
+                let what = match first.trace.first_difference(&again.trace) {
+                    Some([one, other]) => format!("{UNLIKE}\n  first: {one}\n  again: {other}"),
+                    None => format!("{UNLIKE} a long time after the start"),
+                };
+                let trace = again.trace.to_string();
+                return Err(Failure { seed, faults, trace, payload: Box::new(what) });
+            }
+        }
+        Ok(first.run)
     }
 
     /// Runs the script with one seed, and says what became of it. For tools: a test calls
@@ -112,7 +146,8 @@ impl Simulation {
         faults: Faults,
         script: impl Fn(&Net),
     ) -> Result<Run, Failure> {
-        self.run_world(seed, faults, Torture::default(), script).map(|(run, _)| run)
+        let torture = Torture::default();
+        self.run_world(seed, faults, torture, Trace::new(), script).map(|ended| ended.run)
     }
 
     /// Fails one operation of the script's first seed after the other: each accept, read, write
@@ -141,8 +176,9 @@ impl Simulation {
     pub fn torture(self, script: impl Fn(&Net)) -> u64 {
         let run = |victim, for_ever| {
             let torture = Torture { count: 0, victim, for_ever };
-            match self.run_world(self.seeds.start, Faults::none(), torture, &script) {
-                Ok((_, torture)) => torture.count,
+            let (seed, faults) = (self.seeds.start, Faults::none());
+            match self.run_world(seed, faults, torture, Trace::new(), &script) {
+                Ok(ended) => ended.torture.count,
                 Err(failure) => failure.raise(),
             }
         };
@@ -159,9 +195,11 @@ impl Simulation {
         seed: u64,
         faults: Faults,
         torture: Torture,
+        trace: Trace,
         script: impl Fn(&Net),
-    ) -> Result<(Run, Torture), Failure> {
+    ) -> Result<Ended, Failure> {
         let world = Rc::new(RefCell::new(World::new(seed)));
+        world.borrow_mut().trace = trace;
         world.borrow_mut().faults = faults;
         world.borrow_mut().torture = torture;
         let mut tortured = torture;
@@ -173,10 +211,13 @@ impl Simulation {
             net.finish();
             net.stats()
         }));
-        let world = world.borrow();
+        let trace = mem::replace(&mut world.borrow_mut().trace, Trace::new());
         match ran {
-            Ok(stats) => Ok((Run { hash: world.trace.hash(), stats, time: world.now }, tortured)),
-            Err(payload) => Err(Failure { seed, faults, trace: world.trace.to_string(), payload }),
+            Ok(stats) => {
+                let run = Run { hash: trace.hash(), stats, time: world.borrow().now };
+                Ok(Ended { run, torture: tortured, trace })
+            }
+            Err(payload) => Err(Failure { seed, faults, trace: trace.to_string(), payload }),
         }
     }
 
@@ -202,12 +243,28 @@ impl Simulation {
     }
 }
 
+/// How often the first seed runs: an order of a few keys may be the same by chance.
+const ALIKE: u32 = 3;
+
+/// What is said of a run that cannot be repeated.
+const UNLIKE: &str = "the same seed did not run alike again: something depends on more than the \
+    seed. Usually it is the order of a HashMap or HashSet, for each has another (a BTreeMap has \
+    one); or a clock of the system, a thread, an address in memory, or what one run leaves \
+    outside to the next. They parted here:";
+
+/// A run that has come to its end.
+struct Ended {
+    run: Run,
+    torture: Torture,
+    trace: Trace,
+}
+
 /// What the server draws must not depend on what the network draws, and so on.
 const SERVER_SALT: u64 = 0x5e7e_5e7e_5e7e_5e7e;
 const FAULTS_SALT: u64 = 0xfa17_fa17_fa17_fa17;
 
 /// A seed that ran to its end.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Run {
     /// The hash of everything that happened.
@@ -244,6 +301,12 @@ impl Failure {
     pub fn message(&self) -> &str {
         let text = self.payload.downcast_ref::<String>().map(String::as_str);
         text.or_else(|| self.payload.downcast_ref::<&str>().copied()).unwrap_or("no message")
+    }
+
+    /// It failed where it did not fail before.
+    fn unlike(self) -> Self {
+        let what = format!("{UNLIKE}\n  first: no failure\n  again: {}", self.message());
+        Self { payload: Box::new(what), ..self }
     }
 
     /// Tells how it came to that, and goes on panicking.

@@ -201,7 +201,7 @@ fn who_reads_nothing_is_cut_off_at_the_deadline_of_a_drain() {
         assert!(took >= Duration::from_millis(390), "cut off after {took:?}");
         client.is_reset();
         drop((client, other));
-        server.ends();
+        server.ends_cutting_off(1);
     });
 }
 
@@ -226,18 +226,24 @@ fn a_stop_cuts_everybody_off_at_once() {
     on_every_driver(|case| {
         let (probe, told) = Probe::new();
         let server = case.start(|server| server.serve_with(ANY, Lines::new(), probe));
-        let (mut idle, mut busy) = (server.connect(), server.connect());
+        let [mut idle, mut busy, mut held, mut half] = [(); 4].map(|()| server.connect());
         assert_eq!(idle.ask("hello"), "hello");
         busy.send("big 20000000\n");
+        assert_eq!(held.ask("pause"), "paused");
+        held.send("not handled\n");
+        assert_eq!(half.ask("pause"), "paused");
+        half.send("not comple");
         server.settles();
         let began = Instant::now();
         server.handle().stop();
-        for client in [&mut idle, &mut busy] {
+        for client in [&mut idle, &mut busy, &mut held, &mut half] {
             client.is_reset();
         }
         hear(&told, "closed 0: the server stopped");
-        drop((idle, busy));
-        server.ends();
+        drop((idle, busy, held, half));
+        // The one whose reply is not sent. Once it pauses, nobody receives from a connection: what
+        // was sent to the others stays in the kernel, unseen.
+        server.ends_cutting_off(1);
         assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
     });
 }
@@ -256,7 +262,26 @@ fn a_stop_cuts_a_drain_short() {
         server.handle().stop();
         busy.is_reset();
         drop((idle, busy));
-        server.ends();
+        server.ends_cutting_off(1);
+    });
+}
+
+#[test]
+fn a_request_in_hand_that_nobody_handled_is_cut_off() {
+    on_every_driver(|case| {
+        for (behind, cut_off) in [("", 0), ("not comple", 0), ("not handled\nnot comple", 1)] {
+            let (probe, _told) = Probe::new();
+            let server = case.start(|server| server.serve_with(ANY, Lines::new(), probe));
+            let mut client = server.connect();
+            // One write, so that one read brings it all.
+            client.send(format!("pause\n{behind}"));
+            assert_eq!(client.line(), "paused");
+            server.settles();
+            server.handle().stop();
+            client.is_reset();
+            drop(client);
+            server.ends_cutting_off(cut_off);
+        }
     });
 }
 

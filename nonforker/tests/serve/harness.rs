@@ -6,7 +6,7 @@ use std::{
     io::{self, Write},
     os::unix::fs::FileExt,
     panic::{AssertUnwindSafe, catch_unwind},
-    process::{Command, Stdio},
+    process::{Command, ExitStatus, Stdio},
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -218,15 +218,28 @@ impl Running {
     /// Waits for the end of a server that was told to end, when its clients are gone too.
     /// Asserts all but idleness.
     pub(crate) fn ends(mut self) {
-        self.join();
+        self.join(0);
     }
 
-    fn join(&mut self) {
+    /// As [`ends`](Self::ends), and expects that so many connections were cut off.
+    pub(crate) fn ends_cutting_off(mut self, connections: usize) {
+        self.join(connections);
+    }
+
+    fn join(&mut self, cut_off: usize) {
         let Some(thread) = self.thread.take() else { return };
         wait_until("the server ends", || thread.is_finished());
         let result = thread.join();
         let stats = self.stats();
-        assert!(matches!(result, Ok(Ok(()))), "the server ended with {result:?}");
+        match result {
+            Ok(Ok(())) => assert_eq!(cut_off, 0, "nobody was cut off"),
+            Ok(Err(error @ Error::CutOff { connections })) => {
+                assert_eq!(connections, cut_off, "{error}");
+                let text = format!("{error} {error:?}");
+                assert_eq!(text.matches(&cut_off.to_string()).count(), 2, "it says how many");
+            }
+            _ => panic!("the server ended with {result:?}"),
+        }
         assert_eq!(stats.accepted, stats.closed, "every connection is closed: {stats:?}");
         assert_eq!(stats.defects, 0, "defects: {stats:?}");
         assert_eq!(stats.panics, self.panics.load(Relaxed), "panics of handlers: {stats:?}");
@@ -252,7 +265,7 @@ impl Drop for Running {
         });
         self.is_idle();
         self.handle().drain();
-        self.join();
+        self.join(0);
     }
 }
 
@@ -272,9 +285,17 @@ pub(crate) fn open_descriptors() -> usize {
 
 /// Runs `test`, the caller, once more in a process of its own. Whether this is that process.
 pub(crate) fn is_in_its_own_process(test: &str) -> bool {
+    let Some(status) = in_its_own_process(test) else { return true };
+    assert!(status.success(), "{test}, in a process of its own: {status}");
+    false
+}
+
+/// Runs `test`, the caller, once more in a process of its own, and returns how that ended; `None`
+/// if this is that process.
+pub(crate) fn in_its_own_process(test: &str) -> Option<ExitStatus> {
     const ALONE: &str = "NONFORKER_TEST_ALONE";
     if std::env::var(ALONE).is_ok_and(|alone| alone == test) {
-        return true;
+        return None;
     }
     let program = std::env::current_exe().expect("a test knows its own program");
     let mut child = Command::new(program)
@@ -284,15 +305,13 @@ pub(crate) fn is_in_its_own_process(test: &str) -> bool {
         .spawn()
         .expect("a test can run its own program");
     let until = Instant::now() + 2 * PATIENCE;
-    let status = loop {
+    loop {
         if let Some(status) = child.try_wait().expect("the child can be waited for") {
-            break status;
+            return Some(status);
         }
         if Instant::now() > until {
             child.kill().expect("the child can be killed");
         }
         sleep(Duration::from_millis(5));
-    };
-    assert!(status.success(), "{test}, in a process of its own: {status}");
-    false
+    }
 }

@@ -29,6 +29,8 @@ mod harness;
 mod log;
 mod memory;
 mod others;
+#[cfg(feature = "signals")]
+mod outlived;
 mod panics;
 mod probe;
 mod services;

@@ -1,4 +1,5 @@
-//! A panic in what the user wrote costs one connection, wherever it happens.
+//! A panic in what the user wrote costs one connection, wherever it happens; so does a codec that
+//! breaks its contract.
 
 use std::time::Duration;
 
@@ -239,6 +240,51 @@ fn a_codec_that_panics_costs_one_connection() {
         let mut tail = server.connect();
         assert_eq!(tail.exchange(b"one\ntail"), b"> one\n> tail\n", "this codec takes a tail");
         server.expect_panics(3);
+    });
+}
+
+/// Lines, but it takes as many bytes of `take COUNT` as are written there.
+#[derive(Clone)]
+struct Miscounts(Lines);
+
+impl Codec for Miscounts {
+    type Frame<'a> = &'a [u8];
+
+    fn decode<'a>(&mut self, input: &'a [u8]) -> Result<Decoded<&'a [u8]>, FrameError> {
+        let decoded = self.0.decode(input)?;
+        if let Decoded::Frame { frame, .. } = decoded
+            && let Some(count) = frame.strip_prefix(b"take ")
+        {
+            let count = std::str::from_utf8(count).expect("a number").parse().expect("a number");
+            return Ok(Decoded::Frame { frame, consumed: count });
+        }
+        Ok(decoded)
+    }
+}
+
+impl Encode<&[u8]> for Miscounts {
+    fn encode(&mut self, reply: &[u8], out: &mut Vec<u8>) -> Result<(), EncodeError> {
+        self.0.encode(reply, out)
+    }
+}
+
+#[test]
+fn a_codec_that_miscounts_costs_one_connection() {
+    on_every_driver(|case| {
+        let server = case.start(|server| {
+            server.serve(ANY, Miscounts(Lines::new()), |conn, line| conn.send(line))
+        });
+        let mut other = server.connect();
+        for (defects, count) in (1..).zip(["0", "1000", "18446744073709551615"]) {
+            let mut client = server.connect();
+            client.send(format!("one\ntake {count}\ntwo\n"));
+            assert_eq!(client.rest_text(), "one\n", "{count}");
+            assert_eq!(server.stats().codec_defects, defects, "{count}");
+            assert_eq!(other.ask("I live"), "I live", "{count}");
+        }
+        let errors = server.log.about("the codec has a defect: it took 0 of");
+        assert_eq!(errors.len(), 1, "{errors:?}");
+        assert!(errors[0].contains("Miscounts"), "{errors:?} names the codec");
     });
 }
 

@@ -22,6 +22,14 @@ struct Obeys {
 }
 
 impl Obeys {
+    /// Nothing can be asked for a connection that closes, by its own id neither.
+    fn is_refused(&self, conn: &mut Conn<'_, Lines, u32>) {
+        let own = conn.id();
+        if conn.send_to(own, "late").is_ok() || conn.resume_other(own).is_ok() {
+            self.reasons.borrow_mut().push("what came too late is taken".to_owned());
+        }
+    }
+
     fn urgent(&mut self, conn: &mut Conn<'_, Lines, u32>, byte: u8) -> Outcome {
         *conn.session_mut() += 1;
         if byte == b'?' {
@@ -55,6 +63,7 @@ impl Handler<Lines> for Obeys {
                 conn.send("bye");
                 conn.close();
                 conn.send("more");
+                self.is_refused(conn);
             }
             b"abort" => conn.abort(),
             b"both" => {
@@ -77,7 +86,8 @@ impl Handler<Lines> for Obeys {
         conn.send("what?");
     }
 
-    fn closed(&mut self, _conn: &mut Conn<'_, Lines, u32>, reason: &CloseReason) {
+    fn closed(&mut self, conn: &mut Conn<'_, Lines, u32>, reason: &CloseReason) {
+        self.is_refused(conn);
         self.reasons.borrow_mut().push(reason.to_string());
     }
 }

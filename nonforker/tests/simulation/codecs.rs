@@ -4,9 +4,11 @@ use std::{cell::Cell, panic::resume_unwind, rc::Rc, time::Duration};
 
 use nonforker::{
     CloseReason, Conn, ConnId, Handler, Limits, Outcome, Server,
-    codec::{Codec, Decoded, Encode, EncodeError, FrameError},
+    codec::{Codec, Decoded, Encode, EncodeError, FrameError, Lines},
     sim::{Ending, Faults, Simulation},
 };
+
+use crate::warnings::said;
 
 /// Lines, some of which are too much for it.
 #[derive(Clone)]
@@ -123,4 +125,178 @@ fn a_codec_that_panics_in_a_push_ends_who_pushes_and_harms_nobody_else() {
         first.send("last\n");
         first.expect("hello\nagain\none\nagain\ntwo\nlast\nagain\n");
     });
+}
+
+/// Lines, some of which it says to be longer or shorter than they can be.
+#[derive(Clone)]
+struct Miscounts;
+
+impl Codec for Miscounts {
+    type Frame<'a> = &'a [u8];
+
+    fn decode<'a>(&mut self, input: &'a [u8]) -> Result<Decoded<&'a [u8]>, FrameError> {
+        let Some(end) = input.iter().position(|&byte| byte == b'\n') else {
+            return Ok(Decoded::Incomplete { need: 1 });
+        };
+        let frame = &input[..end];
+        Ok(match frame {
+            b"takes nothing" => Decoded::Frame { frame, consumed: 0 },
+            b"takes too much" => Decoded::Frame { frame, consumed: input.len() + 1 },
+            b"takes what cannot be" => Decoded::Frame { frame, consumed: usize::MAX },
+            b"skips nothing" => Decoded::Skip(0),
+            b"skips too much" => Decoded::Skip(input.len() + 1),
+            b"skip" => Decoded::Skip(end + 1),
+            _ => Decoded::Frame { frame, consumed: end + 1 },
+        })
+    }
+}
+
+impl Encode<&[u8]> for Miscounts {
+    fn encode(&mut self, reply: &[u8], out: &mut Vec<u8>) -> Result<(), EncodeError> {
+        out.extend_from_slice(reply);
+        out.push(b'\n');
+        Ok(())
+    }
+}
+
+const MISCOUNTED: [&str; 5] =
+    ["takes nothing", "takes too much", "takes what cannot be", "skips nothing", "skips too much"];
+
+struct Echo(Rc<Cell<bool>>);
+
+impl Handler<Miscounts> for Echo {
+    type Session = ();
+
+    fn frame(&mut self, conn: &mut Conn<'_, Miscounts>, line: &[u8]) -> Outcome {
+        assert!(!MISCOUNTED.map(str::as_bytes).contains(&line), "nobody vouches for this frame");
+        conn.send(line);
+        Ok(())
+    }
+
+    fn closed(&mut self, _conn: &mut Conn<'_, Miscounts>, reason: &CloseReason) {
+        self.0.set(matches!(reason, CloseReason::CodecDefect));
+    }
+}
+
+#[test]
+fn a_codec_that_miscounts_ends_the_connection_behind_the_replies_before() {
+    let is_told = Rc::new(Cell::new(false));
+    for line in MISCOUNTED {
+        let handler = Rc::clone(&is_told);
+        let server = move || {
+            let echo = Echo(Rc::clone(&handler));
+            Server::new().serve_with("127.0.0.1:1", Miscounts, echo)
+        };
+        Simulation::new(server).seeds(0..50).run(|net| {
+            let client = net.connect();
+            client.send(format!("one\nskip\n{line}\nthree\n"));
+            client.half_close();
+            let (received, ending) = client.receive_to_end();
+            assert_eq!(String::from_utf8_lossy(&received), "one\n", "{line}");
+            assert_eq!((ending, is_told.take()), (Some(Ending::Finished), true), "{line}");
+            let stats = net.stats();
+            assert_eq!((stats.codec_defects, stats.panics, stats.frames), (1, 0, 1), "{line}");
+        });
+    }
+}
+
+/// Answers each line a moment later, and takes no other meanwhile.
+struct Slow;
+
+impl Handler<Lines> for Slow {
+    type Session = Vec<u8>;
+
+    fn frame(&mut self, conn: &mut Conn<'_, Lines, Vec<u8>>, line: &[u8]) -> Outcome {
+        *conn.session_mut() = line.to_vec();
+        conn.pause();
+        conn.set_timer(Duration::from_millis(3));
+        Ok(())
+    }
+
+    fn timer(&mut self, conn: &mut Conn<'_, Lines, Vec<u8>>) -> Outcome {
+        let line = std::mem::take(conn.session_mut());
+        conn.send(line);
+        conn.resume();
+        Ok(())
+    }
+}
+
+fn takes_the_last() -> Simulation {
+    Simulation::new(|| {
+        let lines = Lines::new().crlf().accept_unterminated();
+        Server::new().serve_with("127.0.0.1:1", lines, Slow)
+    })
+}
+
+#[test]
+fn a_last_line_without_an_end_is_a_request_if_the_peer_has_finished() {
+    for (sent, replies) in [
+        ("last", "last\r\n"),
+        ("one\nlast", "one\r\nlast\r\n"),
+        ("one\r\nlast\r", "one\r\nlast\r\n"),
+        ("one\n", "one\r\n"),
+        ("", ""),
+    ] {
+        takes_the_last().seeds(0..100).run(|net| {
+            let client = net.connect();
+            client.send(sent);
+            client.half_close();
+            let (received, ending) = client.receive_to_end();
+            assert_eq!(String::from_utf8_lossy(&received), replies, "{sent:?}");
+            assert_eq!(ending, Some(Ending::Finished), "{sent:?}");
+        });
+    }
+}
+
+#[test]
+fn a_codec_that_miscounts_is_named_once_a_second() {
+    let log = said(|| {
+        let server = || Server::new().serve("127.0.0.1:1", Miscounts, |conn, line| conn.send(line));
+        let ran = Simulation::new(server).faults(|_| Faults::none()).run_one(0, |net| {
+            for _ in 0..5 {
+                let client = net.connect();
+                client.send("takes nothing\n");
+                client.expect_end();
+                client.half_close();
+                net.wait(Duration::from_millis(300));
+            }
+        });
+        assert_eq!(ran.expect("nothing else is wrong").stats.codec_defects, 5);
+    });
+    let log: Vec<_> = log.iter().filter(|said| said.message.contains("codec")).collect();
+    let (first, second) = (&log[0], &log[1]);
+    assert_eq!(first.message, "the codec has a defect: it took 0 of 14 bytes");
+    assert_eq!((log.len(), first.left_out, second.left_out), (2, 0, 3));
+}
+
+#[test]
+fn a_last_line_is_answered_in_a_drain_too() {
+    takes_the_last().seeds(0..50).faults(|_| Faults::none()).run(|net| {
+        let client = net.connect();
+        client.send("one\ntwo\nlast");
+        client.half_close();
+        // All has arrived: the first line is being answered, the others wait for that.
+        net.wait(Duration::from_millis(1));
+        net.drain();
+        client.expect("one\r\ntwo\r\nlast\r\n");
+        client.expect_end();
+    });
+}
+
+#[test]
+fn a_last_line_that_a_drain_or_a_reset_cuts_off_is_no_request() {
+    for is_reset in [false, true] {
+        takes_the_last().seeds(0..200).run(|net| {
+            let client = net.connect();
+            client.send("one\nlast");
+            net.wait(Duration::from_micros(net.rng().below(20_000)));
+            if is_reset {
+                client.reset();
+                net.wait(Duration::from_secs(3600));
+            }
+            net.drain();
+            let _ = client.receive_to_end();
+            assert!(net.stats().frames <= 1, "{} lines", net.stats().frames);
+        });
+    }
 }

@@ -84,19 +84,26 @@ fn a_flood_of_tiny_requests_is_read_no_faster_than_it_is_handled() {
     });
 }
 
+/// An address that several clients come from.
+const HOME: [u8; 4] = [192, 0, 2, 1];
+
 #[test]
 fn an_address_has_so_many_connections_and_no_more_and_they_come_back() {
     let limits = || Limits::new().max_connections_per_ip(Some(2));
     Simulation::new(move || server(limits())).seeds(0..300).run(|net| {
         for round in 1..=4 {
-            let (one, two) = (net.connect(), net.connect());
+            let (one, two) = (net.connect_from(HOME), net.connect_from(HOME));
             for client in [&one, &two] {
                 client.send("hello\n");
                 client.expect("hello\n");
             }
-            let three = net.connect();
+            let three = net.connect_from(HOME);
             assert_eq!(three.receive_to_end().0, b"");
             assert_eq!(net.stats().refused, round);
+            let stranger = net.connect();
+            stranger.send("hello\n");
+            stranger.expect("hello\n");
+            stranger.reset();
             for client in [&one, &two] {
                 client.half_close();
                 client.expect_end();
@@ -236,4 +243,28 @@ fn whoever_comes_when_all_slots_are_taken_waits_and_is_served() {
             assert!(left.len() < before, "nobody is served any more: {:?}", net.stats());
         }
     });
+}
+
+#[test]
+fn every_client_has_an_address_of_its_own() {
+    for (address, first, second) in [
+        ("127.0.0.1:1", "10.0.0.1:1024", "10.0.0.2:1025"),
+        ("[::1]:1", "[fd00::1]:1024", "[fd00::2]:1025"),
+        ("unix:/x", "unix", "unix"),
+    ] {
+        let server = move || {
+            Server::new().serve(address, Lines::new(), |conn, _| conn.send(conn.peer().to_string()))
+        };
+        Simulation::new(server).seeds(0..5).run(|net| {
+            for expected in [first, second] {
+                let client = net.connect();
+                assert_eq!(client.peer().to_string(), expected);
+                client.send("who am I?\n");
+                client.expect(format!("{expected}\n"));
+            }
+            let told = net.connect_from([192, 0, 2, 1]);
+            let ports = told.peer().to_string().replace("192.0.2.1", "");
+            assert!([":1026", "unix"].contains(&ports.as_str()), "{ports}");
+        });
+    }
 }

@@ -3,16 +3,21 @@
 //! The scenarios are in `nonforker::sim::Scenario`; the program sweeps millions of seeds of them.
 //! What holds for the engine after every turn is checked by the simulation itself.
 
+mod away;
 mod callbacks;
 mod codecs;
+mod cut_off;
 mod drain;
 mod hogs;
 mod limits;
 mod memory;
+mod replay;
 mod scarcity;
+mod settle;
 mod speed;
 mod time;
 mod turns;
+mod waiting;
 mod warnings;
 
 use nonforker::sim::Scenario;

@@ -47,6 +47,9 @@ const EVENTS: usize = 512;
 /// How often deadlines, signals and the progress are looked at.
 const TICK: Duration = Duration::from_millis(100);
 
+/// How long the load waits for what is in flight in the end, at least.
+const DRAIN_MIN: Duration = Duration::from_secs(1);
+
 /// The token of the schedule's timer.
 const TIMER: Token = Token(usize::MAX);
 
@@ -86,9 +89,45 @@ pub(crate) struct Load<'r> {
     clock: Clock,
     next_tick: u64,
     next_trickle: u64,
+    /// Whether replies are followed by requests.
+    asks: bool,
+    /// Whether bytes of requests or replies have moved since this was last looked at.
+    has_moved: bool,
+    look: Look,
     interrupted: &'r AtomicBool,
     pub(crate) tally: Tally,
     pub(crate) faults: Faults,
+}
+
+/// What has been looked at of what the kernel has received.
+///
+/// The kernel shows at most [`EVENTS`] connections at a time, and the process may be kept from running
+/// at any point. So a reply is missing at a time only if a look that began then did not show it.
+#[derive(Clone, Copy, Debug, Default)]
+struct Look {
+    /// What had arrived by then has been seen.
+    seen: u64,
+    /// When the present look began.
+    began: u64,
+    /// Connections that it may not have shown.
+    left: usize,
+}
+
+impl Look {
+    /// The kernel is asked next.
+    fn begin(&mut self, now: u64, connections: usize) {
+        if self.left == 0 {
+            (self.began, self.left) = (now, connections);
+        }
+    }
+
+    /// The kernel has shown so many connections.
+    fn show(&mut self, connections: usize) {
+        self.left = if connections < EVENTS { 0 } else { self.left.saturating_sub(connections) };
+        if self.left == 0 {
+            self.seen = self.began;
+        }
+    }
 }
 
 fn cannot_wait(error: &io::Error) -> Ending {
@@ -131,6 +170,9 @@ impl<'r> Load<'r> {
             clock: Clock::start(),
             next_tick: 0,
             next_trickle: 0,
+            asks: true,
+            has_moved: false,
+            look: Look::default(),
             interrupted,
             tally: Tally::new(),
             faults: Faults::default(),
@@ -154,28 +196,80 @@ impl<'r> Load<'r> {
         Ok(Duration::from_nanos(now - began))
     }
 
-    /// Asks for nothing new, and waits until nothing is owed: at most so long.
-    pub(crate) fn quiet(&mut self, time: Duration) -> Result<(), Ending> {
-        if let Some(schedule) = &mut self.schedule {
-            schedule.stop();
-        }
-        let mut now = self.clock.now();
-        let end = now.saturating_add(nanos(time));
-        while now < end && self.goes_on() && !self.is_owed_nothing() {
-            self.turn(now, Duration::from_nanos(end - now))?;
-            now = self.clock.now();
-            self.tick(now);
+    /// Waits until nothing is owed. A connection that is late fails.
+    pub(crate) fn quiet(&mut self) -> Result<(), Ending> {
+        while self.goes_on() && self.is_owed() {
+            self.turn_and_tick()?;
         }
         Ok(())
     }
 
-    /// Requests without a reply so far.
-    pub(crate) fn unanswered(&self) -> usize {
-        self.clients.iter().map(Client::awaited).sum()
+    /// Asks for nothing new, and waits for what is in flight: until all of it is answered, or for
+    /// longer than [`patience`](Self::patience) nothing moves.
+    ///
+    /// It does so after an interruption, too: the report is to say whether the server answers.
+    pub(crate) fn drain(&mut self) -> Result<(), Ending> {
+        self.asks = false;
+        if let Some(schedule) = &mut self.schedule {
+            schedule.stop();
+            // What has not left was not asked of the server. It is on the load's books only.
+            self.clients.iter_mut().for_each(|client| client.withdraw(&self.messages));
+        }
+        let mut moved_at = self.clock.now();
+        self.has_moved = false;
+        while self.open > 0 && self.is_owed() {
+            if self.look.seen.saturating_sub(moved_at) > self.patience() {
+                break;
+            }
+            let now = self.turn_and_tick()?;
+            if std::mem::take(&mut self.has_moved) {
+                moved_at = now;
+            }
+        }
+        Ok(())
     }
 
-    fn is_owed_nothing(&self) -> bool {
-        self.clients.iter().all(|client| client.awaited() == 0 || client.socket.is_none())
+    /// How long to wait for the next bytes in the end. A server that answers is a little slower at
+    /// times than it was before, and so is a machine that is busy.
+    fn patience(&self) -> u64 {
+        let slowest = self.tally.slowest.unwrap_or(0);
+        nanos(DRAIN_MIN).saturating_add(slowest.saturating_mul(2))
+    }
+
+    /// Fails the connections that owe a reply.
+    pub(crate) fn fail_what_is_owed(&mut self) {
+        let now = self.clock.now();
+        let slowest = self.tally.slowest.unwrap_or(0);
+        for nth in 0..self.clients.len() {
+            if let Some(at) = self.oldest(nth) {
+                let age = now.saturating_sub(at);
+                self.settle(nth, Err(Fault::Unanswered { age, slowest }));
+            }
+        }
+    }
+
+    /// Requests without a reply so far, those that never left and those of failed connections
+    /// counted.
+    pub(crate) fn unanswered(&self) -> usize {
+        self.clients.iter().map(|client| client.awaited() + client.withdrawn()).sum()
+    }
+
+    /// Whether a connection that is open owes a reply.
+    pub(crate) fn is_owed(&self) -> bool {
+        self.clients.iter().any(|client| client.awaited() > 0 && client.socket.is_some())
+    }
+
+    /// When the request was put up for sending, or due, whose reply a connection owes longest; None
+    /// if it owes nothing, or has failed.
+    fn oldest(&self, nth: usize) -> Option<u64> {
+        let client = &self.clients[nth];
+        match &self.schedule {
+            _ if client.awaited() == 0 || client.socket.is_none() => None,
+            Some(schedule) if client.role == Role::Normal => {
+                Some(schedule.due_after(nth, client.replies()))
+            }
+            _ => client.oldest(),
+        }
     }
 
     /// Connections that are open.
@@ -188,8 +282,15 @@ impl<'r> Load<'r> {
         self.interrupted.load(Relaxed)
     }
 
-    fn goes_on(&self) -> bool {
+    pub(crate) fn goes_on(&self) -> bool {
         self.open > 0 && !self.is_interrupted()
+    }
+
+    fn turn_and_tick(&mut self) -> Result<u64, Ending> {
+        self.turn(self.clock.now(), TICK)?;
+        let now = self.clock.now();
+        self.tick(now);
+        Ok(now)
     }
 
     fn turn(&mut self, now: u64, patience: Duration) -> Result<(), Ending> {
@@ -200,8 +301,14 @@ impl<'r> Load<'r> {
             false => patience.min(self.pause()),
         };
         let mut events = std::mem::replace(&mut self.events, Events::with_capacity(0));
+        self.look.begin(now, self.clients.len());
         let polled = self.poll.poll(&mut events, Some(patience));
-        for event in events.iter().filter(|event| event.token() != TIMER) {
+        let mut shown = 0;
+        for event in &events {
+            shown += 1;
+            if event.token() == TIMER {
+                continue;
+            }
             let nth = event.token().0;
             let went = self.serve(nth, event);
             self.settle(nth, went);
@@ -209,7 +316,11 @@ impl<'r> Load<'r> {
         self.events = events;
         match polled {
             Err(error) if error.kind() != io::ErrorKind::Interrupted => Err(cannot_wait(&error)),
-            _ => Ok(()),
+            Err(_) => Ok(()),
+            Ok(()) => {
+                self.look.show(shown);
+                Ok(())
+            }
         }
     }
 
@@ -218,7 +329,9 @@ impl<'r> Load<'r> {
         if self.schedule.is_some() && !cfg!(target_os = "linux") {
             return Duration::from_millis(1);
         }
-        TICK.min(self.manner.trickle_interval)
+        // A connection is late by at most half of its time.
+        let timeout = (self.manner.timeout / 4).max(Duration::from_millis(1));
+        TICK.min(timeout).min(self.manner.trickle_interval)
     }
 
     /// Looks after deadlines, if it is time to. Says whether it was.
@@ -235,11 +348,10 @@ impl<'r> Load<'r> {
     /// Drops a connection that went wrong.
     fn settle(&mut self, nth: usize, went: Result<(), Fault>) {
         let Err(fault) = went else { return };
-        if self.clients[nth].socket.take().is_none() {
+        if !self.clients[nth].end() {
             return;
         }
         let role = self.clients[nth].role;
-        let was_owed = self.clients[nth].forget() > 0;
         if role.is_slow() {
             // That is what a server may do to them.
             self.tally.slow_closed += 1;
@@ -248,18 +360,50 @@ impl<'r> Load<'r> {
         }
         self.open = if role == Role::Sender { 0 } else { self.open - 1 };
         self.faults.count(nth, &fault);
-        if role == Role::Receiver && was_owed {
+        self.charge(nth, &fault);
+        if role == Role::Receiver && self.clients[nth].awaited() > 0 {
             self.delivered();
+        }
+    }
+
+    /// Counts how long those requests have waited in vain whose replies did not come. In an open loop
+    /// all of them are counted in the end.
+    fn charge(&mut self, nth: usize, fault: &Fault) {
+        let now = self.clock.now();
+        let Self { clients, tally, schedule, .. } = self;
+        let client = &clients[nth];
+        let is_silent = matches!(fault, Fault::Late { .. } | Fault::Unanswered { .. });
+        if is_silent && schedule.is_none() && client.role != Role::Flooding {
+            client.ages(now, |age, count| tally.charge(age, count));
         }
     }
 
     fn give_up_on_the_late(&mut self, now: u64) {
         let timeout = nanos(self.manner.timeout);
         for nth in 0..self.clients.len() {
-            let client = &self.clients[nth];
-            if client.awaited() > 0 && now.saturating_sub(client.heard) > timeout {
-                self.settle(nth, Err(Fault::Late));
+            let Some(at) = self.oldest(nth) else { continue };
+            if self.look.seen.saturating_sub(at) > timeout {
+                self.settle(nth, Err(Fault::Late { age: now.saturating_sub(at) }));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_missing_before_a_whole_look() {
+        let mut look = Look::default();
+        look.begin(100, 2 * EVENTS + 1);
+        for (shown, seen) in [(EVENTS, 0), (EVENTS, 0), (EVENTS, 100)] {
+            look.begin(150, 2 * EVENTS + 1);
+            look.show(shown);
+            assert_eq!(look.seen, seen, "there may be more");
+        }
+        look.begin(200, 2 * EVENTS + 1);
+        look.show(EVENTS - 1);
+        assert_eq!(look.seen, 200, "there is no more");
     }
 }

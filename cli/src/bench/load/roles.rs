@@ -45,7 +45,6 @@ impl Role {
 /// A round of a broadcast: lines of the sender that all have to get.
 #[derive(Debug, Default)]
 pub(super) struct Round {
-    began: u64,
     /// Receivers that lack some of it.
     left: usize,
 }
@@ -77,9 +76,12 @@ impl Load<'_> {
         self.next_round();
     }
 
-    /// Has every idle connection send one request.
+    /// Has every idle connection that is open send one request.
     pub(crate) fn ask_once(&mut self) {
         for nth in 0..self.clients.len() {
+            if self.clients[nth].socket.is_none() {
+                continue;
+            }
             let now = self.clock.now();
             let went = self.ask(nth, 1, now);
             self.settle(nth, went);
@@ -115,30 +117,28 @@ impl Load<'_> {
     /// Counts replies, and does what follows from them.
     fn reply(&mut self, nth: usize, replies: usize) -> Result<(), Fault> {
         let now = self.clock.now();
-        let Self { clients, tally, schedule, round, .. } = self;
+        let Self { clients, tally, schedule, .. } = self;
         let client = &mut clients[nth];
-        client.heard = now;
-        match client.role {
-            Role::Flooding => tally.flooding += replies as u64,
-            Role::Receiver => {
+        let role = client.role;
+        match (role, schedule) {
+            (Role::Flooding, _) => {
+                tally.flooding += replies as u64;
+                client.answered(replies, |at, _| tally.saw(now - at));
+            }
+            (Role::Normal, Some(schedule)) => {
                 tally.messages += replies as u64;
-                tally.record(now - round.began, replies);
+                for due in schedule.due_before(nth, client.replies(), replies) {
+                    tally.record(now.saturating_sub(due), 1);
+                }
             }
             _ => {
                 tally.messages += replies as u64;
-                match schedule {
-                    None => client.answered(replies, |at, count| tally.record(now - at, count)),
-                    Some(schedule) => {
-                        for due in schedule.due_before(nth, client.replies(), replies) {
-                            tally.record(now.saturating_sub(due), 1);
-                        }
-                    }
-                }
+                client.answered(replies, |at, count| tally.record(now - at, count));
             }
         }
-        match self.clients[nth].role {
-            Role::Normal if self.schedule.is_none() => self.ask(nth, replies, now),
-            Role::Flooding => self.ask(nth, replies, now),
+        match role {
+            Role::Normal if self.schedule.is_none() && self.asks => self.ask(nth, replies, now),
+            Role::Flooding if self.asks => self.ask(nth, replies, now),
             Role::Receiver if self.clients[nth].awaited() == 0 => {
                 self.delivered();
                 Ok(())
@@ -150,19 +150,21 @@ impl Load<'_> {
     /// Sends so many requests in one write.
     pub(super) fn ask(&mut self, nth: usize, count: usize, now: u64) -> Result<(), Fault> {
         let client = &mut self.clients[nth];
-        client.ask(count, &self.messages, now);
-        if client.role != Role::Flooding {
-            client.stamp(count, now);
-        }
+        client.ask(count, &self.messages);
+        client.stamp(count, now);
         client.flush(&self.messages)
     }
 
     /// Writes what is left from before.
     pub(super) fn flush(&mut self, nth: usize) -> Result<(), Fault> {
-        match self.clients[nth].has_unsent() {
-            true => self.clients[nth].flush(&self.messages),
-            false => Ok(()),
+        let client = &mut self.clients[nth];
+        let unsent = client.unsent();
+        if unsent == 0 {
+            return Ok(());
         }
+        client.flush(&self.messages)?;
+        self.has_moved |= client.unsent() < unsent;
+        Ok(())
     }
 
     /// Reads what there is, and returns how many replies are complete with it.
@@ -173,6 +175,7 @@ impl Load<'_> {
         let client = &mut self.clients[nth];
         let mut replies = 0;
         while let Some(count) = read(client, &mut self.buffer)? {
+            self.has_moved = true;
             replies += client.take(&self.buffer[..count], &self.messages, self.manner.check)?;
             if count < self.buffer.len() && !is_finished {
                 break;
@@ -222,13 +225,13 @@ impl Load<'_> {
     /// Has the sender send the next lines to all, if there is one.
     fn next_round(&mut self) {
         let Some((sender, receivers)) = self.clients.split_last_mut() else { return };
-        if sender.role != Role::Sender || self.open == 0 {
+        if sender.role != Role::Sender || self.open == 0 || !self.asks {
             return;
         }
         let now = self.clock.now();
         let lines = self.manner.in_flight;
         let open = receivers.iter_mut().filter(|receiver| receiver.socket.is_some());
-        self.round = Round { began: now, left: open.map(|one| one.expect(lines, now)).count() };
+        self.round = Round { left: open.map(|one| one.expect(lines, now)).count() };
         let went = sender.send(lines, &self.messages);
         self.settle(self.clients.len() - 1, went);
     }

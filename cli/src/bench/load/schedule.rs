@@ -10,7 +10,10 @@ use std::io;
 
 use mio::Poll;
 
-use super::Load;
+use super::{Load, Role};
+
+/// The most groups in which what a connection owes is counted: a high rate may owe billions.
+const GROUPS: usize = 4096;
 
 /// When requests are due.
 #[derive(Debug)]
@@ -50,6 +53,11 @@ impl Schedule {
         self.is_stopped = true;
     }
 
+    /// When the request is due that follows so many replies to a connection.
+    pub(super) fn due_after(&self, connection: usize, replies: u64) -> u64 {
+        self.due(replies * self.connections + connection as u64)
+    }
+
     /// When request `nth` is due.
     fn due(&self, nth: u64) -> u64 {
         self.began.unwrap_or_default() + offset(nth, self.interval)
@@ -63,18 +71,58 @@ impl Schedule {
         count: usize,
     ) -> impl Iterator<Item = u64> + '_ {
         let first = replies.saturating_sub(count as u64);
-        (first..replies).map(move |nth| self.due(nth * self.connections + connection as u64))
+        (first..replies).map(move |nth| self.due_after(connection, nth))
     }
 
-    /// The connection whose request is due next, if one is due by now.
-    fn next(&mut self, now: u64) -> Option<usize> {
-        if self.is_stopped || self.began.is_none() || self.due(self.released) > now {
-            return None;
-        }
-        let connection = self.released % self.connections;
-        self.released += 1;
-        usize::try_from(connection).ok()
+    /// Connections with requests that are due by now, and with how many: those that were not taken
+    /// before.
+    ///
+    /// However many are due, this is one step for each connection.
+    fn take(&mut self, now: u64) -> impl Iterator<Item = (usize, usize)> + use<> {
+        let (first, connections) = (self.released, self.connections);
+        let count = if self.is_stopped { 0 } else { self.due_by(now).saturating_sub(first) };
+        self.released += count;
+        (0..count.min(connections)).map(move |nth| {
+            let connection = (first + nth) % connections;
+            let requests = (count - nth).div_ceil(connections);
+            (small(connection), small(requests))
+        })
     }
+
+    /// How many requests are due by now.
+    fn due_by(&self, now: u64) -> u64 {
+        let Some(passed) = self.began.and_then(|began| now.checked_sub(began)) else { return 0 };
+        let mut count = floor(passed as f64 / self.interval);
+        // The division is rounded, and so is when a request is due.
+        while self.due(count) <= now {
+            count += 1;
+        }
+        while count > 0 && self.due(count - 1) > now {
+            count -= 1;
+        }
+        count
+    }
+
+    /// For how long the requests of a connection have waited from its `first` on, in groups.
+    fn waited(
+        &self,
+        connection: usize,
+        first: u64,
+        count: usize,
+        now: u64,
+    ) -> impl Iterator<Item = (u64, usize)> + '_ {
+        let step = count.div_ceil(GROUPS).max(1);
+        (0..count).step_by(step).map(move |begin| {
+            let size = step.min(count - begin);
+            let middle = first + (begin + size / 2) as u64;
+            (now.saturating_sub(self.due_after(connection, middle)), size)
+        })
+    }
+}
+
+/// Numbers of connections, and of requests that are due in one turn.
+fn small(number: u64) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
 }
 
 #[expect(
@@ -82,8 +130,13 @@ impl Schedule {
     clippy::cast_sign_loss,
     reason = "a time within a run, in nanoseconds, is far below the bounds, and positive"
 )]
+fn floor(value: f64) -> u64 {
+    value as u64
+}
+
+/// When request `nth` is due, in nanoseconds since the schedule began.
 fn offset(nth: u64, interval: f64) -> u64 {
-    (nth as f64 * interval) as u64
+    floor(nth as f64 * interval)
 }
 
 impl Load<'_> {
@@ -91,13 +144,13 @@ impl Load<'_> {
     pub(super) fn release(&mut self, now: u64) -> io::Result<()> {
         let Some(schedule) = &mut self.schedule else { return Ok(()) };
         let mut due = std::mem::take(&mut schedule.due);
-        while let Some(nth) = schedule.next(now) {
+        for (nth, count) in schedule.take(now) {
             let client = &mut self.clients[nth];
             // Where something is unsent already, the kernel says when it can be sent.
-            if !client.has_unsent() {
+            if client.unsent() == 0 {
                 due.push(nth);
             }
-            client.ask(1, &self.messages, now);
+            client.ask(count, &self.messages);
         }
         for nth in due.drain(..) {
             let went = self.flush(nth);
@@ -109,15 +162,16 @@ impl Load<'_> {
         if schedule.is_stopped { Ok(()) } else { schedule.timer.ring_at(next, self.clock.now()) }
     }
 
-    /// Counts what was due and never answered, with the time it has waited so far.
+    /// Counts what was due in an open loop and never answered, with the time it has waited so far.
     pub(crate) fn count_unanswered(&mut self) {
         let now = self.clock.now();
         let Self { clients, schedule, tally, .. } = self;
         let Some(schedule) = schedule else { return };
-        for (nth, client) in clients.iter().enumerate() {
-            let all = client.replies() + client.awaited() as u64;
-            for due in schedule.due_before(nth, all, client.awaited()) {
-                tally.record(now.saturating_sub(due), 1);
+        let normal = clients.iter().enumerate().filter(|(_, client)| client.role == Role::Normal);
+        for (nth, client) in normal {
+            let count = client.awaited() + client.withdrawn();
+            for (waited, count) in schedule.waited(nth, client.replies(), count, now) {
+                tally.charge(waited, count);
             }
         }
     }
@@ -197,15 +251,47 @@ mod tests {
     fn requests_go_round_and_replies_find_when_they_were_due() {
         let poll = Poll::new().unwrap();
         let mut schedule = Schedule::new(1000.0, 3, &poll).unwrap();
-        assert_eq!(schedule.next(u64::MAX), None, "it has not begun");
+        let take = |schedule: &mut Schedule, now| schedule.take(now).collect::<Vec<_>>();
+        assert_eq!(take(&mut schedule, u64::MAX), [], "it has not begun");
         schedule.begin(500);
-        assert_eq!(schedule.next(499), None);
-        let released: Vec<usize> = std::iter::from_fn(|| schedule.next(4_000_500)).collect();
-        assert_eq!(released, [0, 1, 2, 0, 1], "due at 0, 1, 2, 3 and 4 ms");
+        assert_eq!(take(&mut schedule, 499), []);
+        assert_eq!(take(&mut schedule, 500), [(0, 1)]);
+        let rest = take(&mut schedule, 4_000_500);
+        assert_eq!(rest, [(1, 2), (2, 1), (0, 1)], "due at 1 and 4, 2, and 3 ms");
+        assert_eq!(take(&mut schedule, 4_000_500), []);
         let due: Vec<u64> = schedule.due_before(1, 2, 2).collect();
         assert_eq!(due, [1_000_500, 4_000_500], "the first and the second request of connection 1");
         assert_eq!(schedule.due_before(0, 2, 1).collect::<Vec<_>>(), [3_000_500]);
         schedule.stop();
-        assert_eq!(schedule.next(u64::MAX), None);
+        assert_eq!(schedule.take(u64::MAX).count(), 0);
+    }
+
+    #[test]
+    fn what_is_due_is_taken_whole_at_every_rate() {
+        let poll = Poll::new().unwrap();
+        for rate in [0.001, 1.0, 3.0, 999_999.9, 1e9] {
+            let mut schedule = Schedule::new(rate, 7, &poll).unwrap();
+            schedule.begin(11);
+            let mut sums = [0; 7];
+            for now in [11, 12, 1_000_000, 1_000_000_010, 5_000_000_000_000_000] {
+                schedule.take(now).for_each(|(nth, count)| sums[nth] += count as u64);
+                let all = sums.iter().sum();
+                assert!(schedule.due(all) > now && schedule.due(all - 1) <= now, "{rate}, {now}");
+                assert!(sums.is_sorted_by(|a, b| a >= b) && sums[0] - sums[6] <= 1, "{sums:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_owed_is_counted_whole_and_in_few_steps() {
+        let poll = Poll::new().unwrap();
+        let mut schedule = Schedule::new(1e9, 1, &poll).unwrap();
+        schedule.begin(0);
+        for count in [0, 1, 4096, 4097, 1_000_000_000] {
+            let groups: Vec<_> = schedule.waited(0, 0, count, 1_000_000_000).collect();
+            assert!(groups.len() <= GROUPS, "{count}");
+            assert_eq!(groups.iter().map(|(_, size)| size).sum::<usize>(), count);
+            assert!(groups.is_sorted_by(|a, b| a >= b), "the oldest first");
+        }
     }
 }

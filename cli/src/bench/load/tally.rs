@@ -19,8 +19,11 @@ pub(crate) struct Tally {
     pub(crate) slow_bytes: u64,
     /// Such connections that the server has closed since then.
     pub(crate) slow_closed: u64,
-    /// Nanoseconds from request to reply, for the normal connections.
+    /// Nanoseconds from request to reply, for the normal connections. What is unanswered counts
+    /// with the time that it has waited.
     pub(crate) latencies: Histogram<u64>,
+    /// What the slowest reply took since the run began, in nanoseconds; None before the first one.
+    pub(crate) slowest: Option<u64>,
 }
 
 impl Tally {
@@ -32,11 +35,23 @@ impl Tally {
             slow_bytes: 0,
             slow_closed: 0,
             latencies: latencies.expect("the bounds are valid"),
+            slowest: None,
         }
     }
 
     /// Counts replies that took so long.
     pub(super) fn record(&mut self, nanos: u64, count: usize) {
+        self.saw(nanos);
+        self.charge(nanos, count);
+    }
+
+    /// Notes that a reply took so long.
+    pub(super) fn saw(&mut self, nanos: u64) {
+        self.slowest = self.slowest.max(Some(nanos));
+    }
+
+    /// Counts requests that have waited so long.
+    pub(super) fn charge(&mut self, nanos: u64, count: usize) {
         self.latencies.saturating_record_n(nanos, count as u64);
     }
 

@@ -32,7 +32,7 @@ use socket2::{SockRef, Socket};
 use self::sockets::Sockets;
 use super::{
     Clock, Completion, Driver, ListenerId, Next, Op, Options, Sending, Sink, Token, Waker,
-    socket::Listener,
+    socket::{Listener, unacknowledged, unread},
 };
 use crate::{address::Address, conn::buffer::Buffer};
 
@@ -268,6 +268,18 @@ impl Driver for PollDriver {
             self.serve_listeners(sink);
         }
         Ok(())
+    }
+
+    fn is_behind(&self) -> bool {
+        self.unseen > 0 || self.owed
+    }
+
+    fn unread(&self, token: Token) -> usize {
+        self.sockets.socket(token).map_or(0, unread)
+    }
+
+    fn unacknowledged(&self, token: Token) -> Option<usize> {
+        self.sockets.socket(token).and_then(unacknowledged)
     }
 
     fn clock(&self) -> Clock {

@@ -10,10 +10,7 @@ use super::{
     trace::What,
     world::{LinkId, World},
 };
-use crate::{
-    address::{Address, Peer},
-    driver::{Completion, ListenerId, Sink},
-};
+use crate::driver::{Completion, ListenerId, Sink};
 
 /// The most connections accepted in one wait.
 const ACCEPTS: usize = 16;
@@ -69,10 +66,7 @@ impl SimDriver {
     ) -> Completion<'static, SimSocket> {
         world.links[link].side = Side::Accepted;
         world.note(link, What::Accepted);
-        let peer = match &world.listeners[listener].address {
-            Address::Tcp(address) => Peer::Tcp(([127, 0, 0, 1], address.port()).into()),
-            Address::Unix(_) => Peer::Unix,
-        };
+        let peer = world.links[link].peer;
         let socket = SimSocket { link, world: Some(Rc::clone(&self.world)) };
         Completion::Accepted { listener, socket, peer }
     }

@@ -1,6 +1,9 @@
 //! What clients do on the simulated network.
 
-use std::time::Duration;
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    time::Duration,
+};
 
 use super::{
     events::Event,
@@ -8,13 +11,38 @@ use super::{
     trace::What,
     world::{LinkId, World},
 };
-use crate::driver::ListenerId;
+use crate::{
+    address::{Address, Peer},
+    driver::ListenerId,
+};
+
+/// Who client number `link` is to the server. Ports differ also where IP addresses do not.
+fn peer(listener: &Address, link: LinkId, ip: Option<IpAddr>) -> Peer {
+    /// The port of the first, and how many there are from there on.
+    const PORTS: (u16, usize) = (1024, 64_512);
+    /// How many IP addresses there are.
+    const HOSTS: usize = 0xff_ffff;
+    let Address::Tcp(listener) = listener else { return Peer::Unix };
+    let host = u32::try_from(link % HOSTS).unwrap_or_default() + 1;
+    let own = match listener {
+        SocketAddr::V4(_) => Ipv4Addr::from_bits(0x0a00_0000 + host).into(),
+        SocketAddr::V6(_) => Ipv6Addr::from_bits((0xfd << 120) + u128::from(host)).into(),
+    };
+    let port = PORTS.0 + u16::try_from(link % PORTS.1).unwrap_or_default();
+    Peer::Tcp((ip.unwrap_or(own), port).into())
+}
 
 impl World {
-    /// A new client connects to a listener.
-    pub(crate) fn connect(&mut self, listener: ListenerId, window: usize) -> LinkId {
+    /// A new client connects to a listener, from an IP address of its own if it has none given.
+    pub(crate) fn connect(
+        &mut self,
+        listener: ListenerId,
+        window: usize,
+        ip: Option<IpAddr>,
+    ) -> LinkId {
         let link = self.links.len();
-        self.links.push(Link { window, ..Link::default() });
+        let peer = peer(&self.listeners[listener].address, link, ip);
+        self.links.push(Link::new(window, self.coarse, peer));
         self.note(link, What::Connects);
         let late = self.lateness();
         self.schedule_in(late, Event::Arrives(link, listener));

@@ -47,10 +47,13 @@ pub struct Faults {
     pub reset: u16,
     /// A wait returns with nothing to report.
     pub spurious: u16,
-    /// The clock jumps forward by up to a minute, as after a suspend.
+    /// A sleep ends up to a minute late: the clock has jumped meanwhile, as after a suspend.
     pub clock_jump: u16,
     /// The end of a stream is reported together with its last bytes.
     pub end_with_bytes: u16,
+    /// The process is away for up to a minute while the network goes on, as after SIGSTOP. Often
+    /// the first look after that brings nothing.
+    pub away: u16,
 }
 
 impl Faults {
@@ -72,6 +75,7 @@ impl Faults {
             spurious: 0,
             clock_jump: 0,
             end_with_bytes: 0,
+            away: 0,
         }
     }
 
@@ -93,6 +97,7 @@ impl Faults {
             spurious: draw(rng, 300),
             clock_jump: 0,
             end_with_bytes: draw(rng, 900),
+            away: 0,
             accept_refused: draw(rng, 300),
         }
     }
@@ -105,6 +110,8 @@ impl Faults {
             accept_aborted: draw(rng, 300),
             reset: draw(rng, 30),
             clock_jump: draw(rng, 20),
+            // Drawn last, so that seeds keep what they drew before there was this.
+            away: draw(rng, 20),
             ..lossless
         }
     }
@@ -112,7 +119,7 @@ impl Faults {
 
 impl Faults {
     /// How many kinds of faults there are.
-    pub(crate) const COUNT: usize = 14;
+    pub(crate) const COUNT: usize = 15;
 
     const NAMES: [&str; Self::COUNT] = [
         "short_read",
@@ -129,6 +136,7 @@ impl Faults {
         "spurious",
         "clock_jump",
         "end_with_bytes",
+        "away",
     ];
 
     const fn each(&mut self) -> [&mut u16; Self::COUNT] {
@@ -147,6 +155,7 @@ impl Faults {
             &mut self.spurious,
             &mut self.clock_jump,
             &mut self.end_with_bytes,
+            &mut self.away,
         ]
     }
 

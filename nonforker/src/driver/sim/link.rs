@@ -6,24 +6,22 @@
 //!            └─ at most `window` bytes from Send to inbox ─┘
 //! ```
 
-use std::time::Duration;
+use std::{mem, time::Duration};
 
-use crate::{conn::buffer::Buffer, driver::Token};
+use crate::{address::Peer, conn::buffer::Buffer, driver::Token};
 
 /// How a direction of a connection ended.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum End {
-    #[default]
     Open,
     Finished,
     Reset,
 }
 
 /// How a client reads.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reading {
     /// Whatever arrives, at once.
-    #[default]
     All,
     /// Nothing.
     Stalled,
@@ -32,10 +30,9 @@ pub(crate) enum Reading {
 }
 
 /// Where the server has the connection.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Side {
     /// On its way, or waiting to be accepted.
-    #[default]
     Backlog,
     /// Accepted, not yet adopted.
     Accepted,
@@ -44,7 +41,7 @@ pub(crate) enum Side {
 }
 
 /// See the [module](self).
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Link {
     /// Bytes that have arrived at the server and are not received yet, from `up_start` on.
     pub(crate) up: Vec<u8>,
@@ -66,6 +63,8 @@ pub(crate) struct Link {
     pub(crate) unread: Vec<u8>,
     /// The most bytes between the server's send and the client's read.
     pub(crate) window: usize,
+    /// There is room again only when a third of the window is free, as in a kernel.
+    pub(crate) coarse: bool,
     /// How the server's direction ended, as far as that has arrived.
     pub(crate) down_end: End,
 
@@ -77,6 +76,8 @@ pub(crate) struct Link {
     /// The client is gone: whatever arrives for it is answered with a reset.
     pub(crate) gone: bool,
 
+    /// Who the client is to the server.
+    pub(crate) peer: Peer,
     pub(crate) side: Side,
     pub(crate) receiving: bool,
     pub(crate) sending: Option<Buffer>,
@@ -89,14 +90,71 @@ pub(crate) struct Link {
 }
 
 impl Link {
+    /// A client that has done nothing yet.
+    pub(super) fn new(window: usize, coarse: bool, peer: Peer) -> Self {
+        Self {
+            up: Vec::new(),
+            up_start: 0,
+            up_end: End::Open,
+            up_clock: Duration::ZERO,
+            urgent: None,
+            told_end: false,
+            untold_finish: false,
+            down_flying: 0,
+            down_clock: Duration::ZERO,
+            unread: Vec::new(),
+            window,
+            coarse,
+            down_end: End::Open,
+            inbox: Vec::new(),
+            reading: Reading::All,
+            half_closed: false,
+            gone: false,
+            peer,
+            side: Side::Backlog,
+            receiving: false,
+            sending: None,
+            shut: false,
+            report_clock: Duration::ZERO,
+            queued: false,
+        }
+    }
+
     /// How many bytes wait to be received.
     pub(crate) const fn arrived(&self) -> usize {
         self.up.len() - self.up_start
     }
 
+    /// Takes out what has arrived, to be lent to the server: the bytes, and where they begin.
+    pub(super) fn lend(&mut self) -> (Vec<u8>, usize) {
+        (mem::take(&mut self.up), mem::replace(&mut self.up_start, 0))
+    }
+
+    /// Puts the bytes back of which the server has taken those before `start`. More may have
+    /// arrived while it had them, or a reset, which destroys them.
+    pub(super) fn give_back(&mut self, mut lent: Vec<u8>, start: usize) {
+        if self.up_end == End::Reset {
+            return;
+        }
+        lent.append(&mut self.up);
+        self.up = lent;
+        self.up_start = start;
+        if self.arrived() == 0 {
+            self.up.clear();
+            self.up_start = 0;
+        }
+    }
+
     /// How many bytes the server may send now.
     pub(crate) const fn room(&self) -> usize {
-        self.window.saturating_sub(self.down_flying + self.unread.len())
+        let free = self.window.saturating_sub(self.down_flying + self.unread.len());
+        if self.coarse && free < self.window / 3 { 0 } else { free }
+    }
+
+    /// How many bytes the server has sent and the client has not read: only what is read counts as
+    /// acknowledged, as with a peer's kernel that has no room.
+    pub(crate) const fn unacknowledged(&self) -> usize {
+        self.down_flying + self.unread.len()
     }
 
     /// Whether the client has seen the end of what the server sends, and read all of it.
@@ -126,7 +184,7 @@ impl Link {
     pub(crate) fn read(&mut self, count: usize) -> usize {
         let count = count.min(self.unread.len());
         if count == self.unread.len() && self.inbox.is_empty() {
-            std::mem::swap(&mut self.inbox, &mut self.unread);
+            mem::swap(&mut self.inbox, &mut self.unread);
         } else {
             self.inbox.extend(self.unread.drain(..count));
         }

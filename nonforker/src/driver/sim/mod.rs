@@ -14,7 +14,9 @@ mod acting;
 pub(crate) mod events;
 pub(crate) mod faults;
 pub(crate) mod link;
+mod receiving;
 pub(crate) mod rng;
+pub(crate) mod running;
 mod sending;
 pub(crate) mod torture;
 pub(crate) mod trace;
@@ -30,7 +32,6 @@ use std::{
 use rustix::io::Errno;
 
 use self::{
-    events::Event,
     link::{End, Side},
     trace::What,
     world::{LinkId, Listener, World},
@@ -66,12 +67,14 @@ pub(crate) struct SimDriver {
     options: Options,
     /// So many links are left from a wait whose sink had enough: they come before anything new.
     round: usize,
+    /// The last wait looked at nothing: it was interrupted.
+    missed: bool,
 }
 
 impl SimDriver {
     pub(crate) fn new(world: Rc<RefCell<World>>, options: Options) -> Self {
         world.borrow_mut().backlog_max = usize::from(options.backlog);
-        Self { world, options, round: 0 }
+        Self { world, options, round: 0, missed: false }
     }
 
     fn world(&self) -> RefMut<'_, World> {
@@ -144,77 +147,6 @@ impl SimDriver {
             return sink(Completion::Failed { token, error: Errno::CONNRESET.into() });
         }
         Next::Return
-    }
-
-    fn receive(
-        &self,
-        mut world: RefMut<'_, World>,
-        token: Token,
-        link: LinkId,
-        sink: &mut Sink<'_, SimSocket>,
-    ) -> Next {
-        let faults = world.faults;
-        if world.links[link].arrived() > 0 {
-            if world.rng.chance(faults.would_block) {
-                let after = Duration::from_micros(1 + world.rng.below(10_000));
-                world.schedule_in(after, Event::Look(link));
-                return Next::Return;
-            }
-            if world.torture.strikes() || world.rng.chance(faults.reset) {
-                world.break_link(link);
-                world.look_at(link);
-                return Next::Return;
-            }
-            let mut count = world.links[link].arrived().min(self.options.read_max);
-            if world.rng.chance(faults.short_read) {
-                count = world.rng.between(1, count);
-            }
-            world.note(link, What::ServerReceives(count));
-            let (up, start) = {
-                let state = &mut world.links[link];
-                (std::mem::take(&mut state.up), state.up_start)
-            };
-            drop(world);
-            let next = sink(Completion::Received { token, bytes: &up[start..start + count] });
-            let mut world = self.world();
-            let state = &mut world.links[link];
-            state.up = up;
-            state.up_start += count;
-            if state.arrived() == 0 {
-                state.up.clear();
-                state.up_start = 0;
-            }
-            let is_last = state.arrived() == 0 && state.up_end == End::Finished;
-            if is_last && world.rng.chance(world.faults.end_with_bytes) {
-                return Self::end(world, token, link, sink);
-            }
-            let state = &world.links[link];
-            if state.arrived() > 0 || state.up_end != End::Open {
-                world.look_at(link);
-            }
-            return next;
-        }
-        Self::end(world, token, link, sink)
-    }
-
-    /// Reports the end of a stream, if it has come.
-    fn end(
-        mut world: RefMut<'_, World>,
-        token: Token,
-        link: LinkId,
-        sink: &mut Sink<'_, SimSocket>,
-    ) -> Next {
-        let Some(end) = world.links[link].take_end() else { return Next::Return };
-        let completion = match end {
-            End::Reset => Completion::Failed { token, error: Errno::CONNRESET.into() },
-            End::Open | End::Finished => Completion::EndOfStream { token },
-        };
-        world.note(link, What::ServerSeesEnd);
-        if !world.links[link].told_end {
-            world.look_at(link);
-        }
-        drop(world);
-        sink(completion)
     }
 }
 
@@ -310,13 +242,15 @@ impl Driver for SimDriver {
             self.serve_round(sink);
             return Ok(());
         }
-        let busy = awake || !self.world().ready.is_empty() || self.can_accept();
+        let interrupted = self.world().is_away();
+        let busy = awake || interrupted || self.can_accept() || self.world().has_news();
         if !busy {
             self.sleep(timeout);
         }
         sink(Completion::Awake);
         let spurious = self.world().faults.spurious;
-        if self.world().rng.chance(spurious) {
+        self.missed = interrupted || self.world().rng.chance(spurious);
+        if self.missed {
             return Ok(());
         }
         self.world().settle();
@@ -328,6 +262,20 @@ impl Driver for SimDriver {
         self.serve_round(sink);
         self.accept(sink);
         Ok(())
+    }
+
+    fn is_behind(&self) -> bool {
+        self.round > 0 || self.missed
+    }
+
+    fn unread(&self, token: Token) -> usize {
+        let world = self.world();
+        world.links[known(&world, token)].arrived()
+    }
+
+    fn unacknowledged(&self, token: Token) -> Option<usize> {
+        let world = self.world();
+        Some(world.links[known(&world, token)].unacknowledged())
     }
 
     fn clock(&self) -> Clock {

@@ -5,6 +5,9 @@ use std::{collections::VecDeque, fmt, time::Duration};
 /// How much of a run is kept to be shown.
 const SHOWN_MAX: usize = 60;
 
+/// How much of a run is kept to be compared with another.
+const KEPT_MAX: usize = 1 << 16;
+
 /// One thing that happened, between a client and the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum What {
@@ -26,6 +29,8 @@ pub(crate) enum What {
     ServerCloses { reset: bool },
     Breaks,
     ClockJumps(u64),
+    Away(u64),
+    Works(u64),
 }
 
 impl fmt::Display for What {
@@ -50,12 +55,14 @@ impl fmt::Display for What {
             Self::ServerCloses { reset: true } => f.write_str("  server resets"),
             Self::Breaks => f.write_str("fault: the connection breaks"),
             Self::ClockJumps(millis) => write!(f, "fault: the clock jumps by {millis} ms"),
+            Self::Away(millis) => write!(f, "fault: the process is away for {millis} ms"),
+            Self::Works(micros) => write!(f, "  server works for {micros} µs"),
         }
     }
 }
 
 /// Something that happened once, or several times in a row.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 struct Line {
     at: Duration,
     client: usize,
@@ -68,15 +75,45 @@ struct Line {
 pub(crate) struct Trace {
     hash: u64,
     last: VecDeque<Line>,
+    /// What happened first, each with the hash of all before it; `None` if nobody asks for it.
+    first: Option<Vec<(u64, Line)>>,
 }
 
 impl Trace {
     pub(crate) const fn new() -> Self {
         // FNV-1a: not for its speed or strength, but because it is the same everywhere.
-        Self { hash: 0xcbf2_9ce4_8422_2325, last: VecDeque::new() }
+        Self { hash: 0xcbf2_9ce4_8422_2325, last: VecDeque::new(), first: None }
+    }
+
+    /// One that can be [compared](Self::first_difference).
+    pub(crate) fn to_compare() -> Self {
+        Self { first: Some(Vec::new()), ..Self::new() }
+    }
+
+    /// Where two runs parted, a line for each, if it is within what is kept. Bytes that went over
+    /// the wire differ if the lines do not.
+    pub(crate) fn first_difference(&self, other: &Self) -> Option<[String; 2]> {
+        let [own, others] = [self, other].map(|trace| trace.first.as_deref().unwrap_or_default());
+        let alike = own.iter().zip(others).take_while(|(one, other)| one == other).count();
+        // The bytes of what happened are in the hash of what happened next.
+        let is_same =
+            own.get(alike).map(|(_, line)| line) == others.get(alike).map(|(_, line)| line);
+        let at = if is_same { alike.checked_sub(1)? } else { alike };
+        if at == KEPT_MAX - 1 {
+            return None;
+        }
+        let show = |first: &[(u64, Line)]| {
+            first.get(at).map_or_else(|| "nothing more".to_owned(), |(_, line)| line.to_string())
+        };
+        Some([own, others].map(show))
     }
 
     pub(crate) fn note(&mut self, now: Duration, client: usize, what: What) {
+        if let Some(first) = &mut self.first
+            && first.len() < KEPT_MAX
+        {
+            first.push((self.hash, Line { at: now, client, what, times: 1 }));
+        }
         let (kind, detail) = what.code();
         let nanos = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
         for word in [nanos, client as u64, kind, detail] {
@@ -134,20 +171,23 @@ impl What {
             Self::ServerCloses { reset } => (16, reset as u64),
             Self::Breaks => (17, 0),
             Self::ClockJumps(millis) => (18, millis),
+            Self::Away(millis) => (19, millis),
+            Self::Works(micros) => (20, micros),
         }
+    }
+}
+
+impl fmt::Display for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { at, client, what, times } = self;
+        let (secs, micros) = (at.as_secs(), at.subsec_micros());
+        write!(f, "{secs:>6}.{micros:06}  client {client:<3} {what}")?;
+        if *times > 1 { write!(f, ", {times} times") } else { Ok(()) }
     }
 }
 
 impl fmt::Display for Trace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for Line { at, client, what, times } in &self.last {
-            let (secs, micros) = (at.as_secs(), at.subsec_micros());
-            write!(f, "{secs:>6}.{micros:06}  client {client:<3} {what}")?;
-            if *times > 1 {
-                write!(f, ", {times} times")?;
-            }
-            writeln!(f)?;
-        }
-        Ok(())
+        self.last.iter().try_for_each(|line| writeln!(f, "{line}"))
     }
 }

@@ -54,9 +54,13 @@ pub(crate) struct World {
     pub(crate) woken: bool,
     /// The server sleeps for ever, and nothing is under way.
     pub(crate) asleep: bool,
+    /// The process was away, and its next look brings nothing.
+    pub(crate) interrupted: bool,
     pub(crate) torture: Torture,
     /// A send may be done when it returns. In some seeds it never is, as with io_uring.
     pub(crate) prompt: bool,
+    /// Links have room again in large steps only. In some seeds they do not, as a kernel does not.
+    pub(super) coarse: bool,
     events: Events,
 }
 
@@ -75,8 +79,10 @@ impl World {
             backlog_max: usize::MAX,
             woken: false,
             asleep: false,
+            interrupted: false,
             torture: Torture::default(),
             prompt: !seed.is_multiple_of(4),
+            coarse: !seed.is_multiple_of(3),
             events: Events::default(),
         }
     }
@@ -106,6 +112,45 @@ impl World {
         while let Some(event) = self.events.pop(self.now) {
             self.happen(event);
         }
+    }
+
+    /// Lets time pass in which the server does nothing, and the network goes on: whatever is due
+    /// meanwhile happens at its time.
+    pub(crate) fn pass(&mut self, duration: Duration) {
+        let until = self.now.saturating_add(duration);
+        while let Some(at) = self.next_at()
+            && at <= until
+        {
+            self.now = self.now.max(at);
+            self.settle();
+        }
+        self.now = until;
+    }
+
+    /// Stops the process now and then for up to a minute, as SIGSTOP does. Returns whether the look
+    /// that follows brings nothing: a kernel that was waited in may only say that it was
+    /// interrupted.
+    pub(super) fn is_away(&mut self) -> bool {
+        let away = self.faults.away;
+        if self.rng.chance(away) {
+            let millis = 1 + self.rng.below(60_000);
+            self.note(0, What::Away(millis));
+            self.pass(Duration::from_millis(millis));
+            self.interrupted |= self.rng.below(2) == 0;
+        }
+        std::mem::take(&mut self.interrupted)
+    }
+
+    /// Whether there is something that the server was not told.
+    pub(super) fn has_news(&self) -> bool {
+        !self.ready.is_empty() || !self.done.is_empty()
+    }
+
+    /// Whether nothing is under way that the server could hear of.
+    pub(crate) fn is_quiet(&self) -> bool {
+        let waits = |listener: &Listener| listener.on && !listener.backlog.is_empty();
+        let told = !self.has_news() && !self.woken && !self.interrupted;
+        told && self.next_at().is_none() && !self.listeners.iter().any(waits)
     }
 
     /// A link's turn comes.

@@ -62,7 +62,7 @@ use self::{
 };
 use super::{
     Clock, Completion, Driver, ListenerId, Next, Op, Options, Sending, Sink, Token, Waker,
-    socket::Listener,
+    socket::{Listener, unacknowledged, unread},
 };
 use crate::{address::Address, conn::buffer::Buffer};
 
@@ -306,6 +306,19 @@ impl Driver for UringDriver {
             self.serve_listeners(sink);
         }
         Ok(())
+    }
+
+    fn is_behind(&self) -> bool {
+        self.round.is_behind()
+    }
+
+    fn unread(&self, token: Token) -> usize {
+        let Some(connection) = self.connections.get(token) else { return 0 };
+        unread(&connection.socket) + self.aside.bytes_of(token) + self.round.bytes_of(token)
+    }
+
+    fn unacknowledged(&self, token: Token) -> Option<usize> {
+        self.connections.get(token).and_then(|connection| unacknowledged(&connection.socket))
     }
 
     fn clock(&self) -> Clock {

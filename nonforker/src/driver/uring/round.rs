@@ -12,7 +12,7 @@
 
 use std::collections::VecDeque;
 
-use slotmap::KeyData;
+use slotmap::{Key, KeyData};
 
 use super::{
     Incoming, UringDriver,
@@ -34,6 +34,18 @@ pub(super) struct Round {
 }
 
 impl Round {
+    /// Whether reports of the last look are left, or pieces whose turn has come.
+    pub(super) const fn is_behind(&self) -> bool {
+        self.left > 0 || self.owed
+    }
+
+    /// How many bytes of a connection wait for the others.
+    pub(super) fn bytes_of(&self, token: Token) -> usize {
+        let who = token.data().as_ffi();
+        let of_it = self.floods.iter().filter(|report| report.name.who == who);
+        of_it.filter_map(|report| report.lent.as_ref()).map(|lent| lent.length).sum()
+    }
+
     /// Whether something is left to be delivered.
     pub(super) fn is_left(&self) -> bool {
         self.left > 0 || !self.floods.is_empty()

@@ -1,0 +1,100 @@
+//! Which connection goes when the server is full and a client waits: the oldest unused one.
+//!
+//! A client that connects and says nothing must not take a place from one that has a request. So a
+//! connection without a complete request goes, from its second second on, and what greeted it as it
+//! opened does not save it: see [`Limits::unused_timeout`](crate::Limits::unused_timeout).
+//!
+//! ```text
+//!  all connections ── every second at most, while a client waits ──▶ queue, the oldest first
+//!  queue ── one goes, then its place is taken, then the next ──▶ gone
+//! ```
+//!
+//! To look at all connections costs; but one look serves for all that it finds, and there is none
+//! while nobody waits.
+
+use std::{cmp::Reverse, collections::VecDeque, time::Duration};
+
+use super::{
+    Engine,
+    core::{Core, Slot, Usage},
+};
+use crate::{
+    conn::deadlines::Tick,
+    driver::{Driver, Token},
+    error::CloseReason,
+};
+
+/// How long a connection has its place for sure, in milliseconds.
+const SAFE: u32 = 1000;
+
+/// Unused connections, as they were found.
+#[derive(Debug, Default)]
+pub(super) struct UnusedOnes {
+    /// Those that may go, the oldest first.
+    queue: VecDeque<Token>,
+    /// One that goes and whose place is not free yet.
+    leaving: Option<Token>,
+    /// Not to be looked for before.
+    look_at: Option<Tick>,
+}
+
+impl UnusedOnes {
+    /// When to look again, unless one goes just now.
+    pub(super) fn look_at(&self) -> Option<Tick> {
+        self.look_at.filter(|_| self.queue.is_empty() && self.leaving.is_none())
+    }
+}
+
+impl Slot {
+    /// For how many milliseconds it has been unused, if others may take its place for that.
+    fn unused_for(&self, now: u32) -> Option<u32> {
+        let may_go = self.usage < Usage::Used && self.conn.state().handles() && !self.conn.paused;
+        may_go.then(|| now.wrapping_sub(self.since))
+    }
+}
+
+impl<D: Driver> Engine<D> {
+    /// A client waits and there is no place: has the oldest unused connection go.
+    pub(super) fn make_room(&mut self) {
+        let leaving = self.acceptor.unused.leaving;
+        if leaving.is_some_and(|token| self.core.slots.contains_key(token)) {
+            return;
+        }
+        self.acceptor.unused.leaving = None;
+        // What had arrived has been delivered by then.
+        let judged = self.core.judged();
+        if self.acceptor.unused.queue.is_empty() {
+            if self.acceptor.unused.look_at.is_some_and(|at| at > judged) {
+                return;
+            }
+            self.look_for_unused();
+        }
+        while let Some(token) = self.acceptor.unused.queue.pop_front() {
+            let millis = self.core.millis();
+            let Some(slot) = self.core.slots.get(token) else { continue };
+            if slot.unused_for(millis).is_some() && self.driver.unread(token) == 0 {
+                self.acceptor.unused.leaving = Some(token);
+                self.core.fail(token, CloseReason::Unused, true);
+                return;
+            }
+        }
+    }
+
+    fn look_for_unused(&mut self) {
+        let Core { slots, .. } = &self.core;
+        let now = self.core.millis();
+        let mut next = SAFE;
+        let mut found = Vec::new();
+        for (token, slot) in slots {
+            match slot.unused_for(now) {
+                Some(age) if age >= SAFE => found.push((Reverse(age), token)),
+                Some(age) => next = next.min(SAFE - age),
+                None => {}
+            }
+        }
+        found.sort_unstable();
+        self.acceptor.unused.queue = found.into_iter().map(|(_, token)| token).collect();
+        let next = Duration::from_millis(u64::from(next));
+        self.acceptor.unused.look_at = Some(self.core.tick_after(next));
+    }
+}
