@@ -155,7 +155,9 @@ fn urgent_bytes_on_a_unix_socket_do_not_stall_its_stream() {
         hear(&told, "open 0");
         match probe.urgent(b'?') {
             Ok(()) => hear(&told, "urgent 0 ?"),
-            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::OPNOTSUPP.raw_os_error()) => {
+            Err(error)
+                if error.raw_os_error() == Some(rustix::io::Errno::OPNOTSUPP.raw_os_error()) =>
+            {
                 eprintln!("SKIPPED: this kernel has no urgent data on Unix sockets");
                 return;
             }

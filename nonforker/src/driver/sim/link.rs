@@ -170,7 +170,7 @@ impl Link {
         }
         self.receiving = false;
         // A reset behind an end is told after it.
-        let has_finished = std::mem::replace(&mut self.untold_finish, false);
+        let has_finished = mem::replace(&mut self.untold_finish, false);
         self.told_end = !has_finished;
         Some(if has_finished { End::Finished } else { self.up_end })
     }
