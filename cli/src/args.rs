@@ -250,6 +250,27 @@ pub(crate) struct TimeoutArgs {
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = values::timeout)]
     pub(crate) write_timeout: Timeout,
 
+    /// How long a TCP client may be silent before the kernel asks whether it is there, or off
+    ///
+    /// A client whose machine or network is gone is noticed after this and all probes. One that is
+    /// there answers, so a quiet client is not cut off. Whole seconds.
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = values::timeout)]
+    pub(crate) keepalive: Timeout,
+
+    /// The time between two such probes, in whole seconds
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = values::duration)]
+    pub(crate) keepalive_interval: Duration,
+
+    /// Probes without an answer after which a client is gone
+    #[arg(long, value_name = "N", default_value = "6", value_parser = values::count)]
+    pub(crate) keepalive_count: NonZeroUsize,
+
+    /// How long a TCP client may acknowledge nothing of what was sent to it, or off (Linux)
+    ///
+    /// It ends clients that are there and take nothing as well. Whole seconds.
+    #[arg(long, value_name = "DURATION", default_value = "off", value_parser = values::timeout)]
+    pub(crate) tcp_user_timeout: Timeout,
+
     /// How long the end may take before what is left is cut off, or off
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = values::patience)]
     pub(crate) drain_timeout: Timeout,

@@ -48,6 +48,7 @@ impl Limits {
     /// - A count is from 1 to 2,147,483,647.
     /// - A duration is at most 100 years, [`busy_poll`](Self::busy_poll) at most 1 s. A
     ///   [`drain_timeout`](Self::drain_timeout) of [`Duration::MAX`] is no bound at all.
+    /// - [`keepalive`](Self::keepalive) and what belongs to it have the kernel's bounds, at each setter.
     /// - The low watermark is at most the high one.
     ///
     /// # Errors
@@ -76,6 +77,7 @@ impl Limits {
         duration("frame_timeout", self.frame_timeout)?;
         duration("write_timeout", self.write_timeout)?;
         duration("idle_timeout", self.idle_timeout)?;
+        self.check_probing()?;
         duration("linger_timeout", Some(self.linger_timeout))?;
         let drain = Some(self.drain_timeout).filter(|&timeout| timeout != Duration::MAX);
         duration("drain_timeout", drain)?;
@@ -150,7 +152,8 @@ fn at_most(bound: impl Display, why: &str) -> String {
     format!("at most {bound}, {why}")
 }
 
-fn refuse(limit: &'static str, value: impl Display, bound: String) -> Error {
+/// The error of a limit that is out of its bounds.
+pub(crate) fn refuse(limit: &'static str, value: impl Display, bound: String) -> Error {
     Error::Limits { limit, value: value.to_string(), bound: format!("out of bounds: {bound}") }
 }
 

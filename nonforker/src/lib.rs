@@ -153,6 +153,7 @@ mod engine;
 mod error;
 mod handle;
 mod handler;
+mod keepalive;
 mod server;
 #[cfg(feature = "signals")]
 mod signals;

@@ -227,6 +227,7 @@ impl Server {
             read_max: self.limits.read_per_turn,
             backlog: self.limits.backlog,
             unix_mode: self.unix_mode,
+            probing: self.limits.probing(),
         }
     }
 

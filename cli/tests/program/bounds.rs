@@ -14,7 +14,7 @@ const TIME: &str = "100years";
 
 /// Each flag with a number, the least and the most it takes, and what is beyond.
 #[rustfmt::skip]
-const FLAGS: [(&str, &str, &str, &str); 17] = [
+const FLAGS: [(&str, &str, &str, &str); 21] = [
     ("max-frame",              "1",    BYTES,   "1125899906842625"),
     ("max-connections",        "1",    COUNT,   "2147483648"),
     ("max-connections-per-ip", "1",    COUNT,   "2147483648"),
@@ -29,6 +29,10 @@ const FLAGS: [(&str, &str, &str, &str); 17] = [
     ("idle-timeout",           "1ns",  TIME,    "100years 1s"),
     ("frame-timeout",          "1ns",  TIME,    "100years 1s"),
     ("write-timeout",          "1ns",  TIME,    "100years 1s"),
+    ("keepalive",              "1s",   "32767s", "32768s"),
+    ("keepalive-interval",     "1s",   "32767s", "32768s"),
+    ("keepalive-count",        "1",    "127",   "128"),
+    ("tcp-user-timeout",       "1s",   "2147483s", "2147484s"),
     ("drain-timeout",          "0s",   TIME,    "100years 1s"),
     ("slow-handler",           "1ns",  TIME,    "100years 1s"),
     ("busy-poll",              "1ns",  "1s",    "1001ms"),

@@ -32,6 +32,10 @@ fn every_setting_can_come_from_the_file() {
         frame-timeout = "10s"
         write-timeout = "off"
         drain-timeout = "off"
+        keepalive = "90s"
+        keepalive-interval = "5s"
+        keepalive-count = 3
+        tcp-user-timeout = "off"
         linger-timeout = "1s"
         log = "debug"
         log-format = "json"

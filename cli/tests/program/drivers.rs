@@ -116,6 +116,47 @@ fn an_accept_that_is_always_refused_is_said_and_takes_no_core() {
     }
 }
 
+#[test]
+fn the_kernel_probes_silent_tcp_clients_as_the_flags_say() {
+    if !Path::new("/proc/net/tcp").exists() {
+        eprintln!("skipped: this system does not show the timers of connections");
+        return;
+    }
+    for driver in ["poll", "uring"] {
+        if driver == "uring" && !has_uring() {
+            continue;
+        }
+        for (flags, timer, seconds) in
+            [("", 2, 60), ("--keepalive 90s", 2, 90), ("--keepalive off", 0, 0)]
+        {
+            let server = Server::start(&format!("--driver {driver} {flags}"));
+            let client = TcpStream::connect(&server.addresses[0]).expect("it listens");
+            server.assert_answers();
+            let (is, left) = timer_of(&client);
+            assert_eq!(is, timer, "{driver} {flags}: the kind of the timer");
+            let expected = (seconds * 90)..=(seconds * 100);
+            assert!(expected.contains(&left), "{driver} {flags}: {left} hundredths are left");
+        }
+    }
+}
+
+/// What the kernel waits for at the server's end of a connection: for what (2 is the next probe, 0
+/// nothing) and for how long, in hundredths of a second.
+fn timer_of(client: &TcpStream) -> (u64, u64) {
+    let port = |address: std::net::SocketAddr| format!("0100007F:{:04X}", address.port());
+    let local = port(client.peer_addr().expect("it is connected"));
+    let remote = port(client.local_addr().expect("it is connected"));
+    let table = std::fs::read_to_string("/proc/net/tcp").expect("it was there");
+    let fields: Vec<_> = table
+        .lines()
+        .map(|line| line.split_whitespace().collect::<Vec<_>>())
+        .find(|fields| fields[1..3] == [local.as_str(), remote.as_str()])
+        .expect("the kernel lists every connection");
+    let (timer, left) = fields[5].split_once(':').expect("two numbers");
+    let number = |text| u64::from_str_radix(text, 16).expect("a number");
+    (number(timer), number(left))
+}
+
 /// The processor time of a process, in hundredths of a second.
 fn ticks(process: u32) -> u64 {
     let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).expect("it runs");

@@ -7,7 +7,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use crate::support::{Process, command, run};
 
 /// The flags, which are part of the contract, and their defaults.
-const FLAGS: [(&str, &str); 29] = [
+const FLAGS: [(&str, &str); 33] = [
     ("--listen", "127.0.0.1:1685"),
     ("--unix-mode", "0600"),
     ("--handler", "echo"),
@@ -28,6 +28,10 @@ const FLAGS: [(&str, &str); 29] = [
     ("--idle-timeout", "off"),
     ("--frame-timeout", "30s"),
     ("--write-timeout", "30s"),
+    ("--keepalive", "60s"),
+    ("--keepalive-interval", "10s"),
+    ("--keepalive-count", "6"),
+    ("--tcp-user-timeout", "off"),
     ("--drain-timeout", "10s"),
     ("--linger-timeout", "5s"),
     ("--log", "info"),

@@ -130,6 +130,28 @@ pub(crate) struct Options {
     pub(crate) backlog: u16,
     /// The permissions of a Unix socket's file.
     pub(crate) unix_mode: u32,
+    /// How TCP connections find out that their peer is gone.
+    pub(crate) probing: Probing,
+}
+
+/// When a kernel takes the peer of a TCP connection for gone.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Probing {
+    /// It was silent, and answered none of some probes.
+    pub(crate) keepalive: Option<Keepalive>,
+    /// It acknowledged nothing of what was sent for so long.
+    pub(crate) user_timeout: Option<Duration>,
+}
+
+/// Probes of a silent peer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Keepalive {
+    /// The silence before the first probe.
+    pub(crate) time: Duration,
+    /// The time between two probes.
+    pub(crate) interval: Duration,
+    /// So many probes without an answer end the connection.
+    pub(crate) count: u32,
 }
 
 /// Carries out operations and reports what became of them.

@@ -5,7 +5,8 @@
 //! - A Unix listener replaces only a *stale socket*: a file that is a socket and that nobody
 //!   answers at. It is reachable only once its permissions are set, and its file is removed at
 //!   the end if it is still ours. On Linux it may have a name instead, and no file.
-//! - A connection has `TCP_NODELAY`, since every turn sends what it has in one write; keep-alive;
+//! - A connection has `TCP_NODELAY`, since every turn sends what it has in one write; keepalive,
+//!   so that a peer that vanished does not hold a slot;
 //!   and `TCP_NOTSENT_LOWAT`, so that what a peer does not take waits with us, where it is
 //!   bounded, and not in megabytes of kernel memory.
 
@@ -19,14 +20,17 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, Socket, TcpKeepalive, Type};
 
-use super::Options;
+use super::{Options, Probing};
 use crate::address::{Address, Peer};
 
 /// Bytes not yet sent that the kernel takes for one connection before it says "would block".
 #[cfg(any(target_os = "linux", target_os = "android"))]
 const UNSENT_MAX: u32 = 128 * 1024;
+
+/// Whether a connection has the options of its listener from the start, which costs no system call.
+const INHERITS: bool = cfg!(any(target_os = "linux", target_os = "android"));
 
 /// How many bytes have arrived at a socket that nobody has received.
 pub(crate) fn unread(socket: &Socket) -> usize {
@@ -54,11 +58,13 @@ pub(crate) struct Listener {
     /// Its name, if it has one and no file.
     name: Option<String>,
     pub(crate) socket: Socket,
+    probing: Probing,
 }
 
 impl Listener {
     /// Binds and listens at `address`.
     pub(crate) fn open(address: &Address, options: &Options) -> io::Result<Self> {
+        let probing = options.probing;
         let listener = match address {
             Address::Tcp(address) => {
                 let socket =
@@ -67,18 +73,21 @@ impl Listener {
                 if address.is_ipv6() {
                     socket.set_only_v6(true)?;
                 }
+                if INHERITS {
+                    set_probing(&socket, probing)?;
+                }
                 socket.bind(&(*address).into())?;
-                Self { socket, file: None, name: None }
+                Self { socket, file: None, name: None, probing }
             }
             Address::Unix(path) => {
                 let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
                 let file = SocketFile::bind(&socket, path, options.unix_mode)?;
-                Self { socket, file: Some(file), name: None }
+                Self { socket, file: Some(file), name: None, probing }
             }
             Address::Abstract(name) => {
                 let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
                 socket.bind(&abstract_address(name)?)?;
-                Self { socket, file: None, name: Some(name.clone()) }
+                Self { socket, file: None, name: Some(name.clone()), probing }
             }
         };
         listener.socket.set_nonblocking(true)?;
@@ -104,7 +113,20 @@ impl Listener {
         let peer = peer_of(&address);
         socket.set_nonblocking(true)?;
         // A reset that arrived before us shows here as EINVAL or ENOTCONN.
-        Ok(set_up(&socket, peer).ok().map(|()| (socket, peer)))
+        Ok(self.set_up(&socket, peer).ok().map(|()| (socket, peer)))
+    }
+
+    /// Sets a connection of this listener up as the head of this file says.
+    pub(crate) fn set_up(&self, socket: &Socket, peer: Peer) -> io::Result<()> {
+        if let Peer::Tcp(_) = peer {
+            socket.set_tcp_nodelay(true)?;
+            if !INHERITS {
+                set_probing(socket, self.probing)?;
+            }
+            #[cfg(any(target_os = "linux", target_os = "android"))]
+            socket.set_tcp_notsent_lowat(UNSENT_MAX)?;
+        }
+        Ok(())
     }
 }
 
@@ -122,13 +144,27 @@ pub(crate) fn peer_of(address: &SockAddr) -> Peer {
     address.as_socket().map_or(Peer::Unix, Peer::Tcp)
 }
 
-/// Sets a connection up as the head of this file says.
-pub(crate) fn set_up(socket: &Socket, peer: Peer) -> io::Result<()> {
-    if let Peer::Tcp(_) = peer {
-        socket.set_tcp_nodelay(true)?;
-        socket.set_keepalive(true)?;
-        #[cfg(any(target_os = "linux", target_os = "android"))]
-        socket.set_tcp_notsent_lowat(UNSENT_MAX)?;
+/// Says when the peer of a TCP connection is gone.
+fn set_probing(socket: &Socket, probing: Probing) -> io::Result<()> {
+    if let Some(keepalive) = probing.keepalive {
+        let times = TcpKeepalive::new().with_time(keepalive.time);
+        // Other systems have one setting of these for all connections.
+        #[cfg(any(
+            target_os = "linux",
+            target_os = "android",
+            target_os = "freebsd",
+            target_os = "netbsd",
+            target_os = "dragonfly",
+            target_os = "illumos",
+            target_os = "macos"
+        ))]
+        let times = times.with_interval(keepalive.interval).with_retries(keepalive.count);
+        // This turns it on, too.
+        socket.set_tcp_keepalive(&times)?;
+    }
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    if probing.user_timeout.is_some() {
+        socket.set_tcp_user_timeout(probing.user_timeout)?;
     }
     Ok(())
 }
@@ -181,4 +217,49 @@ fn is_stale(path: &Path, address: &SockAddr) -> bool {
                     .connect(address)
                     .is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
         })
+}
+
+#[cfg(all(test, any(target_os = "linux", target_os = "android")))]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::driver::Keepalive;
+
+    const OPTIONS: Options =
+        Options { read_max: 1, backlog: 1, unix_mode: 0o600, probing: NO_PROBING };
+    const NO_PROBING: Probing = Probing { keepalive: None, user_timeout: None };
+
+    /// A connection that a listener with these options accepted.
+    fn accepted(probing: Probing) -> Socket {
+        let options = Options { probing, ..OPTIONS };
+        let address = Address::Tcp(([127, 0, 0, 1], 0).into());
+        let listener = Listener::open(&address, &options).expect("a free port");
+        let at = listener.socket.local_addr().expect("it is bound");
+        let peer = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        peer.connect(&at).expect("it listens");
+        loop {
+            match listener.accept() {
+                Ok(accepted) => return accepted.expect("the peer is there").0,
+                Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock),
+            }
+        }
+    }
+
+    #[test]
+    fn a_connection_has_the_probes_that_were_asked_for() {
+        let [time, interval, patience] = [61, 11, 95].map(Duration::from_secs);
+        let keepalive = Some(Keepalive { time, interval, count: 7 });
+        let socket = accepted(Probing { keepalive, user_timeout: Some(patience) });
+        assert!(socket.keepalive().expect("an option"), "probes are on");
+        assert_eq!(socket.tcp_keepalive_time().expect("an option"), time);
+        assert_eq!(socket.tcp_keepalive_interval().expect("an option"), interval);
+        assert_eq!(socket.tcp_keepalive_retries().expect("an option"), 7);
+        assert_eq!(socket.tcp_user_timeout().expect("an option"), Some(patience));
+        assert!(socket.tcp_nodelay().expect("an option"), "it does not wait for more to send");
+
+        let socket = accepted(NO_PROBING);
+        assert!(!socket.keepalive().expect("an option"), "probes are off");
+        assert!(socket.tcp_user_timeout().expect("an option").is_none());
+    }
 }

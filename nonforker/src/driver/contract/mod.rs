@@ -30,7 +30,7 @@ use std::{
 };
 
 use self::bench::Bench;
-use super::{Driver, Options};
+use super::{Driver, Options, Probing};
 use crate::address::{Address, Peer};
 
 /// What carries the bytes.
@@ -95,7 +95,12 @@ enum Heard {
 /// The most bytes of one `Received` in every case.
 const READ_MAX: usize = 1024;
 
-const OPTIONS: Options = Options { read_max: READ_MAX, backlog: 1024, unix_mode: 0o640 };
+const OPTIONS: Options = Options {
+    read_max: READ_MAX,
+    backlog: 1024,
+    unix_mode: 0o640,
+    probing: Probing { keepalive: None, user_timeout: None },
+};
 
 /// Runs `case` over every transport of a driver.
 fn run<R: Rig>(case: fn(&mut Bench<R>)) {
