@@ -126,6 +126,7 @@ mod engine;
 mod error;
 mod handle;
 mod handler;
+mod memory_limit;
 mod server;
 pub mod sim;
 
