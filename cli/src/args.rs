@@ -205,7 +205,8 @@ pub(crate) struct LimitArgs {
     ///
     /// From 80 % on clients that hold more than their share are not read from, from 90 % on nobody
     /// is accepted, and who keeps others waiting so and takes nothing for a second is disconnected.
-    /// Beyond it, who holds the most is. The memory is the machine's, or its cgroup's.
+    /// Beyond it, who holds the most is. The memory is the machine's, or the tightest limit of the
+    /// cgroups that the program is in. The log says which, and how much it is.
     #[arg(long, value_name = "SIZE", value_parser = values::some_size)]
     pub(crate) memory_budget: Option<usize>,
 

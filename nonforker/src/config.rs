@@ -1,10 +1,13 @@
 //! Every limit, with its unit, its default and its reason.
 
-use std::{fs, time::Duration};
+use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::conn::outbound::Watermarks;
+use crate::{
+    conn::outbound::Watermarks,
+    memory_limit::{self, Source},
+};
 
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
@@ -156,7 +159,9 @@ impl Limits {
     }
 
     /// The most bytes that the buffers of all connections may take. Default (`None`): a quarter of
-    /// the memory of the machine or of its cgroup.
+    /// the memory of the machine, or of the tightest limit of the cgroups that the process is in
+    /// (`memory.max`; version 1: `memory.limit_in_bytes`) if that is less. The log says at the start
+    /// how much it is and where it comes from, at the level `info`.
     ///
     /// From 80 % on, until it is 70 % again, a connection that holds more than its share is not read
     /// from; from 90 % on nobody is accepted, or a few in a second. Whoever keeps others waiting in
@@ -294,9 +299,19 @@ impl Limits {
         })
     }
 
-    /// The memory budget, the default worked out from the memory there is.
-    pub(crate) fn budget(&self) -> usize {
-        self.memory_budget.unwrap_or_else(|| memory_of_machine() / 4)
+    /// The memory budget, the default worked out from the memory there is, and where it comes from
+    /// in words.
+    pub(crate) fn budget(&self) -> (usize, &'static str) {
+        if let Some(budget) = self.memory_budget {
+            return (budget, "as set");
+        }
+        let (memory, source) = memory_limit::memory();
+        let source = match source {
+            Source::Cgroup => "a quarter of the limit of the cgroup",
+            Source::Machine => "a quarter of the memory of the machine",
+            Source::Unknown => "a guess: the system does not say how much memory there is",
+        };
+        ((memory / 4).max(BUDGET_MIN), source)
     }
 }
 
@@ -308,20 +323,6 @@ pub(crate) fn descriptor_limit() -> usize {
 
 fn connections_that_fit(descriptors: usize) -> usize {
     descriptors.saturating_sub(DESCRIPTOR_RESERVE).max(1)
-}
-
-/// The memory this process may use, in bytes: of its cgroup if that is limited, else of the
-/// machine; 1 GiB where neither can be known.
-fn memory_of_machine() -> usize {
-    let cgroup = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"]
-        .into_iter()
-        .filter_map(|path| fs::read_to_string(path).ok()?.trim().parse().ok())
-        .min();
-    let machine = fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
-        let line = text.lines().find(|line| line.starts_with("MemTotal:"))?;
-        line.split_ascii_whitespace().nth(1)?.parse::<usize>().ok()?.checked_mul(KIB)
-    });
-    cgroup.into_iter().chain(machine).min().unwrap_or(1024 * MIB)
 }
 
 /// Raises the soft limit of descriptors to the hard one and returns it.
@@ -343,7 +344,7 @@ pub fn raise_descriptor_limit() -> std::io::Result<u64> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Limits, memory_of_machine};
+    use super::Limits;
 
     #[test]
     fn too_few_descriptors_are_said() {
@@ -370,7 +371,11 @@ mod tests {
     }
 
     #[test]
-    fn the_machine_has_some_memory() {
-        assert!(memory_of_machine() >= 64 * 1024 * 1024);
+    fn a_budget_is_as_set_or_a_quarter_of_what_there_is() {
+        assert_eq!(Limits::new().memory_budget(Some(5000)).budget(), (5000, "as set"));
+        let (memory, _) = crate::memory_limit::memory();
+        let (budget, source) = Limits::new().budget();
+        assert_eq!(budget, memory / 4);
+        assert!(source.contains("a quarter of"), "{source}");
     }
 }

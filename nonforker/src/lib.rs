@@ -154,6 +154,7 @@ mod error;
 mod handle;
 mod handler;
 mod keepalive;
+mod memory_limit;
 mod server;
 #[cfg(feature = "signals")]
 mod signals;

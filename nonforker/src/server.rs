@@ -182,8 +182,10 @@ impl Server {
     /// [`Error::Limits`] if a limit is out of its bounds, [`Error::NothingToServe`] if there is
     /// no address, [`Error::Driver`] if the kernel gives no event queue, [`Error::NoUring`] if
     /// io_uring was asked for and cannot be used.
-    pub fn bind(self) -> Result<Bound> {
+    pub fn bind(mut self) -> Result<Bound> {
         self.check()?;
+        let (budget, source) = self.limits.budget();
+        self.limits.memory_budget = Some(budget);
         let lack = self.limits.lack_of_descriptors(descriptor_limit());
         let (driver, name) = self.driver.make(self.options())?;
         let bound = match driver {
@@ -192,6 +194,7 @@ impl Server {
             Chosen::Uring(driver) => self.bind_over(*driver),
         }?;
         tracing::info!("the driver is {name}");
+        tracing::info!("the memory budget is {budget} bytes: {source}");
         if let Some(lack) = lack {
             tracing::warn!("{lack}");
         }

@@ -4,7 +4,7 @@ use std::{
     fs,
     io::{Read, Write},
     os::unix::fs::PermissionsExt,
-    path::Path,
+    path::{Path, PathBuf},
     process::Command,
 };
 
@@ -154,4 +154,44 @@ fn a_terminal_is_told_how_to_try_it() {
     process.0.stdin.take().unwrap().write_all(b"\x03").unwrap();
     crate::support::until("it ends", || !path.exists());
     crate::support::until("the log is in colour", || text().contains("\x1b[32m INFO"));
+}
+
+#[test]
+fn the_limit_of_the_own_cgroup_decides_the_memory_budget() {
+    let log = Server::start("--memory-budget 64MiB").end();
+    assert!(log.contains("the memory budget is 67108864 bytes: as set\n"), "{log}");
+
+    let Some(file) = limit_of_own_cgroup() else {
+        eprintln!("skipped: this process is in no cgroup whose memory can be limited");
+        return;
+    };
+    let can_mount = Command::new("unshare").args(["--mount", "true"]).output();
+    if !can_mount.is_ok_and(|output| output.status.success()) {
+        eprintln!("skipped: there is no unshare, or it may not make a mount namespace");
+        return;
+    }
+    // The program sees this file in place of the kernel's. The cgroup itself stays as it is.
+    let scratch = Scratch::new();
+    let limit = scratch.write("limit", "268435456\n");
+    let script =
+        format!(r#"mount --bind '{}' '{}' && exec "$0" "$@""#, limit.display(), file.display());
+    let wrapper = ["unshare", "--mount", "sh", "-c", &script];
+    let log = Server::from(&mut via(&wrapper, Path::new(PROGRAM), "--listen 127.0.0.1:0"), 1).end();
+    let said: Vec<_> = log.lines().filter(|line| line.contains("memory budget")).collect();
+    assert_eq!(said.len(), 1, "{log}");
+    assert!(said[0].contains(" 67108864 bytes: a quarter of the limit of the cgroup"), "{log}");
+}
+
+/// The file with the limit of the cgroup that this process is in, where it is on most systems.
+fn limit_of_own_cgroup() -> Option<PathBuf> {
+    let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
+    let files = groups.lines().filter_map(|line| {
+        let (controllers, group) = line.split_once(':')?.1.split_once(':')?;
+        match controllers {
+            "memory" => Some(format!("/sys/fs/cgroup/memory{group}/memory.limit_in_bytes")),
+            "" => Some(format!("/sys/fs/cgroup{group}/memory.max")),
+            _ => None,
+        }
+    });
+    files.map(PathBuf::from).find(|file| file.is_file())
 }

@@ -225,7 +225,7 @@ impl Core {
             runnable: Vec::new(),
             timers: Timers::default(),
             pool: Pool::default(),
-            memory: Memory::new(limits.budget()),
+            memory: Memory::new(limits.budget().0),
             marks: limits.watermarks(),
             slow: limits.slow_handler.map_or(u64::MAX, nanos),
             limits,
