@@ -42,8 +42,9 @@ A configuration file is TOML. Its keys are the long flags without the dashes:
   max-frame = \"1MiB\"
   idle-timeout = \"5min\"
 
-Exit status: 0 after a drain, 1 if it could not serve or was cut short, 2 if a flag or a setting
-is wrong.";
+Exit status: 0 after a drain, 1 if it could not serve or cut clients off, 2 if a flag or a setting
+is wrong. Cut off is whose request was left unhandled, or whose reply unsent, by --drain-timeout or
+a second signal; one line on standard error says how many connections.";
 
 /// Serve many clients from one process: no fork, and no thread per client.
 ///
@@ -133,11 +134,12 @@ pub(crate) struct ServeArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct ServiceArgs {
-    /// Where to listen: IP:PORT or unix:PATH
+    /// Where to listen: IP:PORT, unix:PATH or unix:@NAME
     ///
     /// Give it several times to listen at several addresses. Names are not resolved. With port 0
     /// the kernel chooses a free one, which is printed. An IPv6 address is in brackets, and does
-    /// not include IPv4.
+    /// not include IPv4; in one that is link-local, the interface is a number: [fe80::1%2]:7000. A
+    /// Unix socket with a NAME has no file and no permissions (Linux only).
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:1685")]
     pub(crate) listen: Vec<Address>,
 

@@ -20,7 +20,7 @@ const NOT_KEYS: [&str; 3] = ["config", "help", "version"];
 pub(crate) fn apply(path: &Path, mut command: Command) -> Result<Command, Ending> {
     let usage = |what: String| Ending::Usage(format!("{}: {what}", path.display()));
     for (key, value) in read(path).map_err(usage)? {
-        let texts = texts(&value).map_err(|what| usage(format!("{key}: {what}")))?;
+        let texts = texts(&key, &value).map_err(|what| usage(format!("{key}: {what}")))?;
         check(&command, &key, &texts).map_err(usage)?;
         let set = |command: Command| {
             let defaults = texts.iter().map(OsStr::from);
@@ -41,24 +41,44 @@ fn read(path: &Path) -> Result<Table, String> {
     text.parse().map_err(|error: toml::de::Error| {
         let at = error.span().map_or(0, |span| span.start).min(text.len());
         let line = 1 + text.bytes().take(at).filter(|&byte| byte == b'\n').count();
-        format!("line {line}: {}", error.message().replace('\n', ", "))
+        let what = error.message().replace('\n', ", ");
+        // What the parser says of 64 bits that do not suffice is about its own types.
+        if ["i128", "overflowed", "too large"].iter().any(|part| what.contains(part)) {
+            let key = text.lines().nth(line - 1).and_then(|line| line.split_once('='));
+            let key = key.map(|(key, _)| format!("{}: ", key.trim())).unwrap_or_default();
+            return format!("line {line}: {key}too large a number: at most {}", i64::MAX);
+        }
+        format!("line {line}: {what}")
     })
 }
 
+/// What to write instead of a value of another type.
+const WRITE: &str =
+    "write a text in quotes, such as \"64KiB\" or \"30s\", a whole number, or a list";
+
 /// A value as a flag would have it; several for a flag that can be given several times.
-fn texts(value: &Value) -> Result<Vec<String>, &'static str> {
-    match value {
-        Value::String(text) => Ok(vec![text.clone()]),
-        Value::Integer(number) => Ok(vec![number.to_string()]),
-        Value::Boolean(is_on) => Ok(vec![is_on.to_string()]),
-        Value::Array(values) if values.is_empty() => Err("the list is empty"),
+fn texts(key: &str, value: &Value) -> Result<Vec<String>, String> {
+    let what = match value {
+        Value::String(text) => return Ok(vec![text.clone()]),
+        Value::Integer(number) => return Ok(vec![number.to_string()]),
+        Value::Boolean(is_on) => return Ok(vec![is_on.to_string()]),
+        Value::Array(values) if values.is_empty() => return Err("the list is empty".to_owned()),
         Value::Array(values) if !values.iter().any(Value::is_array) => {
-            Ok(values.iter().map(texts).collect::<Result<Vec<_>, _>>()?.concat())
+            let all = values.iter().map(|value| texts(key, value)).collect::<Result<Vec<_>, _>>();
+            return all.map(|texts| texts.concat());
         }
-        Value::Array(_) | Value::Table(_) | Value::Float(_) | Value::Datetime(_) => {
-            Err("write a text in quotes, such as \"64KiB\" or \"30s\", a whole number, or a list")
+        Value::Array(_) => "this is a list within a list".to_owned(),
+        Value::Float(number) => format!("{number} is a fraction"),
+        Value::Datetime(time) => format!("{time} is a date or a time"),
+        Value::Table(table) => {
+            let inner = table.keys().next().map_or("key", String::as_str);
+            format!(
+                "this is a table, as [{key}] begins one and a dot does in {key}.{inner}; there are \
+                 no tables, each key stands alone"
+            )
         }
-    }
+    };
+    Err(format!("{what}; {WRITE}"))
 }
 
 /// Says what is wrong with a setting, by what would be wrong with the flag.

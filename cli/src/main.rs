@@ -11,8 +11,8 @@
 //!
 //! And `sim` and `bench`, which need none of this: see `sim.rs` and `bench/mod.rs`.
 //!
-//! Exit status: 0 after a drain, 1 if it could not serve or was ended by a second signal, 2 if it
-//! was asked for something that cannot be.
+//! Exit status: 0 if it ended and cut nobody off, 1 if it could not serve or cut clients off, 2 if
+//! it was asked for something that cannot be.
 
 mod args;
 mod bench;
@@ -34,7 +34,8 @@ use std::process::ExitCode;
 use args::Task;
 
 fn main() -> ExitCode {
-    let ended = args::from(std::env::args_os()).and_then(|task| match task {
+    let task = signals::survive_full_files().and_then(|()| args::from(std::env::args_os()));
+    let ended = task.and_then(|task| match task {
         Task::Serve(args) => serve::run(&args),
         Task::Sim(args) => sim::run(&args),
         Task::Bench(args) => bench::run(&args),

@@ -31,14 +31,15 @@ pub(crate) fn run(args: &ServeArgs) -> Result<ExitCode, Ending> {
     let signals = Signals::take_over()?;
     let server = server(args)?.bind()?;
     let handle = server.handle();
-    let cut_short = signals.obey(server.handle())?;
+    signals.obey(server.handle())?;
     if !args.program.quiet {
         announce(server.addresses(), &args.service.codec);
     }
-    server.run()?;
+    let ended = server.run();
     let stats = handle.stats();
     tracing::info!(connections = stats.accepted, requests = stats.frames, "ended");
-    Ok(ExitCode::from(u8::from(cut_short.get())))
+    ended?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn server(args: &ServeArgs) -> Result<Server, Ending> {

@@ -1,41 +1,59 @@
 //! Signals: the first SIGTERM or SIGINT drains, the second ends at once, the rest do no harm.
 //!
-//! SIGWINCH and SIGCHLD do nothing by themselves, and SIGPIPE is ignored by Rust's runtime.
+//! What each signal of signal(7) does, and why, is the table in `docs/signals.md`; a test sends
+//! each of them. Here are those that would kill the program by default and must not. The others
+//! keep their default, and SIGPIPE is ignored by Rust's runtime.
+//!
+//! A signal that shall do nothing gets a handler that does nothing. To ignore it instead would
+//! make every program ignore it that is started from here.
+//!
+//! Not [`Server::drain_on_signals`](nonforker::Server::drain_on_signals), which knows two signals
+//! and takes them over when the server is bound. The program has to be earlier.
 
-use std::{
-    process,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
-    thread,
-    time::Duration,
-};
+use std::{error::Error, io, process, sync::atomic::AtomicBool, thread, time::Duration};
 
-use nix::sys::signal::SigSet;
+use nix::sys::signal::{SigSet, Signal};
 use nonforker::Handle;
-use signal_hook::{
-    consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2},
-    low_level::signal_name,
-};
+use signal_hook::flag;
 
-use crate::ending::{Ending, chain};
+use crate::{
+    console,
+    ending::{Ending, chain},
+};
 
 /// How long the loop has to end by itself, once it was told to end at once.
 const STUCK: Duration = Duration::from_secs(1);
+
+/// The first of these drains, the second ends at once.
+const END: [&str; 2] = ["SIGTERM", "SIGINT"];
+
+/// These drain. SIGKILL follows SIGXCPU, and the end of all power SIGPWR.
+const WARN_OF_THE_END: [&str; 2] = ["SIGXCPU", "SIGPWR"];
+
+/// These do nothing, and the log says so: somebody may have hoped for more.
+const TO_NO_END: [&str; 3] = ["SIGHUP", "SIGUSR1", "SIGUSR2"];
+
+/// These do nothing, as the real-time ones do.
+///
+/// SIGXFSZ in particular is not logged: it may come because the log is too large a file, and would
+/// come again for that line.
+const HARMLESS: [&str; 6] = ["SIGXFSZ", "SIGALRM", "SIGVTALRM", "SIGPROF", "SIGIO", "SIGSTKFLT"];
+
+/// The real-time signals. The C library keeps the lowest for itself, and refuses them here.
+#[cfg(target_os = "linux")]
+const REAL_TIME: std::ops::RangeInclusive<i32> = 34..=64;
+
+/// Set by every signal that does nothing, and looked at by nobody.
+static SOMETHING_CAME: AtomicBool = AtomicBool::new(false);
 
 /// Signals that are ours, and wait to be obeyed.
 #[derive(Debug)]
 pub(crate) struct Signals(signal_hook::iterator::Signals);
 
-/// Whether the end was cut short by a second signal.
-#[derive(Debug)]
-pub(crate) struct CutShort(Arc<AtomicBool>);
-
-impl CutShort {
-    pub(crate) fn get(&self) -> bool {
-        self.0.load(Relaxed)
-    }
+/// A file that has grown to its limit costs what cannot be written to it, and not the program.
+/// For all that the program does.
+pub(crate) fn survive_full_files() -> Result<(), Ending> {
+    do_nothing(Signal::SIGXFSZ as i32).map_err(|error| failed(&error))
 }
 
 impl Signals {
@@ -44,36 +62,38 @@ impl Signals {
     ///
     /// To be called on the main thread.
     pub(crate) fn take_over() -> Result<Self, Ending> {
-        let failed = |what: &dyn std::error::Error| {
-            Ending::Failed(format!("cannot take over the signals: {}", chain(what)))
-        };
-        let ours = [SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2];
-        let signals = signal_hook::iterator::Signals::new(ours).map_err(|error| failed(&error))?;
+        let ours = [&END[..], &WARN_OF_THE_END, &TO_NO_END].concat();
+        let signals = signal_hook::iterator::Signals::new(numbers(&ours));
+        let signals = signals.map_err(|error| failed(&error))?;
+        for signal in numbers(&HARMLESS) {
+            do_nothing(signal).map_err(|error| failed(&error))?;
+        }
+        #[cfg(target_os = "linux")]
+        for signal in REAL_TIME {
+            // Refused are those that the C library keeps: musl has one more than glibc.
+            let _ = do_nothing(signal);
+        }
         SigSet::all().thread_unblock().map_err(|error| failed(&error))?;
         Ok(Self(signals))
     }
 
     /// Obeys the signals, from now on, on a thread of their own.
-    pub(crate) fn obey(mut self, server: Handle) -> Result<CutShort, Ending> {
-        let cut_short = Arc::new(AtomicBool::new(false));
-        let told = CutShort(Arc::clone(&cut_short));
+    pub(crate) fn obey(mut self, server: Handle) -> Result<(), Ending> {
         let obey = move || {
             let mut draining = false;
             for signal in self.0.forever() {
-                let name = signal_name(signal).unwrap_or("a signal");
-                match signal {
-                    SIGTERM | SIGINT if draining => {
-                        tracing::warn!("{name} again: ending at once");
-                        cut_short.store(true, Relaxed);
-                        server.stop();
-                        exit_if_stuck();
-                    }
-                    SIGTERM | SIGINT => {
-                        tracing::info!("{name}: ending when what has arrived is answered");
-                        draining = true;
-                        server.drain();
-                    }
-                    _ => tracing::info!("{name}: nothing to do"),
+                let name = Signal::try_from(signal).map_or("a signal", Signal::as_str);
+                if END.contains(&name) && draining {
+                    tracing::warn!("{name} again: ending at once");
+                    server.stop();
+                    exit_if_stuck(&server);
+                }
+                if TO_NO_END.contains(&name) || draining {
+                    tracing::info!("{name}: nothing to do");
+                } else {
+                    tracing::info!("{name}: ending when what has arrived is answered");
+                    draining = true;
+                    server.drain();
                 }
             }
         };
@@ -81,13 +101,35 @@ impl Signals {
             .name("signals".into())
             .spawn(obey)
             .map_err(|error| Ending::Failed(format!("cannot start a thread: {error}")))?;
-        Ok(told)
+        Ok(())
     }
+}
+
+fn failed(error: &dyn Error) -> Ending {
+    Ending::Failed(format!("cannot take over the signals: {}", chain(error)))
+}
+
+/// The numbers of those that this system has.
+fn numbers(names: &[&str]) -> Vec<i32> {
+    names
+        .iter()
+        .filter_map(|name| name.parse::<Signal>().ok())
+        .map(|signal| signal as i32)
+        .collect()
+}
+
+/// Gives a signal a handler that does nothing.
+fn do_nothing(signal: i32) -> io::Result<()> {
+    flag::register(signal, &SOMETHING_CAME).map(|_| ())
 }
 
 /// Ends the process unless the main thread does it first.
 #[expect(clippy::disallowed_methods, reason = "on the thread of the signals, not of the server")]
-fn exit_if_stuck() -> ! {
+fn exit_if_stuck(server: &Handle) -> ! {
     thread::sleep(STUCK);
+    let stats = server.stats();
+    let open = stats.accepted.saturating_sub(stats.closed);
+    let text = format!("nonforker: the server is stuck; connections cut off: {open}\n");
+    console::print(io::stderr(), &text);
     process::exit(1)
 }

@@ -93,15 +93,36 @@
 //! # let _ = server;
 //! ```
 //!
+//! # The log
+//!
+//! This crate logs with [`tracing`](https://docs.rs/tracing) and prints nothing itself. Without a
+//! subscriber nothing is seen, not even a warning, so a server should have one before it is bound.
+//! With the crate `tracing-subscriber` that is one line:
+//!
+//! ```
+//! tracing_subscriber::fmt().with_writer(std::io::stderr).init();
+//! ```
+//!
+//! | level | what |
+//! |---|---|
+//! | `error` | a handler or a codec panicked; a defect of this crate |
+//! | `warn` | what an operator should know: no slot, descriptor or memory left, a slow handler, an error from a handler |
+//! | `info` | the driver at the start, a drain |
+//! | `debug` | connections, one by one |
+//!
+//! What a peer could flood the log with is limited in rate; the field `left_out` says how many
+//! lines are missing. No bytes of a peer are logged, unless a handler puts them into its error.
+//! Targets are the modules of this crate, so `nonforker=warn` is a filter for all of it.
+//!
 //! # What is promised
 //!
 //! - A request is handled when it is complete, in order, exactly once, however its bytes were cut
 //!   up on their way. The beginning of one is not handled;
 //!   [`Lines::accept_unterminated`](codec::Lines::accept_unterminated) takes a last line without
 //!   an end, once the peer has finished sending.
-//! - What a broken connection had not delivered is lost, complete requests included. A peer that
-//!   closes without reading its replies breaks its connection: its kernel answers them with a reset,
-//!   and ours throws away what was not yet read.
+//! - What is not handled yet when its connection breaks is lost, complete requests included. A peer
+//!   that closes without reading its replies breaks its connection: its kernel answers them with a
+//!   reset, and ours throws away what was not yet read.
 //! - Every reply to a complete request reaches a client that goes on reading: also after it has
 //!   finished sending, and also when the server [drains](Handle::drain).
 //! - Memory is bounded per connection and for all of them together.

@@ -2,6 +2,8 @@
 
 use std::{cell::RefCell, fmt, io, io::ErrorKind, rc::Rc, time::Duration};
 
+use rustix::io::Errno;
+
 #[cfg(feature = "signals")]
 use crate::signals::Watch;
 use crate::{
@@ -175,7 +177,8 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// [`Error::Address`] and [`Error::Listen`] for the first address that cannot be served,
+    /// [`Error::Address`] for the first address that is none or is given twice, [`Error::Listen`]
+    /// for the first one that cannot be served,
     /// [`Error::Limits`] if a limit is out of its bounds, [`Error::NothingToServe`] if there is
     /// no address, [`Error::Driver`] if the kernel gives no event queue, [`Error::NoUring`] if
     /// io_uring was asked for and cannot be used.
@@ -231,11 +234,19 @@ impl Server {
     /// Puts the engine together over any driver.
     fn assemble<D: Driver>(self, driver: D, tries: u32) -> Result<(Engine<D>, Vec<Address>)> {
         let mut engine = Engine::new(driver, self.limits, self.services);
-        let mut addresses = Vec::new();
+        let mut wanted: Vec<(Address, ServiceId)> = Vec::new();
         for (address, service) in self.addresses {
             let address = address?;
+            address.check()?;
+            if wanted.iter().any(|(other, _)| other.is_same_place(&address)) {
+                return Err(AddressError::twice(&address).into());
+            }
+            wanted.push((address, service));
+        }
+        let mut addresses = Vec::new();
+        for (address, service) in wanted {
             let actual = patiently(&address, tries, || engine.listen(&address, service));
-            addresses.push(actual.map_err(|source| listen_error(address, source))?);
+            addresses.push(actual.map_err(|source| listen_error(address, source, &addresses))?);
         }
         Ok((engine, addresses))
     }
@@ -291,13 +302,23 @@ fn patiently<T>(
     listen()
 }
 
-/// Says what to do about an address at which we cannot listen.
-fn listen_error(address: Address, source: io::Error) -> Error {
+/// Says what to do about an address at which we cannot listen, though we do at `ours`.
+fn listen_error(address: Address, source: io::Error, ours: &[Address]) -> Error {
+    if source.kind() == ErrorKind::AddrInUse
+        && let Some(other) = ours.iter().find(|other| overlap(other, &address))
+    {
+        let hint = format!("{other}, where this server listens, includes it or is included");
+        return Error::Listen { address, hint, source };
+    }
+    let errno = Errno::from_io_error(&source);
     let hint = match source.kind() {
+        _ if errno == Some(Errno::NODEV) => "there is no interface of that number",
+        _ if errno == Some(Errno::AFNOSUPPORT) => "this system does not know such addresses",
         ErrorKind::AddrInUse if is_other_file(&address) => "there is a file that is not a socket",
         ErrorKind::AddrInUse => "it is in use; stop the other server or choose another address",
         ErrorKind::PermissionDenied => match address {
             Address::Unix(_) => "no permission; choose a directory you may write to",
+            Address::Abstract(_) => "no permission",
             Address::Tcp(_) => "no permission; ports below 1024 need a privilege",
         },
         ErrorKind::AddrNotAvailable => "this machine has no such address",
@@ -305,6 +326,13 @@ fn listen_error(address: Address, source: io::Error) -> Error {
         _ => return Error::Listen { address, hint: source.to_string(), source },
     };
     Error::Listen { address, hint: hint.to_owned(), source }
+}
+
+/// Whether two TCP addresses have a port in common, since one of them is that of every interface.
+fn overlap(one: &Address, other: &Address) -> bool {
+    let (Address::Tcp(one), Address::Tcp(other)) = (one, other) else { return false };
+    let is_every = one.ip().is_unspecified() || other.ip().is_unspecified();
+    one.port() == other.port() && one.is_ipv4() == other.is_ipv4() && is_every
 }
 
 /// An engine over some driver.

@@ -12,7 +12,7 @@ use std::{
     os::unix::net::UnixStream,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     path::PathBuf,
-    process::{Child, Command},
+    process::{Child, Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -42,6 +42,9 @@ impl Example {
         let socket = socket.join(format!("nonforker-{name}-{driver}-{}.sock", std::process::id()));
         let address = format!("unix:{}", socket.display());
         let mut command = Command::new(binary);
+        if name == "logging" {
+            command.stderr(Stdio::piped());
+        }
         let child = command.arg(address).env("NONFORKER_DRIVER", driver).spawn();
         let child = child.expect("the example starts");
         Self { child, socket }
@@ -199,6 +202,27 @@ fn timers_tick_as_often_as_asked() {
         for count in 1..=20 {
             assert_eq!(line(&mut client), format!("tick {count}"));
         }
+    });
+}
+
+#[test]
+fn logging_shows_what_the_library_says() {
+    on_every_driver(|driver| {
+        let mut example = Example::start("logging", driver);
+        let mut client = example.connect();
+        send(&mut client, b"a\x1bb\n");
+        assert_eq!(rest(&mut client), b"a\x1bb\n");
+        drop(client);
+        let log = BufReader::new(example.child.stderr.take().expect("it is piped"));
+        // The server has one client, and does not end before it is told to.
+        let mut missing = vec!["INFO nonforker", "DEBUG nonforker", r#"line="a\u{1b}b""#];
+        for line in log.lines().map_while(Result::ok) {
+            missing.retain(|part| !line.replace("\x1b[0m", "").contains(part));
+            if missing.is_empty() {
+                return;
+            }
+        }
+        panic!("the log lacks {missing:?}");
     });
 }
 

@@ -10,7 +10,6 @@
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    path::Path,
     time::Duration,
 };
 
@@ -44,7 +43,8 @@ pub(crate) fn open(to: &Address, nth: usize, timeout: Duration) -> io::Result<So
             let from = source(to.ip(), nth).map(|source| SocketAddr::from((source, 0)));
             tcp(*to, from, timeout)?
         }
-        Address::Unix(path) => unix(path, timeout)?,
+        Address::Unix(path) => unix(&SockAddr::unix(path)?, timeout)?,
+        Address::Abstract(name) => unix(&SockAddr::unix(format!("\0{name}"))?, timeout)?,
         _ => return Err(io::Error::from(io::ErrorKind::Unsupported)),
     };
     socket.set_nonblocking(true)?;
@@ -67,10 +67,10 @@ fn tcp(to: SocketAddr, from: Option<SocketAddr>, timeout: Duration) -> io::Resul
 }
 
 /// Waits while the backlog is full, since the kernel has no other way to say so; but not for ever.
-fn unix(path: &Path, timeout: Duration) -> io::Result<Socket> {
+fn unix(to: &SockAddr, timeout: Duration) -> io::Result<Socket> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.set_write_timeout(Some(timeout))?;
-    socket.connect(&SockAddr::unix(path)?).map_err(|error| match error.kind() {
+    socket.connect(to).map_err(|error| match error.kind() {
         io::ErrorKind::WouldBlock => {
             io::Error::new(io::ErrorKind::TimedOut, "the server does not accept it in time")
         }

@@ -92,7 +92,6 @@ fn a_bad_file_is_one_line_with_its_name_and_the_key() {
         ("max-frame = '12X'", ["max-frame: bad size \"12X\"", "64KiB"]),
         ("max-frame = 0", ["max-frame: bad size", "at least 1"]),
         ("max-frame = -1", ["max-frame: bad size", "64KiB"]),
-        ("max-frame = 1.5", ["max-frame", "write a text in quotes"]),
         ("max-frame = [1, 2]", ["max-frame", "multiple times"]),
         ("max-frame = true", ["max-frame: bad size \"true\"", "64KiB"]),
         ("idle-timeout = 30", ["idle-timeout: bad duration \"30\"", "or off"]),
@@ -107,11 +106,31 @@ fn a_bad_file_is_one_line_with_its_name_and_the_key() {
         ("listen = ['127.0.0.1:0', 'x']", ["listen: bad address", "\"x\""]),
         ("quiet = 'loud'", ["quiet", "write true or false"]),
         ("[limits]\nmax-frame = 1", ["limits", "write a text in quotes"]),
+        ("[serve]\nmax-frame = 1", ["serve: this is a table, as [serve]", "no tables"]),
+        ("max.frame = 1", ["max: this is a table", "a dot does in max.frame"]),
+        ("max-frame = { size = 1 }", ["max-frame: this is a table", "write a text in quotes"]),
+        ("[[listen]]\nx = 1", ["listen: this is a table", "no tables"]),
+        ("max-frame = 1.5", ["max-frame: 1.5 is a fraction", "write a text in quotes"]),
+        ("max-frame = inf", ["max-frame: inf is a fraction", "write a text in quotes"]),
+        ("idle-timeout = 10:00:00", ["idle-timeout: 10:00:00 is a date or a time", "\"30s\""]),
+        ("idle-timeout = 2026-11-27", ["idle-timeout: 2026-11-27 is a date", "\"30s\""]),
+        ("listen = [['127.0.0.1:0']]", ["listen: this is a list within a list", "or a list"]),
+        ("listen = ['127.0.0.1:0', 1.5]", ["listen: 1.5 is a fraction", "write a text"]),
+        ("max-frame = 9223372036854775808", ["max-frame: too large a number", "line 1"]),
+        ("\nmax-frame = 99999999999999999999", ["max-frame: too large a number", "line 2"]),
+        (
+            "max-frame = 0xffffffffffffffffffffffffffffffffffffff",
+            ["max-frame: too large", "line 1"],
+        ),
+        ("max-frame = 1e999", ["max-frame: too large a number", "line 1"]),
+        ("listen = ['127.0.0.1:1', '127.0.0.1:1']", ["listen: 127.0.0.1:1 is given twice", ""]),
+        ("listen = ['unix:/tmp/x', 'unix:/tmp/./x']", ["listen: unix:/tmp", "is given twice"]),
         ("log = 'info'\nmax-frame 1", ["line 2", ""]),
         ("log = 'info'\nlog = 'warn'", ["line 2", "duplicate"]),
         ("low-watermark = '1GiB'", ["low watermark", "above"]),
     ] {
-        let output = run(&mut command(&with_file(&scratch, text, "--listen 127.0.0.1:0")));
+        let flags = if text.starts_with("listen") { "" } else { "--listen 127.0.0.1:0" };
+        let output = run(&mut command(&with_file(&scratch, text, flags)));
         let stderr = &output.stderr;
         assert_eq!(output.status, 2, "{text}: {stderr}");
         assert_eq!(stderr.lines().count(), 1, "{text}: {stderr}");

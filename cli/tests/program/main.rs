@@ -20,6 +20,12 @@ mod conversations;
 mod drivers;
 mod environment;
 mod errors;
+#[cfg(all(
+    target_os = "linux",
+    target_env = "gnu",
+    any(target_arch = "x86_64", target_arch = "aarch64")
+))]
+mod every_signal;
 mod help;
 mod signals;
 mod sim;

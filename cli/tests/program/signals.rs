@@ -9,7 +9,7 @@ use std::{
 
 use nix::sys::signal::Signal::{self, SIGINT, SIGTERM};
 
-use crate::support::{PROGRAM, Server, is_there, via};
+use crate::support::{PROGRAM, Scratch, Server, command, connect_unix, is_there, via};
 
 #[test]
 fn a_drain_answers_what_has_arrived() {
@@ -59,25 +59,48 @@ fn a_second_signal_ends_it_now() {
         server.process.signal(second);
         assert_eq!(server.status(), 1);
         assert!(server.log().contains("ending at once"), "{}", server.log());
+        assert!(server.log().contains(CUT_OFF_ONE), "{}", server.log());
+    }
+}
+
+/// The line that says how many clients were cut off.
+const CUT_OFF_ONE: &str =
+    "nonforker: connections cut off with a request unhandled or bytes unsent: 1\n";
+
+#[test]
+fn a_drain_that_takes_too_long_cuts_off_and_says_how_many() {
+    let scratch = Scratch::new();
+    for (flags, lines) in [("", 2), ("--quiet", 1), ("--log off", 1)] {
+        let path = scratch.path("x.sock");
+        let flags_and_more =
+            format!("--listen unix:{} --drain-timeout 100ms {flags}", path.display());
+        // It does not say where it listens if it is to be quiet.
+        let mut server = Server::from(&mut command(&flags_and_more), 0);
+        let mut stream = connect_unix(&path);
+        // Neither of them is cut off: one has been answered, the other has not asked.
+        let (mut idle, mut half) = (connect_unix(&path), connect_unix(&path));
+        idle.write_all(b"hello\n").unwrap();
+        idle.read_exact(&mut [0; 6]).unwrap();
+        half.write_all(b"half a requ").unwrap();
+        stream.set_write_timeout(Some(STUCK)).unwrap();
+        let line = [b"x".repeat(60_000).as_slice(), b"\n"].concat();
+        while stream.write_all(&line).is_ok() {}
+        server.process.signal(SIGTERM);
+        assert_eq!(server.status(), 1);
+        let log = server.log();
+        assert!(log.ends_with(CUT_OFF_ONE), "{log}");
+        let said = log.lines().filter(|line| line.contains("cut")).count();
+        assert_eq!(said, lines, "{flags}: {log}");
+        assert_eq!(log.contains("the drain took too long"), flags.is_empty(), "{log}");
     }
 }
 
 #[test]
-fn a_drain_that_takes_too_long_is_cut_off() {
-    let server = Server::start("--drain-timeout 100ms");
-    let mut stream = server.connect();
-    stream.set_write_timeout(Some(STUCK)).unwrap();
-    let line = [b"x".repeat(60_000).as_slice(), b"\n"].concat();
-    while stream.write_all(&line).is_ok() {}
-    assert!(server.end().contains("the drain took too long"));
-}
-
-#[test]
-fn other_signals_do_no_harm() {
-    use Signal::{SIGCHLD, SIGHUP, SIGPIPE, SIGUSR1, SIGUSR2, SIGWINCH};
+fn signals_that_do_nothing_do_nothing_two_hundred_times_either() {
+    use Signal::{SIGCHLD, SIGHUP, SIGPIPE, SIGUSR1, SIGUSR2, SIGWINCH, SIGXFSZ};
     let server = Server::start("");
     let mut stream = server.connect();
-    for signal in [SIGHUP, SIGUSR1, SIGUSR2, SIGWINCH, SIGCHLD, SIGPIPE] {
+    for signal in [SIGHUP, SIGUSR1, SIGUSR2, SIGWINCH, SIGCHLD, SIGPIPE, SIGXFSZ] {
         for _ in 0..200 {
             server.process.signal(signal);
         }
@@ -88,7 +111,9 @@ fn other_signals_do_no_harm() {
     }
     drop(stream);
     server.assert_answers();
-    assert!(server.end().contains("SIGHUP: nothing to do"));
+    let log = server.end();
+    assert!(log.contains("SIGHUP: nothing to do"), "{log}");
+    assert!(!log.contains("SIGXFSZ"), "a full log would be written for ever: {log}");
 }
 
 #[test]
@@ -100,8 +125,8 @@ fn what_a_parent_blocked_or_ignored_is_obeyed() {
         POSIX::sigprocmask(SIG_BLOCK, POSIX::SigSet->new(SIGINT, SIGTERM, SIGHUP)); exec @ARGV";
     for signal in [SIGTERM, SIGINT] {
         let perl = ["perl", "-e", set_up];
-        let mut command = via(&perl, Path::new(PROGRAM), "--listen 127.0.0.1:0");
-        let mut server = Server::from(&mut command, 1);
+        let mut through_perl = via(&perl, Path::new(PROGRAM), "--listen 127.0.0.1:0");
+        let mut server = Server::from(&mut through_perl, 1);
         server.process.signal(Signal::SIGHUP);
         server.assert_answers();
         server.process.signal(signal);

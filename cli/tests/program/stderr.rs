@@ -5,14 +5,16 @@ use std::{
     io::{PipeReader, Read, Write, pipe},
     net::Shutdown,
     os::unix::net::UnixStream,
-    process::Stdio,
+    path::Path,
+    process::{Command, Stdio},
     sync::Arc,
 };
 
 use nix::sys::signal::Signal::SIGTERM;
 
 use crate::support::{
-    Process, Scratch, Server, assert_echoes, collect, command, connect_unix, text, until,
+    PROGRAM, Process, Scratch, Server, assert_echoes, collect, command, connect_unix, text, until,
+    via,
 };
 
 /// More log lines than a pipe and the queue of the program hold together.
@@ -22,13 +24,25 @@ fn full() -> File {
     OpenOptions::new().write(true).open("/dev/full").expect("Linux has /dev/full")
 }
 
+/// The program, which may make no file larger than 4 KiB.
+fn limited(flags: &str) -> Command {
+    via(&["sh", "-c", "ulimit -f 8; exec \"$0\" \"$@\""], Path::new(PROGRAM), flags)
+}
+
+/// A file that is as large as any may be, and more.
+fn at_its_limit(scratch: &Scratch) -> File {
+    let path = scratch.write("large", &"x".repeat(1 << 16));
+    OpenOptions::new().append(true).open(path).expect("it is ours")
+}
+
 /// Where output goes, and what has to be kept for that.
-fn outputs() -> [(&'static str, Stdio, Option<PipeReader>); 3] {
+fn outputs(scratch: &Scratch) -> [(&'static str, Stdio, Option<PipeReader>); 4] {
     let (gone, to_nobody) = pipe().unwrap();
     drop(gone);
     let (kept, to_the_stuck) = pipe().unwrap();
     [
         ("full", full().into(), None),
+        ("at its limit", at_its_limit(scratch).into(), None),
         ("gone", to_nobody.into(), None),
         ("stuck", to_the_stuck.into(), Some(kept)),
     ]
@@ -39,8 +53,8 @@ fn a_server_whose_log_is_broken_serves_and_ends() {
     let scratch = Scratch::new();
     let path = scratch.path("x.sock");
     let flags = format!("--log trace --listen unix:{}", path.display());
-    for (name, stderr, _kept) in outputs() {
-        let mut command = command(&flags);
+    for (name, stderr, _kept) in outputs(&scratch) {
+        let mut command = limited(&flags);
         let mut process = Process::spawn(command.stdout(Stdio::null()).stderr(stderr));
         drop(command);
         connect_unix(&path);
@@ -103,8 +117,9 @@ fn lines_that_were_lost_are_counted() {
 
 #[test]
 fn a_complaint_that_nobody_takes_is_no_failure() {
-    for (name, mut stderr) in [("full", Stdio::from(full())), ("gone", pipe().unwrap().1.into())] {
-        let mut command = command("--bogus");
+    let scratch = Scratch::new();
+    for (name, mut stderr, _kept) in outputs(&scratch).into_iter().take(3) {
+        let mut command = limited("--bogus");
         let mut process =
             Process::spawn(command.stderr(std::mem::replace(&mut stderr, Stdio::null())));
         assert_eq!(process.status(), 2, "{name}");
@@ -123,10 +138,10 @@ fn a_server_that_cannot_say_where_it_listens_listens() {
     let (_kept, mut stuck) = pipe().unwrap();
     fill(&mut stuck);
     let mut cases: Vec<(&str, Stdio)> =
-        outputs().into_iter().take(2).map(|(name, stdio, _)| (name, stdio)).collect();
+        outputs(&scratch).into_iter().take(3).map(|(name, stdio, _)| (name, stdio)).collect();
     cases.push(("stuck", stuck.into()));
     for (name, stdout) in cases {
-        let mut process = Process::spawn(command(&flags).stdout(stdout).stderr(Stdio::null()));
+        let mut process = Process::spawn(limited(&flags).stdout(stdout).stderr(Stdio::null()));
         assert_echoes(connect_unix(&path));
         process.signal(SIGTERM);
         assert_eq!(process.status(), 0, "{name}");

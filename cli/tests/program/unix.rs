@@ -95,3 +95,34 @@ fn a_server_that_cannot_start_leaves_nothing_behind() {
     assert_eq!(run(command.stdin(Stdio::null())).status, 1);
     assert!(!path.exists());
 }
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_socket_may_have_a_name_and_no_file() {
+    use std::process::Command;
+
+    use crate::support::{is_there, run_with};
+
+    let address = format!("unix:@nonforker-{}", std::process::id());
+    let server = Server::from(&mut command(&format!("--listen {address}")), 1);
+    assert_eq!(server.addresses, [address.as_str()]);
+    let name = address.trim_start_matches("unix:@");
+    if is_there("socat") {
+        let mut socat = Command::new("socat");
+        socat.args(["-t30", "-", &format!("ABSTRACT-CONNECT:{name}")]);
+        assert_eq!(run_with(&mut socat, b"one\ntwo\n").stdout, "one\ntwo\n");
+    }
+    if is_there("nc") {
+        // What the program says to try, to a person.
+        let mut nc = Command::new("nc");
+        nc.args(["-N", "-U", &format!("@{name}")]);
+        assert_eq!(run_with(&mut nc, b"one\ntwo\n").stdout, "one\ntwo\n");
+    }
+    let bench = format!("bench {address} -c 2 -d 200ms");
+    let output = run(&mut command(&bench));
+    assert_eq!(output.status, 0, "{}", output.stderr);
+    let second = run(&mut command(&format!("--listen {address}")));
+    assert_eq!(second.status, 1, "{}", second.stderr);
+    assert!(second.stderr.contains("in use"), "{}", second.stderr);
+    server.end();
+}

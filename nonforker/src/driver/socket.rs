@@ -4,7 +4,7 @@
 //!   port must fail, clearly. IPv6 means IPv6 only.
 //! - A Unix listener replaces only a *stale socket*: a file that is a socket and that nobody
 //!   answers at. It is reachable only once its permissions are set, and its file is removed at
-//!   the end if it is still ours.
+//!   the end if it is still ours. On Linux it may have a name instead, and no file.
 //! - A connection has `TCP_NODELAY`, since every turn sends what it has in one write; keepalive,
 //!   so that a peer that vanished does not hold a slot;
 //!   and `TCP_NOTSENT_LOWAT`, so that what a peer does not take waits with us, where it is
@@ -55,6 +55,8 @@ pub(crate) fn unacknowledged(_socket: &Socket) -> Option<usize> {
 pub(crate) struct Listener {
     /// Goes before the socket does: while that is open, no other file can have its inode.
     file: Option<SocketFile>,
+    /// Its name, if it has one and no file.
+    name: Option<String>,
     pub(crate) socket: Socket,
     probing: Probing,
 }
@@ -75,12 +77,17 @@ impl Listener {
                     set_probing(&socket, probing)?;
                 }
                 socket.bind(&(*address).into())?;
-                Self { socket, file: None, probing }
+                Self { socket, file: None, name: None, probing }
             }
             Address::Unix(path) => {
                 let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
                 let file = SocketFile::bind(&socket, path, options.unix_mode)?;
-                Self { socket, file: Some(file), probing }
+                Self { socket, file: Some(file), name: None, probing }
+            }
+            Address::Abstract(name) => {
+                let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+                socket.bind(&abstract_address(name)?)?;
+                Self { socket, file: None, name: Some(name.clone()), probing }
             }
         };
         listener.socket.set_nonblocking(true)?;
@@ -92,6 +99,9 @@ impl Listener {
     pub(crate) fn address(&self) -> io::Result<Address> {
         if let Some(file) = &self.file {
             return Ok(Address::Unix(file.path.clone()));
+        }
+        if let Some(name) = &self.name {
+            return Ok(Address::Abstract(name.clone()));
         }
         let address = self.socket.local_addr()?.as_socket();
         address.map(Address::Tcp).ok_or_else(|| ErrorKind::AddrNotAvailable.into())
@@ -117,6 +127,15 @@ impl Listener {
             socket.set_tcp_notsent_lowat(UNSENT_MAX)?;
         }
         Ok(())
+    }
+}
+
+/// The address of a Unix socket that has a name and no file.
+fn abstract_address(name: &str) -> io::Result<SockAddr> {
+    if cfg!(any(target_os = "linux", target_os = "android")) {
+        SockAddr::unix(format!("\0{name}"))
+    } else {
+        Err(ErrorKind::Unsupported.into())
     }
 }
 

@@ -176,17 +176,29 @@ impl<D: Driver> Engine<D> {
         }
     }
 
+    /// Whether a connection waits for which there is no slot.
+    fn is_full(&self) -> bool {
+        self.core.slots.len() + self.acceptor.parked.len() > self.acceptor.connections_max
+    }
+
+    fn may_accept(&self) -> bool {
+        !self.acceptor.closed
+            && !self.is_full()
+            && self.acceptor.exhausted_until.is_none()
+            && self.core.memory.admits()
+    }
+
+    /// Whether the next turn has a driver accept that does not just now.
+    pub(super) fn is_about_to_accept(&self) -> bool {
+        self.may_accept() && self.acceptor.doors.iter().any(|door| !door.open)
+    }
+
     /// Opens and closes the doors as there is room.
     pub(super) fn mind_doors(&mut self) {
         if self.acceptor.exhausted_until.is_some_and(|until| until <= self.core.tick()) {
             self.acceptor.exhausted_until = None;
         }
-        let full = self.core.slots.len() + self.acceptor.parked.len();
-        let full = full > self.acceptor.connections_max;
-        let open = !self.acceptor.closed
-            && !full
-            && self.acceptor.exhausted_until.is_none()
-            && self.core.memory.admits();
+        let (full, open) = (self.is_full(), self.may_accept());
         for (listener, door) in self.acceptor.doors.iter_mut().enumerate() {
             if door.open != open {
                 door.open = open;

@@ -34,22 +34,25 @@ impl<D: Driver> Engine<D> {
         core.memory.unsound(&held, starved)
     }
 
-    /// Whether the next thing that it does by itself is to call a handler's timer, or nothing.
+    /// Whether the next thing that it does by itself is to call a handler's timer, to close a silent
+    /// connection, or nothing.
     pub(crate) fn rests(&self) -> bool {
         let core = &self.core;
-        if !core.runnable.is_empty() || self.is_about_to_cut() {
+        if !core.runnable.is_empty() || self.is_about_to_cut() || self.is_about_to_accept() {
             return false;
         }
-        let of_slots = |is_wanted: fn(Kind) -> bool| {
+        // Nothing is under way on a connection that only waits for its client to say something.
+        let waits = |kind| matches!(kind, Kind::User | Kind::Idle | Kind::Unused);
+        let of_slots = |wanted: bool| {
             let slots = core.slots.values();
-            let kinds = Kind::ALL.into_iter().filter(move |&kind| is_wanted(kind));
+            let kinds = Kind::ALL.into_iter().filter(move |&kind| waits(kind) == wanted);
             slots.flat_map(move |slot| {
                 kinds.clone().filter_map(|kind| slot.conn.deadlines.get(kind))
             })
         };
-        let timer = of_slots(|kind| kind == Kind::User).min();
+        let timer = of_slots(true).min();
         let own = [self.acceptor.look_at(), self.phase.deadline(), core.memory.look_at];
-        let others = own.into_iter().flatten().chain(of_slots(|kind| kind != Kind::User));
+        let others = own.into_iter().flatten().chain(of_slots(false));
         others.min().is_none_or(|first| timer.is_some_and(|timer| timer < first))
     }
 

@@ -62,6 +62,9 @@ impl Client {
                 self.socket.connect_timeout(&SockAddr::from(*address), PATIENCE)?;
             }
             Address::Unix(path) => self.socket.connect(&SockAddr::unix(path)?)?,
+            Address::Abstract(name) => {
+                self.socket.connect(&SockAddr::unix(format!("\0{name}"))?)?;
+            }
             _ => panic!("a kind of address that no test knows: {address}"),
         }
         self.socket.set_read_timeout(Some(PATIENCE))?;

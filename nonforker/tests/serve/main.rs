@@ -26,6 +26,7 @@ mod ending;
 mod environment;
 mod fairness;
 mod harness;
+mod judged;
 mod log;
 mod memory;
 mod others;

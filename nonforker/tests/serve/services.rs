@@ -257,11 +257,68 @@ fn what_cannot_be_served_is_said_before_anything_is_opened() {
             ("localhost:1685", "not resolved"),
             ("192.0.2.1:0", "no such address"),
             ("unix:/no/such/folder/socket", "directory"),
+            ("[::ffff:127.0.0.1]:1685", "write 127.0.0.1:1685"),
+            ("[fe80::1]:1685", "the interface is missing"),
+            ("[fe80::1%4000000000]:0", "no interface of that number"),
         ] {
             let error = case.server().serve(address, Lines::new(), |_, _| ()).bind();
             let error = error.expect_err(address).to_string();
             assert!(error.contains(part), "{address}: {error}");
         }
         assert!(case.server().bind().expect_err("no address").to_string().contains("nothing"));
+    });
+}
+
+#[test]
+fn an_address_that_is_given_twice_is_named_as_that() {
+    on_every_driver(|case| {
+        let folder = Folder::new("twice");
+        let socket = folder.socket();
+        let roundabout = socket.replace("/socket", "/./socket");
+        for [one, other] in [
+            ["127.0.0.1:1685", "127.0.0.1:1685"],
+            ["[::1]:1685", "tcp://[::1]:1685"],
+            [&socket, &socket],
+            [&socket, &roundabout],
+        ] {
+            let first = case.server().serve(one, Lines::new(), |_, _| ());
+            let also = first.also_on(other).bind().expect_err("twice").to_string();
+            assert!(also.contains("given twice"), "{also}");
+            let first = case.server().serve(one, Lines::new(), |_, _| ());
+            let second = first.serve(other, Lines::new(), |_, _| ()).bind().expect_err("twice");
+            assert!(second.to_string().contains("given twice"), "{second}");
+        }
+        // As the same address with another name for it.
+        let server = case.start(|server| server.serve(ANY, Lines::new(), |_, _| ()));
+        let Address::Tcp(address) = *server.address() else { panic!("TCP was asked for") };
+        server.handle().drain();
+        drop(server);
+        let every = format!("0.0.0.0:{}", address.port());
+        let both = case.server().serve(every.as_str(), Lines::new(), |_, _| ());
+        let error = both.also_on(Address::Tcp(address)).bind().expect_err("it is included");
+        assert!(error.to_string().contains(&format!("{every}, where this server")), "{error}");
+    });
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_unix_socket_without_a_file_is_served() {
+    on_every_driver(|case| {
+        let address = format!("unix:@nonforker-{}", std::process::id());
+        let at = address.clone();
+        let server = case.start(|server| {
+            server.serve(at, Lines::new(), |conn, _| {
+                conn.send(conn.peer().to_string());
+            })
+        });
+        assert_eq!(server.address().to_string(), address);
+        assert_eq!(server.connect().ask("who am I?"), "unix");
+        let second = case.server().serve(address.as_str(), Lines::new(), |_, _| ());
+        let error = second.bind().expect_err("the name is taken").to_string();
+        assert!(error.contains(&address) && error.contains("in use"), "{error}");
+        server.handle().drain();
+        server.ends();
+        let again = case.server().serve(address.as_str(), Lines::new(), |_, _| ());
+        again.bind().expect("the name went with its server");
     });
 }

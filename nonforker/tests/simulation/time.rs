@@ -386,16 +386,3 @@ fn a_drain_ends_at_its_deadline_even_if_somebody_never_reads() {
         assert!(took.as_millis() >= 9900 && took.as_secs() < 12, "it took {took:?}");
     });
 }
-
-#[test]
-fn the_clock_may_jump() {
-    let limits = || Limits::new().idle_timeout(Some(Duration::from_secs(5)));
-    let faults = |_: &_| Faults { clock_jump: 500, ..Faults::none() };
-    Simulation::new(move || server(limits())).faults(faults).seeds(0..200).run(|net| {
-        let client = net.connect();
-        client.send("later\nx\n");
-        let (received, ending) = client.receive_to_end();
-        assert!(b"x\n".starts_with(&received), "{received:?}");
-        assert_eq!(ending, Some(Ending::Finished));
-    });
-}

@@ -129,6 +129,7 @@ impl<D: SocketDriver> Rig for Sockets<D> {
         let (domain, address) = match address {
             Address::Tcp(address) => (Domain::for_address(*address), SockAddr::from(*address)),
             Address::Unix(path) => (Domain::UNIX, SockAddr::unix(path)?),
+            Address::Abstract(name) => (Domain::UNIX, SockAddr::unix(format!("\0{name}"))?),
         };
         let socket = Socket::new(domain, Type::STREAM, None)?;
         socket.connect(&address)?;

@@ -122,6 +122,28 @@ pub(super) fn a_file_that_is_no_socket_is_left_alone<D: SocketDriver>(bench: &mu
     });
 }
 
+pub(super) fn a_unix_socket_may_have_a_name_and_no_file<D: SocketDriver>(bench: &mut On<D>) {
+    over_unix(bench, |bench, path| {
+        if !cfg!(target_os = "linux") {
+            return;
+        }
+        // As long as can be.
+        let name = format!("{:x<107}", path.display());
+        let address = Address::Abstract(name.clone());
+        let listening = bench.driver.listen(0, &address, true).expect("the name is free");
+        assert_eq!(listening, address);
+        assert!(!path.exists(), "it is a name, and not a file");
+        bench.rig.connect(&address).expect("somebody listens");
+        let mut second = D::make(OPTIONS).expect("there is one already");
+        let error = second.listen(0, &address, true).expect_err("the name is taken");
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+        bench.driver.submit(Op::Unlisten { listener: 0 });
+        // A driver may take a moment to let go.
+        bench.settle();
+        bench.rig.connect(&address).err().expect("nobody listens any more");
+    });
+}
+
 pub(super) fn a_unix_socket_goes_with_its_listener<D: SocketDriver>(bench: &mut On<D>) {
     over_unix(bench, |bench, path| {
         listen(&mut bench.driver, &path).expect("the path is free");

@@ -212,6 +212,7 @@ macro_rules! kernel_driver {
                 a_stale_unix_socket_is_replaced,
                 a_unix_socket_in_use_is_left_alone,
                 a_file_that_is_no_socket_is_left_alone,
+                a_unix_socket_may_have_a_name_and_no_file,
                 a_unix_socket_goes_with_its_listener,
                 a_unix_socket_that_is_not_ours_any_more_stays,
                 a_passed_descriptor_does_not_cut_the_stream,

@@ -260,6 +260,8 @@ impl Driver for SimDriver {
         let round = self.world().ready.len();
         self.round = round;
         self.serve_round(sink);
+        // What a send that waited has led to belongs to this look.
+        self.deliver(sink);
         self.accept(sink);
         Ok(())
     }

@@ -19,12 +19,13 @@ impl Net {
     }
 
     /// Lets everything happen that is under way, until the next thing to happen is a timer that a
-    /// handler has set, or nothing: at most for a day.
+    /// handler has set, the end of a client that says nothing, or nothing: at most for a day.
     ///
     /// So a handler that sets its timer again and again does not keep it, and one that waits for its
-    /// timer to answer has not answered yet: [`wait`](Self::wait) for that. Deadlines for peers,
-    /// such as [`Limits::idle_timeout`](crate::Limits::idle_timeout), do happen if they come before
-    /// such a timer, and so do reads of slow clients.
+    /// timer to answer has not answered yet; and silent clients stay, whatever
+    /// [`Limits::unused_timeout`](crate::Limits::unused_timeout) and
+    /// [`Limits::idle_timeout`](crate::Limits::idle_timeout) are: [`wait`](Self::wait) for that. Other
+    /// deadlines of peers do happen if they come before, and so do reads of slow clients.
     ///
     /// # Examples
     ///
@@ -107,7 +108,7 @@ impl Net {
 mod tests {
     use std::{panic::catch_unwind, time::Duration};
 
-    use crate::{Conn, Handler, Outcome, Server, codec::Lines, sim::Simulation};
+    use crate::{Conn, Handler, Limits, Outcome, Server, codec::Lines, sim::Simulation};
 
     /// Its timer comes again and again, so often.
     struct Ticks(Duration);
@@ -139,8 +140,14 @@ mod tests {
             (seldom, 20_000, "close\n", "the server has finished)"),
         ] {
             let ran = catch_unwind(|| {
-                let server =
-                    move || Server::new().serve_with("127.0.0.1:1", Lines::new(), Ticks(every));
+                let server = move || {
+                    let limits = Limits::new().unused_timeout(None);
+                    Server::new().limits(limits).serve_with(
+                        "127.0.0.1:1",
+                        Lines::new(),
+                        Ticks(every),
+                    )
+                };
                 Simulation::new(server).seeds(1..2).run(|net| {
                     net.0.turns_max.set(turns_max);
                     let client = net.connect();
