@@ -182,7 +182,8 @@ pub(crate) trait Driver {
     /// that is not awaited a driver may tell a moment later, or when something else ends the wait.
     fn send(&mut self, token: Token, batch: Buffer, awaited: bool) -> Sending;
 
-    /// Passes completions to `sink`, sleeping up to `timeout` for the first.
+    /// Passes completions to `sink`, sleeping up to `timeout` for the first. The sleep may be up to a
+    /// millisecond shorter than that, but is no longer than the kernel makes it.
     fn wait(
         &mut self,
         timeout: Option<Duration>,

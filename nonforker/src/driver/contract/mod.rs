@@ -185,6 +185,7 @@ macro_rules! driver {
             }
             waiting {
                 a_wait_lasts_as_long_as_it_is_told,
+                a_wait_is_not_rounded_up_to_a_millisecond,
                 who_has_nothing_to_say_lets_it_sleep,
                 a_wake_up_before_the_wait_is_not_lost,
                 a_sink_that_has_work_is_returned_to,

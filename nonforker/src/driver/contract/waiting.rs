@@ -21,6 +21,27 @@ pub(super) fn a_wait_lasts_as_long_as_it_is_told<R: Rig>(bench: &mut Bench<R>) {
     }
 }
 
+pub(super) fn a_wait_is_not_rounded_up_to_a_millisecond<R: Rig>(bench: &mut Bench<R>) {
+    let (_client, token) = bench.open();
+    bench.receive(token, true);
+    bench.settle();
+    for told in [200, 2_500].map(Duration::from_micros) {
+        // Other programs may make most of them longer.
+        let slept = (0..50).map(|_| {
+            let (clock, mut left) = (bench.driver.clock(), told);
+            let until = clock.time() + told;
+            while !left.is_zero() {
+                bench.wait(left);
+                left = until.saturating_sub(clock.time());
+            }
+            clock.time() - (until - told)
+        });
+        let shortest = slept.min().expect("there are 50");
+        let late = shortest.checked_sub(told).expect("it was waited for");
+        assert!(late < Duration::from_micros(400), "{told:?} became {shortest:?}");
+    }
+}
+
 pub(super) fn who_has_nothing_to_say_lets_it_sleep<R: Rig>(bench: &mut Bench<R>) {
     let pairs = bench.open_many(20);
     for &(_, token) in &pairs[..10] {

@@ -26,6 +26,10 @@ use std::{
 };
 
 use mio::{Events, Interest, Poll, unix::SourceFd};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec},
+    io::Errno,
+};
 use slotmap::{Key, KeyData};
 use socket2::{SockRef, Socket};
 
@@ -44,6 +48,10 @@ const ACCEPTS: usize = 16;
 
 /// The longest sleep: the kernel counts milliseconds in 31 bits.
 const SLEEP_MAX: Duration = Duration::from_secs(3600);
+
+/// Whether the event queue sleeps for whole milliseconds; kqueue knows nanoseconds.
+const WHOLE_MILLIS: bool = cfg!(any(target_os = "linux", target_os = "android"));
+const MILLISECOND: Duration = Duration::from_millis(1);
 
 const WAKE: mio::Token = mio::Token(usize::MAX);
 
@@ -138,16 +146,50 @@ impl PollDriver {
         next
     }
 
-    /// Looks for edges.
+    /// Looks for edges, sleeping up to `timeout` for the first.
+    ///
+    /// epoll sleeps for whole milliseconds, to which mio rounds up. So we sleep for the whole ones, a
+    /// little less than we may; and when less than one is left, by a call that knows nanoseconds.
     fn look(&mut self, timeout: Option<Duration>, sink: &mut Sink<'_, Socket>) -> io::Result<()> {
-        match self.poll.poll(&mut self.events, timeout.map(|timeout| timeout.min(SLEEP_MAX))) {
-            Ok(()) => self.unseen = self.events.iter().count(),
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
+        let timeout = timeout.map(|timeout| timeout.min(SLEEP_MAX));
+        match timeout {
+            Some(time) if WHOLE_MILLIS && !time.is_zero() && time < MILLISECOND => {
+                self.events.clear();
+                if self.sleep_briefly(time)? {
+                    self.take_edges(Some(Duration::ZERO))?;
+                }
+            }
+            Some(time) if WHOLE_MILLIS => {
+                let beyond = Duration::from_nanos(u64::from(time.subsec_nanos() % 1_000_000));
+                self.take_edges(Some(time - beyond))?;
+            }
+            timeout => self.take_edges(timeout)?,
         }
         self.owed = self.sockets.count_ready() > 0;
         sink(Completion::Awake);
         Ok(())
+    }
+
+    fn take_edges(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        let mut looked = self.poll.poll(&mut self.events, timeout);
+        if looked.as_ref().is_err_and(|error| error.kind() == ErrorKind::Interrupted) {
+            // A signal ended the sleep before the kernel looked. A look without sleep is not interrupted.
+            looked = self.poll.poll(&mut self.events, Some(Duration::ZERO));
+        }
+        looked?;
+        self.unseen = self.events.iter().count();
+        Ok(())
+    }
+
+    /// Sleeps until there is an edge, or for `time`. Returns whether there may be one.
+    fn sleep_briefly(&self, time: Duration) -> io::Result<bool> {
+        let time = Timespec { tv_sec: 0, tv_nsec: time.subsec_nanos().into() };
+        let queue = PollFd::new(self.poll.registry(), PollFlags::IN);
+        match rustix::event::poll(&mut [queue], Some(&time)) {
+            Ok(ready) => Ok(ready > 0),
+            Err(Errno::INTR) => Ok(true),
+            Err(errno) => Err(errno.into()),
+        }
     }
 
     /// Gives those whom the edges are about their turn, as far as the sink takes it.

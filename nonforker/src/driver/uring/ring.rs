@@ -205,7 +205,9 @@ impl Ring {
         self.collect();
         for _ in 0..TRIES {
             let queue = self.ring.submission();
-            if queue.is_empty() && !queue.cq_overflow() {
+            // A signal may end the wait while the kernel has something to report.
+            let unreported = self.taken.is_empty() && queue.taskrun();
+            if queue.is_empty() && !queue.cq_overflow() && !unreported {
                 drop(queue);
                 self.flights.conclude();
                 break;
