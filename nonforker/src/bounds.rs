@@ -28,7 +28,7 @@ const READ_MAX: usize = 64 * MIB;
 const READ_WHY: &str = "since a buffer of that size is made at the start";
 
 /// The least budget for all buffers with which a connection could be served.
-const BUDGET_MIN: usize = 4 * KIB;
+pub(crate) const BUDGET_MIN: usize = 4 * KIB;
 const BUDGET_WHY: &str = "since less serves nobody";
 
 /// The longest duration: a hundred years of 365.25 days.

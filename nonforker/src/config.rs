@@ -5,6 +5,7 @@ use std::time::Duration;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::{
+    bounds::BUDGET_MIN,
     conn::outbound::Watermarks,
     memory_limit::{self, Source},
 };
