@@ -20,7 +20,8 @@ Examples:
   cargo run --release -p bench -- compare --rounds 1 --duration 300ms    Does every peer work?
   cargo run --release -p bench -- compare                                All of it: about an hour
   cargo run --release -p bench -- instructions --check                   Has a message become dearer?
-  cargo run --release -p bench -- syscalls";
+  cargo run --release -p bench -- syscalls
+  cargo run --release -p bench -- ticks                                  How late is a timer?";
 
 /// The program.
 #[derive(Debug, Parser)]
@@ -40,6 +41,16 @@ pub(crate) enum What {
     Instructions(InstructionArgs),
     /// Count system calls per message, with strace
     Syscalls(SyscallArgs),
+    /// Measure how late a timer of 10 ms is, and what it and a message cost
+    Ticks(TickArgs),
+}
+
+/// How many ticks.
+#[derive(Debug, Args)]
+pub(crate) struct TickArgs {
+    /// Ticks of 10 ms, over each driver; the machine should be idle
+    #[arg(long, value_name = "N", default_value = "1000", value_parser = clap::value_parser!(u16).range(10..))]
+    pub(crate) ticks: u16,
 }
 
 /// What to compare, and how long.

@@ -86,7 +86,7 @@ impl Field<'_> {
             let peer = self.ready[nth].peer;
             let started = self.start(nth).and_then(|server| match peer.job {
                 Job::Echo => job::check(server.address).map(|()| server),
-                Job::Broadcast | Job::Redis => Ok(server),
+                Job::Broadcast | Job::Redis | Job::Ticks => Ok(server),
             });
             match started {
                 Ok(server) => drop(self.servers.insert(nth, server)),

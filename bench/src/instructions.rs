@@ -62,7 +62,13 @@ pub(crate) fn instructions(args: &InstructionArgs, stop: &Stop) -> Result<()> {
     }
 }
 
-fn count(workshop: &Workshop<'_>, ready: &Ready, in_flight: usize, stop: &Stop) -> Result<f64> {
+/// Instructions per message.
+pub(crate) fn count(
+    workshop: &Workshop<'_>,
+    ready: &Ready,
+    in_flight: usize,
+    stop: &Stop,
+) -> Result<f64> {
     let shape = Shape { connections: 1, in_flight, few: 100, many: 1100 };
     let folder = workshop.path("target/bench");
     let file = folder.join(format!("callgrind.{}", std::process::id()));

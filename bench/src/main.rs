@@ -5,7 +5,8 @@
 //!          what there is    build       run, measure      medians     Markdown, JSON, SVG
 //! ```
 //!
-//! `instructions` and `syscalls` load with `lockstep` instead, and need no clock.
+//! `instructions` and `syscalls` load with `lockstep` instead, and need no clock. `ticks` asks a server
+//! how late its timers are.
 
 mod args;
 mod baseline;
@@ -22,6 +23,7 @@ mod report;
 mod results;
 mod server;
 mod syscalls;
+mod ticks;
 mod versions;
 
 use std::process::ExitCode;
@@ -39,6 +41,7 @@ fn main() -> ExitCode {
         What::Compare(args) => compare::compare(args, &stop),
         What::Instructions(args) => instructions::instructions(args, &stop),
         What::Syscalls(args) => syscalls::syscalls(args, &stop),
+        What::Ticks(args) => ticks::ticks(args, &stop),
     });
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -12,6 +12,8 @@ pub(crate) enum Job {
     Broadcast,
     /// A store for the clients of Redis.
     Redis,
+    /// A timer that is set again at each tick: see [`ticks`](crate::ticks).
+    Ticks,
 }
 
 /// What a server is made of. Paths are relative to `bench/peers`.
@@ -55,6 +57,10 @@ const fn redis(name: &'static str, kind: Kind) -> Peer {
     Peer { name, job: Job::Redis, kind }
 }
 
+const fn ticks(name: &'static str, kind: Kind) -> Peer {
+    Peer { name, job: Job::Ticks, kind }
+}
+
 const URING: Option<(&str, &str)> = Some(("uring", "liburing-dev"));
 
 /// Whatever can be measured. The first of a job is what the others are divided by.
@@ -85,6 +91,8 @@ pub(crate) const PEERS: &[Peer] = &[
     redis("redis-server", Kind::RedisServer),
     redis("nonforker-poll", Kind::Rust("nonforker", "key_value", &["poll"])),
     redis("nonforker-uring", Kind::Rust("nonforker", "key_value", &["uring"])),
+    ticks("nonforker-poll", Kind::Rust("nonforker", "ticks", &["poll"])),
+    ticks("nonforker-uring", Kind::Rust("nonforker", "ticks", &["uring"])),
 ];
 
 impl Job {

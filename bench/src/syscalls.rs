@@ -24,7 +24,7 @@ const TABLE_MAX: Duration = Duration::from_secs(10);
 const NAMED_MIN: f64 = 0.005;
 
 /// Calls by name.
-type Calls = BTreeMap<String, f64>;
+pub(crate) type Calls = BTreeMap<String, f64>;
 
 /// Runs `bench syscalls`.
 pub(crate) fn syscalls(args: &SyscallArgs, stop: &Stop) -> Result<()> {
@@ -59,31 +59,41 @@ pub(crate) fn syscalls(args: &SyscallArgs, stop: &Stop) -> Result<()> {
 }
 
 /// Calls per message.
-fn count(ready: &Ready, shape: Shape, file: &Path, stop: &Stop) -> Result<Calls> {
-    let few = counted(ready, shape, shape.few, file, stop)?;
-    let many = counted(ready, shape, shape.many, file, stop)?;
-    let per_message = |(name, count): (String, f64)| {
-        let before = few.get(&name).copied().unwrap_or(0.0);
-        (name, (count - before) / shape.difference())
+pub(crate) fn count(ready: &Ready, shape: Shape, file: &Path, stop: &Stop) -> Result<Calls> {
+    let run = |batches: usize| {
+        counted(ready.peer.name, file, |wrapper| shape.run(ready, wrapper, batches, stop))
     };
-    Ok(many.into_iter().map(per_message).collect())
+    Ok(per(shape.difference(), &run(shape.few)?, run(shape.many)?))
 }
 
-/// Calls of a whole run.
-fn counted(ready: &Ready, shape: Shape, batches: usize, file: &Path, stop: &Stop) -> Result<Calls> {
+/// By how many calls a long run has more than a short one, divided by what it has more of.
+pub(crate) fn per(more: f64, few: &Calls, many: Calls) -> Calls {
+    let per_one = |(name, count): (String, f64)| {
+        let before = few.get(&name).copied().unwrap_or(0.0);
+        (name, (count - before) / more)
+    };
+    many.into_iter().map(per_one).collect()
+}
+
+/// Calls of a whole run of a server, which is started under a wrapper.
+pub(crate) fn counted(
+    name: &str,
+    file: &Path,
+    run: impl FnOnce(&[String]) -> Result<()>,
+) -> Result<Calls> {
     // It may not be there.
     let _ = fs::remove_file(file);
     // With -D the server is our child, and strace is its own.
     let out = file.to_string_lossy();
     let wrapper = ["strace", "-D", "-f", "-c", "-o", &out].map(ToString::to_string);
-    shape.run(ready, &wrapper, batches, stop)?;
+    run(&wrapper)?;
     let deadline = now() + TABLE_MAX;
     let calls = loop {
         if let Some(calls) = table(&fs::read_to_string(file).unwrap_or_default()) {
             break Ok(calls);
         }
         if now() > deadline {
-            break Err(format!("{}: strace has written no table", ready.peer.name));
+            break Err(format!("{name}: strace has written no table"));
         }
         pause(Duration::from_millis(20));
     };
@@ -107,7 +117,7 @@ fn table(text: &str) -> Option<Calls> {
 }
 
 /// The sum, and what it is made of.
-fn text(calls: &Calls) -> String {
+pub(crate) fn text(calls: &Calls) -> String {
     let mut named: Vec<(&String, f64)> = calls
         .iter()
         .map(|(name, count)| (name, *count))

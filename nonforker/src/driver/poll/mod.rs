@@ -51,7 +51,9 @@ const SLEEP_MAX: Duration = Duration::from_secs(3600);
 
 /// Whether the event queue sleeps for whole milliseconds; kqueue knows nanoseconds.
 const WHOLE_MILLIS: bool = cfg!(any(target_os = "linux", target_os = "android"));
-const MILLISECOND: Duration = Duration::from_millis(1);
+
+/// What is left of a millisecond without its last nanosecond.
+const JUST_BELOW: Duration = Duration::from_nanos(999_999);
 
 const WAKE: mio::Token = mio::Token(usize::MAX);
 
@@ -151,43 +153,39 @@ impl PollDriver {
     /// epoll sleeps for whole milliseconds, to which mio rounds up. So we sleep for the whole ones, a
     /// little less than we may; and when less than one is left, by a call that knows nanoseconds.
     fn look(&mut self, timeout: Option<Duration>, sink: &mut Sink<'_, Socket>) -> io::Result<()> {
-        let timeout = timeout.map(|timeout| timeout.min(SLEEP_MAX));
-        match timeout {
-            Some(time) if WHOLE_MILLIS && !time.is_zero() && time < MILLISECOND => {
-                self.events.clear();
-                if self.sleep_briefly(time)? {
-                    self.take_edges(Some(Duration::ZERO))?;
-                }
+        let mut timeout = timeout.map(|timeout| timeout.min(SLEEP_MAX));
+        if WHOLE_MILLIS
+            && let Some(time) = &mut timeout
+            && *time != Duration::ZERO
+        {
+            // Rounded up, this is the time rounded down.
+            let whole = time.saturating_sub(JUST_BELOW);
+            if whole == Duration::ZERO {
+                self.sleep_briefly(*time)?;
             }
-            Some(time) if WHOLE_MILLIS => {
-                let beyond = Duration::from_nanos(u64::from(time.subsec_nanos() % 1_000_000));
-                self.take_edges(Some(time - beyond))?;
-            }
-            timeout => self.take_edges(timeout)?,
+            *time = whole;
         }
+        match self.poll.poll(&mut self.events, timeout) {
+            Ok(()) => {}
+            // A signal ended the sleep before the kernel looked. Without sleep it does look.
+            Err(error) if error.kind() == ErrorKind::Interrupted => {
+                self.poll.poll(&mut self.events, Some(Duration::ZERO))?;
+            }
+            Err(error) => return Err(error),
+        }
+        self.unseen = self.events.iter().count();
         self.owed = self.sockets.count_ready() > 0;
         sink(Completion::Awake);
         Ok(())
     }
 
-    fn take_edges(&mut self, timeout: Option<Duration>) -> io::Result<()> {
-        let mut looked = self.poll.poll(&mut self.events, timeout);
-        if looked.as_ref().is_err_and(|error| error.kind() == ErrorKind::Interrupted) {
-            // A signal ended the sleep before the kernel looked. A look without sleep is not interrupted.
-            looked = self.poll.poll(&mut self.events, Some(Duration::ZERO));
-        }
-        looked?;
-        self.unseen = self.events.iter().count();
-        Ok(())
-    }
-
-    /// Sleeps until there is an edge, or for `time`. Returns whether there may be one.
-    fn sleep_briefly(&self, time: Duration) -> io::Result<bool> {
+    /// Sleeps until there is an edge, or for `time`.
+    #[cold]
+    fn sleep_briefly(&self, time: Duration) -> io::Result<()> {
         let time = Timespec { tv_sec: 0, tv_nsec: time.subsec_nanos().into() };
         let queue = PollFd::new(self.poll.registry(), PollFlags::IN);
         match rustix::event::poll(&mut [queue], Some(&time)) {
-            Ok(ready) => Ok(ready > 0),
-            Err(Errno::INTR) => Ok(true),
+            Ok(_) | Err(Errno::INTR) => Ok(()),
             Err(errno) => Err(errno.into()),
         }
     }

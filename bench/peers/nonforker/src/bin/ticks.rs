@@ -1,0 +1,66 @@
+//! How late a timer is, with nonforker: `PORT poll|uring`. A line with a number asks for so many ticks
+//! of a timer that is set again at each; the reply has the nanoseconds that each of them was late.
+
+use std::time::{Duration, Instant};
+
+use nonforker::{Conn, DriverKind, Handler, Outcome, Server, codec::Lines};
+
+const EVERY: Duration = Duration::from_millis(10);
+
+/// The ticks of one connection.
+#[derive(Debug, Default)]
+struct Ticks {
+    left: usize,
+    due: Option<Instant>,
+    late: Vec<u128>,
+}
+
+#[derive(Debug)]
+struct Clock;
+
+type Talk<'c> = Conn<'c, Lines, Ticks>;
+
+fn set(conn: &mut Talk<'_>) {
+    // The library's own clock would hide what it does wrong.
+    conn.session_mut().due = Some(Instant::now() + EVERY);
+    conn.set_timer(EVERY);
+}
+
+impl Handler<Lines> for Clock {
+    type Session = Ticks;
+
+    fn frame(&mut self, conn: &mut Talk<'_>, line: &[u8]) -> Outcome {
+        conn.session_mut().left = std::str::from_utf8(line)?.parse()?;
+        set(conn);
+        Ok(())
+    }
+
+    fn timer(&mut self, conn: &mut Talk<'_>) -> Outcome {
+        let now = Instant::now();
+        let ticks = conn.session_mut();
+        if let Some(due) = ticks.due {
+            // None may come too early.
+            ticks.late.push(now.checked_duration_since(due).ok_or("too early")?.as_nanos());
+        }
+        ticks.left = ticks.left.saturating_sub(1);
+        if ticks.left > 0 {
+            set(conn);
+        } else {
+            let late = std::mem::take(&mut ticks.late);
+            let words: Vec<String> = late.iter().map(ToString::to_string).collect();
+            conn.send(words.join(" ").as_bytes());
+        }
+        Ok(())
+    }
+}
+
+fn main() -> nonforker::Result<()> {
+    let mut args = std::env::args().skip(1);
+    let port = args.next().unwrap_or_else(|| "1685".into());
+    let driver = match args.next().as_deref() {
+        Some("uring") => DriverKind::Uring,
+        _ => DriverKind::Poll,
+    };
+    let server = Server::new().driver(driver).drain_on_signals();
+    server.serve_with(format!("127.0.0.1:{port}"), Lines::new(), Clock).run()
+}
