@@ -247,7 +247,8 @@ pub(crate) struct TimeoutArgs {
 
     /// How long a client may take nothing of what is queued for it, or off
     ///
-    /// A slow but steady download is not cut off.
+    /// A slow but steady download is not cut off, where the client's kernel acknowledges something
+    /// within half of this time: it does so in steps of 24 KiB or more.
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = values::timeout)]
     pub(crate) write_timeout: Timeout,
 

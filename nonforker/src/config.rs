@@ -189,6 +189,11 @@ impl Limits {
 
     /// How long a peer may take nothing of what is queued for it; `None` for ever. Default: 30 s
     /// *without progress*: a slow but steady download is not an attack.
+    ///
+    /// Progress is what the peer's kernel has acknowledged (on Linux and macOS; elsewhere, what ours
+    /// took). A kernel acknowledges in steps: some 24 KiB with packets of 1500 bytes, up to 95 KiB on
+    /// loopback. So a peer is safe whose steps take at most half of this time, and one that takes
+    /// nothing is cut off at the latest after twice this time.
     #[must_use]
     pub const fn write_timeout(mut self, timeout: Option<Duration>) -> Self {
         self.write_timeout = timeout;
