@@ -109,7 +109,7 @@ fn progress(seeds: &Range<u64>) -> ProgressBar {
 }
 
 impl Sweep {
-    /// Runs it on so many threads. If not all of them can be started, those that can run all seeds.
+    /// Runs it on `jobs` threads. If not all of them can be started, those that can run all seeds.
     /// Returns how many that were, and why no more.
     fn run_on(&self, jobs: u64) -> Option<(u64, io::Error)> {
         thread::scope(|scope| {

@@ -5,7 +5,7 @@ use crate::{
     support::{Scratch, command, run},
 };
 
-/// Where nothing can be served: whoever gets so far has good flags, and ends with 1.
+/// An address at which nothing can be served: a program with good flags ends there, with 1.
 const NOWHERE: &str = "--listen unix:/nowhere/x.sock";
 
 const BYTES: &str = "1PiB";

@@ -53,7 +53,7 @@ fn status_of(server: &Server, key: &str) -> String {
     line.unwrap_or_default().trim().to_owned()
 }
 
-/// Signals that the program leaves alone, and whoever started the tests may have ignored. Those of
+/// Signals that the program leaves alone, and that the parent of the tests may have ignored. Those of
 /// the C library, 32 and 33, are ignored in whatever `posix_spawn` starts.
 const INHERITED: u64 = bit(Signal::SIGQUIT as i32)
     | bit(Signal::SIGTSTP as i32)

@@ -52,7 +52,7 @@ const LARGE: usize = 4096;
 pub struct Lines {
     /// The most bytes of payload.
     max: usize,
-    /// So many bytes of the frame in progress hold no line feed.
+    /// How many bytes of the frame in progress are known to hold no line feed.
     scanned: usize,
     ending: Ending,
     /// The end of the stream ends a line, too.

@@ -150,7 +150,7 @@ pub(crate) struct Keepalive {
     pub(crate) time: Duration,
     /// The time between two probes.
     pub(crate) interval: Duration,
-    /// So many probes without an answer end the connection.
+    /// After this number of probes without an answer the connection ends.
     pub(crate) count: u32,
 }
 

@@ -273,8 +273,13 @@ impl Core {
 
     /// The deadline `after` from now, rounded up, and never if that is beyond counting.
     pub(crate) fn tick_after(&self, after: Duration) -> Tick {
+        self.rounded_up(after, GRAIN)
+    }
+
+    /// The tick `after` from now, rounded up to a multiple of `grain`.
+    fn rounded_up(&self, after: Duration, grain: u64) -> Tick {
         match self.now.checked_add(nanos(after)) {
-            Some(at) => Tick::MIN.saturating_add(at.div_ceil(TICK * GRAIN).saturating_mul(GRAIN)),
+            Some(at) => Tick::MIN.saturating_add(at.div_ceil(TICK * grain).saturating_mul(grain)),
             None => Tick::MAX,
         }
     }
@@ -282,11 +287,7 @@ impl Core {
     /// Has the handler's timer fire `after` from this moment, and not from the turn's beginning.
     pub(crate) fn set_timer(&mut self, token: Token, after: Duration) {
         self.look_at_clock();
-        let at = match self.now.checked_add(nanos(after)) {
-            Some(at) => Tick::MIN.saturating_add(at.div_ceil(TICK)),
-            None => Tick::MAX,
-        };
-        self.arm_at(token, Kind::User, at);
+        self.arm_at(token, Kind::User, self.rounded_up(after, 1));
     }
 
     /// How long it is until `at`.

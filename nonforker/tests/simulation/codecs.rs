@@ -8,7 +8,7 @@ use nonforker::{
     sim::{Ending, Faults, Simulation},
 };
 
-use crate::warnings::said;
+use crate::{drain::Ponders, warnings::said};
 
 /// Lines, some of which are too much for it.
 #[derive(Clone)]
@@ -200,31 +200,10 @@ fn a_codec_that_miscounts_ends_the_connection_behind_the_replies_before() {
     }
 }
 
-/// Answers each line a moment later, and takes no other meanwhile.
-struct Slow;
-
-impl Handler<Lines> for Slow {
-    type Session = Vec<u8>;
-
-    fn frame(&mut self, conn: &mut Conn<'_, Lines, Vec<u8>>, line: &[u8]) -> Outcome {
-        *conn.session_mut() = line.to_vec();
-        conn.pause();
-        conn.set_timer(Duration::from_millis(3));
-        Ok(())
-    }
-
-    fn timer(&mut self, conn: &mut Conn<'_, Lines, Vec<u8>>) -> Outcome {
-        let line = std::mem::take(conn.session_mut());
-        conn.send(line);
-        conn.resume();
-        Ok(())
-    }
-}
-
 fn takes_the_last() -> Simulation {
     Simulation::new(|| {
         let lines = Lines::new().crlf().accept_unterminated();
-        Server::new().serve_with("127.0.0.1:1", lines, Slow)
+        Server::new().serve_with("127.0.0.1:1", lines, Ponders)
     })
 }
 

@@ -9,7 +9,7 @@ use nonforker::{
 };
 
 /// Echoes each line a moment later, and takes no other meanwhile.
-struct Ponders;
+pub(crate) struct Ponders;
 
 impl Handler<Lines> for Ponders {
     type Session = Vec<u8>;

@@ -121,7 +121,7 @@ impl Look {
         }
     }
 
-    /// The kernel has shown so many connections.
+    /// The number of connections that the kernel has shown.
     fn show(&mut self, connections: usize) {
         self.left = if connections < EVENTS { 0 } else { self.left.saturating_sub(connections) };
         if self.left == 0 {

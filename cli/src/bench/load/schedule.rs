@@ -53,7 +53,7 @@ impl Schedule {
         self.is_stopped = true;
     }
 
-    /// When the request is due that follows so many replies to a connection.
+    /// When a connection's next request is due, after a number of replies.
     pub(super) fn due_after(&self, connection: usize, replies: u64) -> u64 {
         self.due(replies * self.connections + connection as u64)
     }

@@ -37,7 +37,7 @@ pub struct Faults {
     pub accept_aborted: u16,
     /// Accepting fails with EMFILE, ENFILE, ENOBUFS or ENOMEM.
     pub accept_exhausted: u16,
-    /// Accepting fails with EPERM or ENETDOWN, and whoever waits goes on waiting.
+    /// Accepting fails with EPERM or ENETDOWN, and the connection stays in the backlog.
     pub accept_refused: u16,
     /// A connection is reported although accepting had been turned off.
     pub accept_late: u16,
