@@ -267,7 +267,6 @@ mod tests {
 
     #[test]
     #[rustfmt::skip]
-    #[expect(clippy::too_many_lines, reason = "a table")]
     fn the_tightest_limit_on_the_way_up_counts() {
         let v1 = "/sys/fs/cgroup/memory";
         let v1_unit = &format!("{v1}/system.slice/echo.service/memory.limit_in_bytes");
