@@ -14,6 +14,7 @@
 //! Exit status: 0 after a drain, 1 if it could not serve or was ended by a second signal, 2 if it
 //! was asked for something that cannot be.
 
+mod allocator;
 mod args;
 mod bench;
 mod complaint;
@@ -32,7 +33,11 @@ use std::process::ExitCode;
 
 use args::Task;
 
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() -> ExitCode {
+    allocator::set_up();
     let ended = args::from(std::env::args_os()).and_then(|task| match task {
         Task::Serve(args) => serve::run(&args),
         Task::Sim(args) => sim::run(&args),

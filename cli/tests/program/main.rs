@@ -18,6 +18,7 @@ mod drivers;
 mod environment;
 mod errors;
 mod help;
+mod memory;
 mod signals;
 mod sim;
 mod stderr;
