@@ -260,7 +260,8 @@ impl<C: Codec, S> Conn<'_, C, S> {
     fn much_is_queued(&mut self, mark: usize) {
         self.core.pool.give_space(self.replies.parts().1);
         // The account is settled between two turns, and then somebody may have to go.
-        if self.core.memory.used().saturating_add(self.replies.len()) > self.core.memory.budget() {
+        let others = self.core.memory.used().saturating_sub(self.slot().accounted);
+        if others.saturating_add(self.replies.queued()) > self.core.memory.budget() {
             self.replies.end_turn();
         }
         if self.replies.queued() <= self.core.marks.high {

@@ -67,7 +67,10 @@ fn memory_goes_back_after_a_burst() {
 fn while_buffers_grow_little_more_than_the_budget_is_taken() {
     const BUDGET: usize = 48 * MIB;
     // A frame that does not end, and replies that nobody reads.
-    for (what, piece) in [("frames", "a".repeat(64 << 10)), ("replies", "a\n".repeat(32 << 10))] {
+    for (what, piece) in [
+        ("frames", "a".repeat(64 << 10)),
+        ("replies", format!("{}\n", "a".repeat(1000)).repeat(64)),
+    ] {
         for clients in [1, 2, 5] {
             let flags = "--max-frame 1GiB --memory-budget 48MiB --high-watermark 1GiB --log off";
             on_every_driver(flags, |server| {
