@@ -14,6 +14,7 @@
 //! Exit status: 0 if it ended and cut nobody off, 1 if it could not serve or cut clients off, 2 if
 //! it was asked for something that cannot be.
 
+mod allocator;
 mod args;
 mod bench;
 mod check;
@@ -33,7 +34,11 @@ use std::process::ExitCode;
 
 use args::Task;
 
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() -> ExitCode {
+    allocator::set_up();
     let task = signals::survive_full_files().and_then(|()| args::from(std::env::args_os()));
     let ended = task.and_then(|task| match task {
         Task::Serve(args) => serve::run(&args),

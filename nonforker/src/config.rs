@@ -171,6 +171,13 @@ impl Limits {
     /// the one that holds the most is closed at once. It should be many times as large as the
     /// largest reply.
     ///
+    /// While buffers grow, the process takes at most about a third more than the budget. When they are
+    /// freed, memory goes back to the allocator. When it goes back to the system is the allocator's
+    /// affair: that of glibc may keep all of it after a burst of buffers below 32 MiB. If that matters
+    /// to you, set another one in your program. With jemalloc, its background thread and a decay of
+    /// 50 ms (`background_thread:true,dirty_decay_ms:50,muzzy_decay_ms:0`), as in the program
+    /// `nonforker`, it goes back within a second and costs a message nothing.
+    ///
     /// What the kernel buffers is its own account and not counted here. Less than 4 KiB is refused by
     /// [`Server::bind`](crate::Server::bind).
     #[must_use]

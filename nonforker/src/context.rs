@@ -278,6 +278,15 @@ impl<C: Codec, S> Conn<'_, C, S> {
     /// A reply may take as much room as it needs, a push only if there is nothing before it.
     #[cold]
     fn much_is_queued(&mut self, mark: usize) {
+        self.core.pool.give_space(self.replies.parts().1);
+        // The account is settled between two turns, and then somebody may have to go.
+        let others = self.core.memory.used().saturating_sub(self.slot().accounted);
+        if others.saturating_add(self.replies.queued()) > self.core.memory.budget() {
+            self.replies.end_turn();
+        }
+        if self.replies.queued() <= self.core.marks.high {
+            return;
+        }
         self.replies.raise_pressure();
         let is_first = self.replies.queued() == self.replies.len() && mark == 0;
         let much = !is_first && self.replies.queued() > self.core.marks.cap;
@@ -350,6 +359,9 @@ impl Core {
         let filled = fill(out.vec());
         if filled.is_ok() {
             lent.mark = usize::MAX;
+            if out.len() >= lent.pool.spacious() {
+                lent.pool.give_space(out.vec());
+            }
         }
         drop(lent);
         slot.is_used();

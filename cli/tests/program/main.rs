@@ -27,6 +27,7 @@ mod errors;
 ))]
 mod every_signal;
 mod help;
+mod memory;
 mod signals;
 mod sim;
 mod stderr;

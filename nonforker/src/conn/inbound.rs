@@ -46,7 +46,7 @@ impl Inbound {
 
     /// The memory this half owns, in bytes.
     pub(crate) fn capacity(&self) -> usize {
-        self.kept.as_ref().map_or(0, Buffer::capacity)
+        self.kept.as_ref().map_or(0, Buffer::held)
     }
 
     /// Keeps `bytes` behind what is kept already, in a buffer from `allocate` (given the least

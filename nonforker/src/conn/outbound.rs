@@ -87,7 +87,7 @@ impl Outbound {
 
     /// The memory this half owns, in bytes, what is in flight included.
     pub(crate) fn capacity(&self) -> usize {
-        self.pending.as_ref().map_or(0, Buffer::capacity) + self.in_flight_capacity as usize
+        self.pending.as_ref().map_or(0, Buffer::held) + self.in_flight_capacity as usize
     }
 
     /// Takes out what is pending, for more to be appended; to be [given back](Self::give_back).
@@ -121,7 +121,7 @@ impl Outbound {
         }
         let batch = self.unsent.take().or_else(|| self.pending.take())?;
         self.in_flight = batch.len();
-        self.in_flight_capacity = saturate(batch.capacity());
+        self.in_flight_capacity = saturate(batch.held());
         self.hint = u16::try_from(self.in_flight).unwrap_or(u16::MAX);
         self.sending = true;
         Some(batch)

@@ -143,7 +143,8 @@ fn handle<'a, C: Codec, H: Handler<C>>(
             Err(error) => return (rest, Stop::Rejected(error)),
         }
         if conn.replies.stops() {
-            return (rest, Stop::Held);
+            let stop = if conn.replies.had_its_turn() { Stop::Budget } else { Stop::Held };
+            return (rest, stop);
         }
     }
     (rest, Stop::Budget)

@@ -53,6 +53,10 @@ const GRAIN: u64 = 1_000;
 /// exceeded by more than this, one read and the replies to it.
 pub(crate) const COLLECTED_MAX: usize = 64 << 10;
 
+/// For so many connections there is room from the start. It takes no memory before they come, and
+/// then none for what has been outgrown.
+const SLOTS_RESERVED: usize = 1 << 16;
+
 /// Which service a connection belongs to: an index.
 pub(crate) type ServiceId = u32;
 
@@ -219,13 +223,14 @@ impl Core {
     #[expect(clippy::disallowed_methods, reason = "what the clock counts from has to have a name")]
     pub(crate) fn new(limits: Limits, clock: Clock) -> Self {
         let epoch = (clock.now(), Instant::now());
+        let (budget, _) = limits.budget();
         Self {
-            slots: SlotMap::with_key(),
+            slots: SlotMap::with_capacity_and_key(limits.connections().min(SLOTS_RESERVED)),
             dirty: Vec::new(),
             runnable: Vec::new(),
             timers: Timers::default(),
-            pool: Pool::default(),
-            memory: Memory::new(limits.budget().0),
+            pool: Pool::new(budget),
+            memory: Memory::new(budget),
             marks: limits.watermarks(),
             slow: limits.slow_handler.map_or(u64::MAX, nanos),
             limits,

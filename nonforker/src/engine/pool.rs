@@ -3,8 +3,14 @@
 //! Buffers come in five sizes. The one returned last is handed out first: it is the one still in
 //! the cache. A connection owns a buffer only while there is something in it, which is what
 //! keeps ten thousand idle connections small at no cost in speed.
+//!
+//! A buffer that outgrows all sizes is copied into a larger one, and for that moment both take
+//! memory. So from a sixty-fourth of the memory budget on it is given address space for more than the
+//! budget at once: pages that were never written to take no memory, and it is not copied again. Shorter
+//! ones get room in the same way, but less of it, or as much if the budget is small. What was written
+//! to is accounted, so there are few hundred such buffers at most.
 
-use crate::conn::buffer::Buffer;
+use crate::conn::buffer::{Buffer, MAPPED_MIN};
 
 /// The capacities of pooled buffers, in bytes: round sizes and some framing. A buffer is pooled in
 /// the largest class it fills.
@@ -23,15 +29,22 @@ fn class_for(least: usize) -> Option<usize> {
     CLASSES.iter().position(|&size| size >= least)
 }
 
-/// A buffer beyond all classes. It gets some room, so that what arrives in many pieces is not
-/// copied for each of them.
-fn large(least: usize) -> Buffer {
-    Buffer::with_capacity(least.saturating_add(least / 4))
-}
+/// From this length on a buffer may be given address space for the budget: to map pages costs more
+/// than to copy as many bytes.
+const SPACIOUS_MIN: usize = 256 << 10;
+
+/// There are few more addresses than memory, so buffers are copied.
+const ADDRESSES_ARE_SCARCE: bool = cfg!(not(target_pointer_width = "64"));
 
 /// Buffers nobody uses now, by class.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Pool {
+    /// From this length on a buffer is given room to grow to eight times of it.
+    roomy: usize,
+    /// From this length on a buffer is given `space`.
+    spacious: usize,
+    /// Room for all that one connection can hold before it has to go.
+    space: usize,
     /// The one that was returned last, at hand.
     last: Option<Buffer>,
     classes: [Class; CLASSES.len()],
@@ -53,9 +66,56 @@ impl Class {
 }
 
 impl Pool {
+    /// A pool for a server with this memory budget, in bytes.
+    pub(crate) fn new(budget: usize) -> Self {
+        let roomy = (budget / 256).clamp(SPACIOUS_MIN, MAPPED_MIN / 8);
+        // To outgrow the least room must not take too much of a small budget.
+        let spacious = if MAPPED_MIN > budget / 4 { roomy } else { budget / 64 };
+        let from = |length| if ADDRESSES_ARE_SCARCE { usize::MAX } else { length };
+        Self {
+            roomy: from(roomy),
+            spacious: from(spacious),
+            space: budget.saturating_add(budget / 4).max(MAPPED_MIN),
+            last: None,
+            classes: Default::default(),
+        }
+    }
+
+    /// From this length on, output is to be given [space](Self::give_space).
+    #[inline]
+    pub(crate) const fn spacious(&self) -> usize {
+        self.spacious
+    }
+
+    /// A buffer beyond all classes. It gets some room, so that what arrives in many pieces is not
+    /// copied for each of them; much, where room takes no memory.
+    fn large(&self, least: usize) -> Buffer {
+        let some = least.saturating_add(least / 4);
+        let much = match least {
+            least if (self.spacious..=self.space).contains(&least) => self.space,
+            least if least >= self.roomy => least.saturating_mul(8).max(MAPPED_MIN),
+            _ => some,
+        };
+        let mut buffer = Buffer::with_capacity(0);
+        match buffer.vec().try_reserve_exact(much) {
+            Ok(()) => buffer,
+            Err(_) => Buffer::with_capacity(some),
+        }
+    }
+
+    /// Gives output that has become long the space to become longer without being copied. Output
+    /// that was long from the start is a single reply: to copy it would take more than it may save.
+    #[cold]
+    pub(crate) fn give_space(&self, out: &mut Vec<u8>) {
+        if (self.spacious..=self.space / 4).contains(&out.len()) && out.capacity() < self.space {
+            // Without it, it grows as any other.
+            let _ = out.try_reserve_exact(self.space - out.len());
+        }
+    }
+
     /// An empty buffer with a capacity of at least `least` bytes, and not much more.
     pub(crate) fn take(&mut self, least: usize) -> Buffer {
-        let Some(class) = class_for(least) else { return large(least) };
+        let Some(class) = class_for(least) else { return self.large(least) };
         self.classes[class].pop().unwrap_or_else(|| Buffer::with_capacity(CLASSES[class]))
     }
 
@@ -74,7 +134,7 @@ impl Pool {
 
     #[inline(never)]
     fn take_warm_of_class(&mut self, least: usize) -> Buffer {
-        let Some(class) = class_for(least) else { return large(least) };
+        let Some(class) = class_for(least) else { return self.large(least) };
         let warm = self.classes[class..].iter_mut().find_map(Class::pop);
         warm.unwrap_or_else(|| Buffer::with_capacity(CLASSES[class]))
     }
@@ -108,7 +168,8 @@ impl Pool {
 
     /// Frees what is retained.
     pub(crate) fn clear(&mut self) {
-        *self = Self::default();
+        self.last = None;
+        self.classes = Default::default();
     }
 }
 
@@ -118,7 +179,7 @@ mod tests {
 
     #[test]
     fn a_buffer_comes_back_empty_and_large_enough() {
-        let mut pool = Pool::default();
+        let mut pool = Pool::new(1 << 30);
         for least in [0, 1, 1024, 1025, 65_536, 65_537, 1_000_000] {
             let mut buffer = pool.take(least);
             assert!(buffer.capacity() >= least, "{least}");
@@ -129,8 +190,39 @@ mod tests {
     }
 
     #[test]
+    fn long_buffers_have_room_for_the_budget_and_take_no_memory_for_it() {
+        const BUDGET: usize = 200 << 20;
+        let mut pool = Pool::new(BUDGET);
+        let spacious = pool.spacious();
+        for (least, has_space, has_room) in [
+            (pool.roomy - 1, false, false),
+            (pool.roomy, false, true),
+            (spacious - 1, false, true),
+            (spacious, true, true),
+            (BUDGET, true, true),
+        ] {
+            let buffer = pool.take(least);
+            assert_eq!(buffer.capacity() > BUDGET, has_space, "{least}");
+            assert_eq!(buffer.held() == 0, has_room, "{least}");
+        }
+        for (length, has_space) in [(spacious - 1, false), (spacious, true), (BUDGET / 2, false)] {
+            let mut out = vec![b'x'; length];
+            pool.give_space(&mut out);
+            assert_eq!(out.capacity() > BUDGET, has_space, "{length}");
+            assert_eq!(out.len(), length);
+        }
+        assert!(Pool::new(4096).spacious() > 200 << 10, "pages are not mapped for a few bytes");
+        let mut vast = Pool::new(usize::MAX);
+        let mut out = vec![b'x'; 10];
+        vast.spacious = 10;
+        vast.give_space(&mut out);
+        assert_eq!(out.len(), 10, "where there is no such space, nothing happens");
+        assert!(vast.take(1 << 20).capacity() >= 1 << 20);
+    }
+
+    #[test]
     fn what_is_retained_is_bounded() {
-        let mut pool = Pool::default();
+        let mut pool = Pool::new(1 << 30);
         for size in CLASSES {
             for _ in 0..2 * RETAINED_MAX / size {
                 pool.put(Buffer::with_capacity(size));

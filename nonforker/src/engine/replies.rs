@@ -35,6 +35,7 @@ pub(crate) struct Replies<C> {
     pub(crate) frames: usize,
     pub(crate) replies: usize,
     /// Longer than this, the queue is above the high watermark.
+    /// Longer than this, the queue is above the high watermark, or needs space.
     out_max: usize,
     bars: Bars,
 }
@@ -48,6 +49,8 @@ impl Bars {
     const CLOSED: u8 = 1;
     const PAUSED: u8 = 1 << 1;
     const PRESSURED: u8 = 1 << 2;
+    /// It made so many replies that the others come first: it goes on in the next turn.
+    const HAD_ITS_TURN: u8 = 1 << 3;
 
     const fn set(&mut self, bar: u8, on: bool) {
         self.0 = if on { self.0 | bar } else { self.0 & !bar };
@@ -108,7 +111,7 @@ impl<C> Replies<C> {
         self.out.truncate(mark);
     }
 
-    /// Whether more is queued than the high watermark allows.
+    /// Whether so much is queued that somebody has to see to it.
     #[inline]
     pub(crate) const fn is_much(&self) -> bool {
         self.len() > self.out_max
@@ -116,6 +119,16 @@ impl<C> Replies<C> {
 
     pub(crate) const fn raise_pressure(&mut self) {
         self.bars.set(Bars::PRESSURED, true);
+    }
+
+    /// The connection is given no more frames in this turn.
+    pub(crate) const fn end_turn(&mut self) {
+        self.bars.set(Bars::HAD_ITS_TURN, true);
+    }
+
+    /// Whether nothing but the end of its turn keeps the connection from the next frame.
+    pub(crate) const fn had_its_turn(&self) -> bool {
+        self.bars.0 == Bars::HAD_ITS_TURN
     }
 }
 
@@ -142,7 +155,7 @@ impl Core {
         bars.set(Bars::CLOSED, !conn.state().handles());
         bars.set(Bars::PAUSED, conn.paused);
         bars.set(Bars::PRESSURED, conn.outbound.is_pressured());
-        let out_max = self.marks.high.saturating_sub(in_flight);
+        let out_max = self.marks.high.saturating_sub(in_flight).min(self.pool.spacious());
         let out = mem::take(buffer.vec());
         Some(Replies {
             codec,

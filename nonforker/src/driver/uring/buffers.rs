@@ -159,6 +159,14 @@ impl Pages {
         // SAFETY: the size is not 0.
         let start = unsafe { alloc_zeroed(layout) };
         let Some(start) = NonNull::new(start) else { handle_alloc_error(layout) };
+        // Some allocators leave it to the kernel to find pages when they are written to first. It is
+        // better done now than within a message.
+        for offset in (0..size).step_by(PAGE) {
+            // SAFETY: the offset is within the memory.
+            let page = unsafe { start.as_ptr().add(offset) };
+            // SAFETY: it is ours, and nobody else knows of it yet.
+            unsafe { page.write_volatile(0) };
+        }
         Self { start, layout, leaked: false }
     }
 }
