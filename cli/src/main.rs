@@ -38,7 +38,6 @@ use args::Task;
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
-    allocator::set_up();
     let task = signals::survive_full_files().and_then(|()| args::from(std::env::args_os()));
     let ended = task.and_then(|task| match task {
         Task::Serve(args) => serve::run(&args),

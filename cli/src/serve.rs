@@ -13,6 +13,7 @@ use nonforker::{
 };
 
 use crate::{
+    allocator,
     args::{Driver, LastLine, ServeArgs, ServiceArgs},
     console,
     ending::Ending,
@@ -23,6 +24,7 @@ use crate::{
 
 /// Serves until a signal ends it.
 pub(crate) fn run(args: &ServeArgs) -> Result<ExitCode, Ending> {
+    allocator::set_up();
     let _log = Log::start(args.program.level(), args.program.log_format)?;
     if let Err(error) = nonforker::raise_descriptor_limit() {
         tracing::warn!("cannot raise the limit of descriptors: {error}");

@@ -375,11 +375,13 @@ impl Core {
     /// Keeps received bytes that no frame has taken.
     pub(crate) fn keep(&mut self, token: Token, bytes: &[u8]) {
         let Some(slot) = self.slots.get_mut(token) else { return };
-        // It takes memory as replies do: a turn in which a thousand send half a request ends early.
-        self.collected += bytes.len();
+        let before = slot.conn.inbound.capacity();
         if let Some(outgrown) = slot.conn.inbound.keep(bytes, |least| self.pool.take(least)) {
             self.pool.put(outgrown);
         }
+        // It takes memory as replies do: a turn in which a thousand send half a request ends early.
+        let grown = slot.conn.inbound.capacity().saturating_sub(before);
+        self.collected += grown.max(bytes.len());
     }
 
     /// Whether the replies of this turn are to be sent before more is taken in.
