@@ -9,12 +9,16 @@ use nonforker::{CloseReason, Conn, ConnId, Handler, Outcome, Server, codec::Line
 pub struct Chat(BTreeMap<String, Vec<ConnId>>);
 
 type Session = Option<(String, String)>; // name and room
-type User<'c> = Conn<'c, Lines, Session>;
+type User<'c> = Conn<'c, Chat>;
 
 impl Chat {
     fn say(&self, user: &mut User<'_>, room: &str, text: &str) {
-        for &other in self.0.get(room).into_iter().flatten() {
-            let _ = user.send_to(other, text); // Whoever has just left misses nothing.
+        for &id in self.0.get(room).into_iter().flatten() {
+            match user.others().get(id) {
+                Ok(mut other) => other.send(text),
+                Err(_) if id == user.id() => user.send(text),
+                Err(_) => {} // It has just left, and misses nothing.
+            }
         }
     }
 
@@ -32,7 +36,8 @@ impl Chat {
     }
 }
 
-impl Handler<Lines> for Chat {
+impl Handler for Chat {
+    type Codec = Lines;
     type Session = Session;
 
     fn frame(&mut self, user: &mut User<'_>, line: &[u8]) -> Outcome {

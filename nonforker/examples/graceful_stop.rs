@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use nonforker::{Limits, Server, codec::Lines};
+use nonforker::{Limits, Outcome, Server, codec::Lines};
 
 fn main() -> nonforker::Result<()> {
     let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:1685".into());
@@ -10,12 +10,12 @@ fn main() -> nonforker::Result<()> {
 
     let server = Server::new()
         .limits(Limits::new().drain_timeout(Duration::from_secs(3)))
-        .serve(address, Lines::new(), move |conn, line: &[u8]| {
+        .serve(address, Lines::new(), move |conn, line| -> Outcome {
             if line == b"stop" {
                 stop.send(())?;
             }
             conn.send(line);
-            Ok::<(), std::sync::mpsc::SendError<()>>(())
+            Ok(())
         })
         .drain_on_signals()
         .bind()?;

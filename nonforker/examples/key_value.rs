@@ -13,10 +13,11 @@ use nonforker::{Conn, Handler, Outcome, Server};
 #[derive(Debug, Default)]
 pub struct Store(HashMap<Vec<u8>, Vec<u8>>);
 
-impl Handler<Resp> for Store {
+impl Handler for Store {
+    type Codec = Resp;
     type Session = ();
 
-    fn frame(&mut self, conn: &mut Conn<'_, Resp>, command: Command<'_>) -> Outcome {
+    fn frame(&mut self, conn: &mut Conn<'_, Self>, command: Command<'_>) -> Outcome {
         let reply = match command.len() {
             2 if command.is("GET") => {
                 self.0.get(&command[1]).map_or(Reply::Null, |value| Reply::Bulk(value))
@@ -47,7 +48,7 @@ impl Handler<Resp> for Store {
         Ok(())
     }
 
-    fn rejected(&mut self, conn: &mut Conn<'_, Resp>, error: &FrameError) {
+    fn rejected(&mut self, conn: &mut Conn<'_, Self>, error: &FrameError) {
         conn.send(error);
     }
 }

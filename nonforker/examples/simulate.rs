@@ -13,10 +13,11 @@ use nonforker::{
 #[derive(Default)]
 struct Counter(i64);
 
-impl Handler<Lines> for Counter {
+impl Handler for Counter {
+    type Codec = Lines;
     type Session = ();
 
-    fn frame(&mut self, conn: &mut Conn<'_, Lines>, line: &[u8]) -> Outcome {
+    fn frame(&mut self, conn: &mut Conn<'_, Self>, line: &[u8]) -> Outcome {
         match line {
             b"?" => conn.send(self.0.to_string()),
             number => self.0 += std::str::from_utf8(number)?.parse::<i64>()?,

@@ -3,47 +3,44 @@
 
 use std::time::Duration;
 
-use nonforker::{Conn, Handler, Outcome, Server, codec::Lines};
+use nonforker::{Conn, Handler, Outcome, Server, TimerId, codec::Lines};
 
 struct Clock;
 
 /// What is remembered per client.
+#[derive(Default)]
 struct Beat {
-    every: Duration,
+    timer: Option<TimerId>,
     count: u64,
 }
 
-impl Default for Beat {
-    fn default() -> Self {
-        Self { every: Duration::from_secs(1), count: 0 }
+impl Handler for Clock {
+    type Codec = Lines;
+    type Session = Beat;
+
+    fn open(&mut self, conn: &mut Conn<'_, Self>) -> Outcome {
+        beat(conn, Duration::from_secs(1))
+    }
+
+    fn frame(&mut self, conn: &mut Conn<'_, Self>, line: &[u8]) -> Outcome {
+        beat(conn, Duration::from_millis(std::str::from_utf8(line)?.parse()?))
     }
 }
 
-type Listener<'c> = Conn<'c, Lines, Beat>;
-
-impl Handler<Lines> for Clock {
-    type Session = Beat;
-
-    fn open(&mut self, conn: &mut Listener<'_>) -> Outcome {
-        conn.set_timer(conn.session().every);
-        Ok(())
+/// Says `tick` each `period` from now on, and no more as it did before.
+fn beat(conn: &mut Conn<'_, Clock>, period: Duration) -> Outcome {
+    if let Some(timer) = conn.session_mut().timer.take() {
+        conn.cancel(timer);
     }
-
-    fn frame(&mut self, conn: &mut Listener<'_>, line: &[u8]) -> Outcome {
-        conn.session_mut().every = Duration::from_millis(std::str::from_utf8(line)?.parse()?);
-        conn.set_timer(conn.session().every);
-        Ok(())
-    }
-
-    fn timer(&mut self, conn: &mut Listener<'_>) -> Outcome {
+    let timer = conn.every(period, |_, conn| {
         if conn.queued() == 0 {
             conn.session_mut().count += 1;
             let tick = format!("tick {}", conn.session().count);
             conn.send(tick);
         }
-        conn.set_timer(conn.session().every);
-        Ok(())
-    }
+    })?;
+    conn.session_mut().timer = Some(timer);
+    Ok(())
 }
 
 fn main() -> nonforker::Result<()> {

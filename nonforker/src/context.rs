@@ -6,38 +6,53 @@ use std::{
     time::{Duration, Instant},
 };
 
-use slotmap::{Key, SlotMap};
+use slotmap::Key;
 
 use crate::{
     address::Peer,
-    codec::{Codec, Encode, EncodeError},
+    alarms::{Alarms, OF_CONNECTION, Run, TimerId},
+    codec::Encode,
     conn::{
-        buffer::Buffer,
+        Connection,
         deadlines::Kind,
-        outbound::{Outbound, Watermarks},
+        output::{Origin, Output},
+        state::Incoming,
     },
+    connections::Connections,
     driver::Token,
     engine::{
-        core::{Core, MemberKey, Slot},
-        pool::Pool,
-        replies::Replies,
+        core::Core,
+        service::Scope,
+        slot::Slot,
+        table::{Entry, Table},
     },
-    error::{CloseReason, NotConnected},
+    error::{CloseReason, NoSuchService, TooManyTimers},
+    handler::{Handler, IntoOutcome, Outcome},
 };
 
 /// Names a connection for as long as the server runs. An id that has closed never names another.
+///
+/// It also says on which shard of the server the connection is; for now there is one.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ConnId(Token);
+pub struct ConnId {
+    shard: u16,
+    token: Token,
+}
 
 impl ConnId {
     pub(crate) const fn new(token: Token) -> Self {
-        Self(token)
+        Self { shard: 0, token }
+    }
+
+    /// The connection's token, if it is on this shard.
+    pub(crate) const fn token(self) -> Token {
+        self.token
     }
 }
 
 impl fmt::Display for ConnId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let bits = self.0.data().as_ffi();
+        let bits = self.token.data().as_ffi();
         // Generations are odd while a slot is taken: 1, 3, 5.
         write!(f, "{}.{}", bits & 0xffff_ffff, bits >> 33)
     }
@@ -49,21 +64,22 @@ impl fmt::Debug for ConnId {
     }
 }
 
+/// What is called once for a connection, or again and again.
+type Once<H> = Box<dyn FnOnce(&mut H, &mut Conn<'_, H>) -> Outcome>;
+type Every<H> = Box<dyn FnMut(&mut H, &mut Conn<'_, H>) -> Outcome>;
+
 /// What a service keeps for one of its connections.
 #[derive(Debug)]
-pub(crate) struct Member<C, S> {
-    /// It is lent while callbacks run: see [`Replies`].
-    pub(crate) codec: Option<C>,
-    pub(crate) session: S,
+pub(crate) struct Member<H: Handler> {
+    pub(crate) codec: H::Codec,
+    pub(crate) session: H::Session,
+    pub(crate) alarms: Alarms<Once<H>, Every<H>>,
 }
 
-pub(crate) type Members<C, S> = SlotMap<MemberKey, Member<C, S>>;
-
-/// Who asks for output: a reply to a request may be as large as it is, a push may not.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Origin {
-    Reply,
-    Push,
+impl<H: Handler> Member<H> {
+    pub(crate) fn new(codec: H::Codec) -> Self {
+        Self { codec, session: H::Session::default(), alarms: Alarms::default() }
+    }
 }
 
 /// One connection, for the duration of a callback.
@@ -73,16 +89,41 @@ pub(crate) enum Origin {
 /// [`Handler::closed`](crate::Handler::closed) tells so.
 ///
 /// As [`io::Write`] it takes raw bytes that are sent as they are, without the codec's framing.
-pub struct Conn<'c, C: Codec, S = ()> {
+pub struct Conn<'c, H: Handler> {
     pub(crate) core: &'c mut Core,
-    pub(crate) members: &'c mut Members<C, S>,
-    pub(crate) token: Token,
-    pub(crate) member: MemberKey,
-    pub(crate) replies: &'c mut Replies<C>,
-    pub(crate) origin: Origin,
+    pub(crate) table: &'c mut Table,
+    pub(crate) slot: &'c mut Slot,
+    pub(crate) member: &'c mut Member<H>,
+    pub(crate) output: Output,
 }
 
-impl<C: Codec, S> Conn<'_, C, S> {
+impl<'c, H: Handler> Conn<'c, H> {
+    /// Begins callbacks for a connection. Nothing if it has no session, since to make one panicked.
+    #[inline(always)]
+    pub(crate) fn begin(scope: Scope<'c>, origin: Origin) -> Option<Self> {
+        let Scope { core, table, entry: Entry { slot, member } } = scope;
+        let member = member.downcast_mut::<Member<H>>()?;
+        let output = core.begin_output(slot, origin);
+        Some(Self { core, table, slot, member, output })
+    }
+
+    /// Ends callbacks that were made for so many frames.
+    #[inline(always)]
+    pub(crate) fn end(self, frames: usize) -> (&'c mut Core, &'c mut Slot) {
+        let Self { core, slot, output, .. } = self;
+        slot.called(frames, output.replies());
+        if frames > 0 {
+            slot.is_used();
+        }
+        core.end_output(slot, output);
+        if !slot.conn.bars().is_none() {
+            core.mark_dirty(slot);
+        }
+        (core, slot)
+    }
+}
+
+impl<H: Handler> Conn<'_, H> {
     /// Queues a reply, framed by the codec.
     ///
     /// A reply that the codec cannot frame ends the connection with
@@ -90,57 +131,10 @@ impl<C: Codec, S> Conn<'_, C, S> {
     #[inline]
     pub fn send<R>(&mut self, reply: R)
     where
-        C: Encode<R>,
+        H::Codec: Encode<R>,
     {
-        self.replies.replies += 1;
-        self.push(|codec, out| codec.encode(reply, out));
-    }
-
-    /// Queues a reply to another connection of the same handler.
-    ///
-    /// If the peer there does not keep up, so that more than
-    /// [`Limits::output_cap`](crate::Limits::output_cap) beyond the high watermark is queued for
-    /// it, *that* connection is closed.
-    ///
-    /// # Errors
-    ///
-    /// [`NotConnected`] if the connection has closed or takes no more replies because it closes, its
-    /// own included; or if it belongs to another handler.
-    ///
-    /// # Examples
-    ///
-    /// Hand every line to whoever sent the first one:
-    ///
-    /// ```
-    /// use nonforker::{Server, codec::Lines};
-    ///
-    /// let mut first = None;
-    /// let server = Server::new().serve("127.0.0.1:0", Lines::new(), move |conn, line| {
-    ///     let first = *first.get_or_insert(conn.id());
-    ///     conn.send_to(first, line)
-    /// });
-    /// # let _ = server;
-    /// ```
-    pub fn send_to<R>(&mut self, id: ConnId, reply: R) -> Result<(), NotConnected>
-    where
-        C: Encode<R>,
-    {
-        if id.0 == self.token {
-            if self.replies.is_closed() {
-                return Err(NotConnected);
-            }
-            self.send(reply);
-            return Ok(());
-        }
-        let service = self.core.slots[self.token].service;
-        let slot = self.core.slots.get(id.0).ok_or(NotConnected)?;
-        if slot.service != service || !slot.conn.state().handles() {
-            return Err(NotConnected);
-        }
-        let member = self.members.get_mut(slot.member).ok_or(NotConnected)?;
-        let codec = member.codec.as_mut().ok_or(NotConnected)?;
-        self.core.push_to(id.0, |out| codec.encode(reply, out));
-        Ok(())
+        let codec = &mut self.member.codec;
+        self.output.push(&mut self.slot.conn, |out| codec.encode(reply, out));
     }
 
     /// Closes the connection after what is queued has been sent. No more frames are handled.
@@ -148,101 +142,221 @@ impl<C: Codec, S> Conn<'_, C, S> {
     /// The peer really gets the last bytes: the close lingers until the peer has closed too,
     /// bounded by [`Limits::linger_timeout`](crate::Limits::linger_timeout).
     pub fn close(&mut self) {
-        let reason = match self.slot().told_end {
-            true => CloseReason::PeerFinished,
-            false => CloseReason::ByHandler,
+        let reason = match self.slot.conn.incoming() {
+            Incoming::Told => CloseReason::PeerFinished,
+            _ => CloseReason::ByHandler,
         };
-        self.core.close(self.token, reason);
-        self.replies.close();
+        self.core.close(self.slot, reason);
     }
 
     /// Ends the connection at once. What is queued is lost and the peer sees a reset.
     pub fn abort(&mut self) {
-        self.core.fail(self.token, CloseReason::Aborted, true);
-        self.replies.close();
+        self.core.fail(self.slot, CloseReason::Aborted, true);
     }
 
     /// Handles no more frames until [`resume`](Self::resume), and soon reads no more either, so
     /// that the peer has to wait.
     pub fn pause(&mut self) {
-        self.slot().conn.paused = true;
-        self.replies.pause(true);
-        self.core.mark_dirty(self.token);
+        self.core.pause(self.slot);
     }
 
     /// Ends a [`pause`](Self::pause).
     pub fn resume(&mut self) {
-        self.slot().conn.paused = false;
-        self.replies.pause(false);
-        self.core.is_active(self.token);
-        self.core.mark_dirty(self.token);
-        self.core.mark_runnable(self.token);
+        self.core.resume(self.slot);
     }
 
-    /// Ends the [`pause`](Self::pause) of another connection of the same server.
+    /// Has a closure called once, `after` from this call, with the handler and this connection. Until
+    /// then it can be [cancelled](Self::cancel).
+    ///
+    /// It is never early. On an idle machine it is late by less than 0.2 ms, and by as long as
+    /// handlers take that run when it is due. It is not called once the connection closes, and it
+    /// does not hold up a drain. An error that it returns, or a panic, ends the connection.
     ///
     /// # Errors
     ///
-    /// [`NotConnected`] if the connection has closed, or handles nothing more because it closes.
-    pub fn resume_other(&mut self, id: ConnId) -> Result<(), NotConnected> {
-        let slot = self.core.slots.get_mut(id.0).ok_or(NotConnected)?;
-        if !slot.conn.state().handles() {
-            return Err(NotConnected);
-        }
-        if id.0 == self.token {
-            self.resume();
-            return Ok(());
-        }
-        slot.conn.paused = false;
-        self.core.is_active(id.0);
-        self.core.mark_dirty(id.0);
-        self.core.mark_runnable(id.0);
-        Ok(())
-    }
-
-    /// Has [`Handler::timer`](crate::Handler::timer) called once, `after` from this call. A
-    /// connection has one such timer: to set it again replaces it.
+    /// [`TooManyTimers`] if 16 timers of this connection wait already.
     ///
-    /// It is never early. On an idle machine it is late by less than 0.2 ms, and by as long as
-    /// handlers take that run when it is due.
-    pub fn set_timer(&mut self, after: Duration) {
-        if self.slot().conn.state().handles() {
-            self.core.set_timer(self.token, after);
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use nonforker::{Outcome, Server, codec::Lines};
+    ///
+    /// let server = Server::new().serve("127.0.0.1:0", Lines::new(), |conn, line| -> Outcome {
+    ///     let line = line.to_vec();
+    ///     conn.after(Duration::from_millis(100), move |_, conn| conn.send(line))?;
+    ///     Ok(())
+    /// });
+    /// # let _ = server;
+    /// ```
+    pub fn after<F, R>(&mut self, after: Duration, call: F) -> Result<TimerId, TooManyTimers>
+    where
+        F: FnOnce(&mut H, &mut Conn<'_, H>) -> R + 'static,
+        R: IntoOutcome,
+    {
+        let once: Once<H> = Box::new(move |handler, conn| call(handler, conn).into_outcome());
+        self.set_timer(after, Run::Once(once))
+    }
+
+    /// Has a closure called again and again, each `period` from this call on, until it is
+    /// [cancelled](Self::cancel) or the connection closes.
+    ///
+    /// It does not drift: a call that comes late does not put off the next. Calls that are missed,
+    /// because a handler took longer than a period, are left out. A period below 1 ms counts as 1 ms.
+    /// For the rest see [`after`](Self::after).
+    ///
+    /// # Errors
+    ///
+    /// [`TooManyTimers`] if 16 timers of this connection wait already.
+    pub fn every<F, R>(&mut self, period: Duration, mut call: F) -> Result<TimerId, TooManyTimers>
+    where
+        F: FnMut(&mut H, &mut Conn<'_, H>) -> R + 'static,
+        R: IntoOutcome,
+    {
+        let every: Every<H> = Box::new(move |handler, conn| call(handler, conn).into_outcome());
+        self.set_timer(period, Run::Every(every))
+    }
+
+    fn set_timer(
+        &mut self,
+        after: Duration,
+        run: Run<Once<H>, Every<H>>,
+    ) -> Result<TimerId, TooManyTimers> {
+        let at = self.core.timer_after(after);
+        let set = &mut self.core.timers_set;
+        let id = self.member.alarms.set(set, OF_CONNECTION, at, after, run)?;
+        if let Some(at) = self.member.alarms.earliest()
+            && self.slot.conn.state().handles()
+        {
+            self.core.arm_at(self.slot, Kind::User, at);
         }
+        Ok(id)
     }
 
-    /// Forgets the timer.
-    pub fn clear_timer(&mut self) {
-        self.slot().conn.deadlines.clear(Kind::User);
+    /// Forgets a timer of this connection. Returns whether it was still waiting.
+    pub fn cancel(&mut self, timer: TimerId) -> bool {
+        let was_waiting = self.member.alarms.cancel(timer);
+        match self.member.alarms.earliest() {
+            Some(at) if self.slot.conn.state().handles() => {
+                self.core.arm_at(self.slot, Kind::User, at);
+            }
+            _ => self.slot.conn.deadlines().clear(Kind::User),
+        }
+        was_waiting
     }
 
-    /// The connection's id, to be [sent to](Self::send_to) from other callbacks.
+    /// The connection's id, by which other callbacks [find](Connections::get) it.
     #[must_use]
     pub const fn id(&self) -> ConnId {
-        ConnId(self.token)
+        ConnId::new(self.slot.token())
     }
 
     /// Who is at the other end.
     #[must_use]
     pub fn peer(&self) -> Peer {
-        self.core.slots[self.token].peer.peer()
+        self.slot.peer()
     }
 
     /// What the handler remembers for this connection.
     #[must_use]
-    pub fn session(&self) -> &S {
-        &self.members[self.member].session
+    pub fn session(&self) -> &H::Session {
+        &self.member.session
     }
 
     /// What the handler remembers for this connection, to be changed.
-    pub fn session_mut(&mut self) -> &mut S {
-        &mut self.members[self.member].session
+    pub fn session_mut(&mut self) -> &mut H::Session {
+        &mut self.member.session
+    }
+
+    /// The connection's codec: its mode can change between two frames. What follows in bytes that
+    /// have already been received is decoded in the new mode.
+    pub fn codec(&mut self) -> &mut H::Codec {
+        &mut self.member.codec
+    }
+
+    /// All other connections of this service.
+    ///
+    /// # Examples
+    ///
+    /// Everybody else hears what one says:
+    ///
+    /// ```
+    /// use nonforker::{Server, codec::Lines};
+    ///
+    /// let server = Server::new().serve("127.0.0.1:0", Lines::new(), |conn, line| {
+    ///     conn.others().for_each(|other| other.send(line));
+    /// });
+    /// # let _ = server;
+    /// ```
+    pub fn others(&mut self) -> Connections<'_, H> {
+        let own = usize::from(self.is_counted());
+        Connections::new(self.core, self.table, self.slot.service(), own)
+    }
+
+    /// Whether the connection is counted as open: `closed` has not been called.
+    const fn is_counted(&self) -> bool {
+        self.slot.is_open()
+    }
+
+    /// The session, the output and the other connections, to be used at the same time.
+    ///
+    /// # Examples
+    ///
+    /// What the session has collected goes to everybody else, without a copy:
+    ///
+    /// ```
+    /// use nonforker::{Conn, Handler, Outcome, Parts, codec::Lines};
+    ///
+    /// struct Relay;
+    ///
+    /// impl Handler for Relay {
+    ///     type Codec = Lines;
+    ///     type Session = Vec<u8>;
+    ///
+    ///     fn frame(&mut self, conn: &mut Conn<'_, Self>, line: &[u8]) -> Outcome {
+    ///         let Parts { session, mut output, mut others } = conn.parts();
+    ///         session.extend_from_slice(line);
+    ///         others.for_each(|other| other.send(&session[..]));
+    ///         output.send("passed on");
+    ///         Ok(())
+    ///     }
+    /// }
+    /// # let _ = nonforker::Server::new().serve_with("127.0.0.1:0", Lines::new(), Relay);
+    /// ```
+    pub fn parts(&mut self) -> Parts<'_, H> {
+        let own = usize::from(self.is_counted());
+        let service = self.slot.service();
+        let Member { codec, session, .. } = self.member;
+        let output = Replies { codec, output: &mut self.output, conn: &mut self.slot.conn };
+        Parts { session, output, others: Connections::new(self.core, self.table, service, own) }
+    }
+
+    /// The connections of another service of this server, found by the type of its handler.
+    ///
+    /// # Errors
+    ///
+    /// [`NoSuchService`] if no service has such a handler, or if several do: two closures over one
+    /// codec are of one type. Then give them [names](crate::Server::name).
+    pub fn service<S: Handler>(&mut self) -> Result<Connections<'_, S>, NoSuchService> {
+        self.others().service()
+    }
+
+    /// The same for a service that was given this [name](crate::Server::name).
+    ///
+    /// # Errors
+    ///
+    /// [`NoSuchService`] if no service has this name and such a handler, or if several do.
+    pub fn service_named<S: Handler>(
+        &mut self,
+        name: &str,
+    ) -> Result<Connections<'_, S>, NoSuchService> {
+        self.others().service_named(name)
     }
 
     /// How many bytes are queued for the peer or in flight to it.
     #[must_use]
-    pub fn queued(&self) -> usize {
-        self.replies.queued()
+    pub const fn queued(&self) -> usize {
+        self.output.queued()
     }
 
     /// The time of this call, which in a simulation is not the system's.
@@ -250,63 +364,11 @@ impl<C: Codec, S> Conn<'_, C, S> {
     pub fn now(&self) -> Instant {
         self.core.instant()
     }
-
-    /// Queues what `fill` appends, and raises pressure or closes the connection if that is too
-    /// much. Should it panic, the whole callback's output is taken back.
-    #[inline]
-    fn push(&mut self, fill: impl FnOnce(&mut C, &mut Vec<u8>) -> Result<(), EncodeError>) {
-        if self.replies.is_closed() {
-            return;
-        }
-        let mark = self.replies.len();
-        let (codec, out) = self.replies.parts();
-        if let Err(error) = fill(codec, out) {
-            self.cannot_encode(mark, error);
-        } else if self.replies.is_much() {
-            self.much_is_queued(mark);
-        }
-    }
-
-    /// Takes half a reply back.
-    #[cold]
-    fn cannot_encode(&mut self, mark: usize, error: EncodeError) {
-        self.replies.take_back_to(mark);
-        self.core.close(self.token, CloseReason::Encode(error));
-        self.replies.close();
-    }
-
-    /// A reply may take as much room as it needs, a push only if there is nothing before it.
-    #[cold]
-    fn much_is_queued(&mut self, mark: usize) {
-        self.core.pool.give_space(self.replies.parts().1);
-        // The account is settled between two turns, and then somebody may have to go.
-        let others = self.core.memory.used().saturating_sub(self.slot().accounted);
-        if others.saturating_add(self.replies.queued()) > self.core.memory.budget() {
-            self.replies.end_turn();
-        }
-        if self.replies.queued() <= self.core.marks.high {
-            return;
-        }
-        self.replies.raise_pressure();
-        let is_first = self.replies.queued() == self.replies.len() && mark == 0;
-        let much = !is_first && self.replies.queued() > self.core.marks.cap;
-        if self.origin == Origin::Push && much {
-            self.core.fail(self.token, CloseReason::OutputOverflow, true);
-            self.replies.close();
-        }
-    }
-
-    fn slot(&mut self) -> &mut Slot {
-        &mut self.core.slots[self.token]
-    }
 }
 
-impl<C: Codec, S> Write for Conn<'_, C, S> {
+impl<H: Handler> Write for Conn<'_, H> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.push(|_, out| {
-            out.extend_from_slice(bytes);
-            Ok(())
-        });
+        self.output.push_raw(&mut self.slot.conn, bytes);
         Ok(bytes.len())
     }
 
@@ -316,64 +378,61 @@ impl<C: Codec, S> Write for Conn<'_, C, S> {
     }
 }
 
-impl<C: Codec, S> fmt::Debug for Conn<'_, C, S> {
+impl<H: Handler> fmt::Debug for Conn<'_, H> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Conn").field("id", &self.id()).field("peer", &self.peer()).finish()
     }
 }
 
-/// The queue of a connection whose callback this is not. It goes back also when the codec panics,
-/// without half a reply, and it is the calling connection that ends.
-struct Lent<'a> {
-    outbound: &'a mut Outbound,
-    pool: &'a mut Pool,
-    marks: &'a Watermarks,
-    out: Option<Buffer>,
-    mark: usize,
+/// What [`Conn::parts`] gives.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Parts<'p, H: Handler> {
+    /// What the handler remembers for this connection.
+    pub session: &'p mut H::Session,
+    /// Where replies are sent.
+    pub output: Replies<'p, H>,
+    /// All other connections of the service.
+    pub others: Connections<'p, H>,
 }
 
-impl Drop for Lent<'_> {
-    fn drop(&mut self) {
-        let Some(mut out) = self.out.take() else { return };
-        out.vec().truncate(self.mark);
-        if let Some(empty) = self.outbound.give_back(out, self.marks) {
-            self.pool.put(empty);
-        }
+/// The output of a connection, apart from its session: see [`Conn::parts`].
+pub struct Replies<'p, H: Handler> {
+    codec: &'p mut H::Codec,
+    output: &'p mut Output,
+    conn: &'p mut Connection,
+}
+
+impl<H: Handler> Replies<'_, H> {
+    /// Queues a reply, as [`Conn::send`] does.
+    pub fn send<R>(&mut self, reply: R)
+    where
+        H::Codec: Encode<R>,
+    {
+        self.output.push(self.conn, |out| self.codec.encode(reply, out));
+    }
+
+    /// How many bytes are queued for the peer or in flight to it.
+    #[must_use]
+    pub const fn queued(&self) -> usize {
+        self.output.queued()
     }
 }
 
-impl Core {
-    /// Queues what `fill` appends for a connection other than the one whose callback this is.
-    fn push_to(
-        &mut self,
-        token: Token,
-        fill: impl FnOnce(&mut Vec<u8>) -> Result<(), EncodeError>,
-    ) {
-        let Self { slots, pool, marks, .. } = self;
-        let Some(slot) = slots.get_mut(token) else { return };
-        let outbound = &mut slot.conn.outbound;
-        let (queued, hint) = (outbound.queued(), outbound.hint());
-        let out = outbound.lend().unwrap_or_else(|| pool.take_warm(hint));
-        let mut lent = Lent { mark: out.len(), outbound, pool, marks, out: None };
-        let out = lent.out.insert(out);
-        let filled = fill(out.vec());
-        if filled.is_ok() {
-            lent.mark = usize::MAX;
-            if out.len() >= lent.pool.spacious() {
-                lent.pool.give_space(out.vec());
-            }
-        }
-        drop(lent);
-        slot.is_used();
-        if let Some(traffic) = &mut slot.traffic {
-            traffic.replies += 1;
-        }
-        let over = queued > 0 && slot.conn.outbound.queued() > self.marks.cap;
-        self.mark_dirty(token);
-        if let Err(error) = filled {
-            self.close(token, CloseReason::Encode(error));
-        } else if over {
-            self.fail(token, CloseReason::OutputOverflow, true);
-        }
+impl<H: Handler> Write for Replies<'_, H> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.output.push_raw(self.conn, bytes);
+        Ok(bytes.len())
+    }
+
+    /// Does nothing: what is queued leaves by itself.
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<H: Handler> fmt::Debug for Replies<'_, H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Replies").field("queued", &self.queued()).finish_non_exhaustive()
     }
 }

@@ -10,6 +10,7 @@ use thiserror::Error;
 use crate::{
     address::{Address, AddressError},
     codec::{EncodeError, FrameError},
+    handler::Failure,
 };
 
 /// The result of starting or running a server.
@@ -56,6 +57,9 @@ pub enum Error {
     /// The signals could not be taken over.
     #[error("cannot take over the signals")]
     Signals(#[source] io::Error),
+    /// [`Handler::started`](crate::Handler::started) returned an error, or panicked.
+    #[error("the handler could not start: {0}")]
+    Handler(Failure),
     /// The server has ended, and took something from clients: its drain took longer than
     /// [`Limits::drain_timeout`](crate::Limits::drain_timeout), or it was
     /// [stopped](crate::Handle::stop).
@@ -89,7 +93,7 @@ pub enum CloseReason {
     /// The handler called [`Conn::abort`](crate::Conn::abort).
     Aborted,
     /// The handler returned an error.
-    HandlerFailed(Box<dyn std::error::Error + Send + Sync>),
+    HandlerFailed(Failure),
     /// The handler or the codec panicked. The payload went to the panic hook.
     Panicked,
     /// The codec took more bytes than there were, or none, which it must not: see
@@ -149,8 +153,29 @@ impl fmt::Display for CloseReason {
     }
 }
 
-/// The connection is gone, or is not served by this handler.
+/// The connection is gone, closes, or is not one of this service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[error("no such connection: it has closed, or belongs to another handler")]
+#[error("no such connection: it has closed, or belongs to another service")]
 #[non_exhaustive]
 pub struct NotConnected;
+
+/// Why a service of the server cannot be found by the type of its handler, or by its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum NoSuchService {
+    /// None has a handler of this type, and this name if one was asked for.
+    #[error("no service of this server has a handler of this type and name")]
+    Unknown,
+    /// More than one has. Two closures over one codec do: name the services.
+    #[error("several services of this server have a handler of this type: name them")]
+    Ambiguous,
+}
+
+/// A connection has 16 timers, or a service 1,000, and cannot have another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("too many timers: at most {max} can wait")]
+#[non_exhaustive]
+pub struct TooManyTimers {
+    /// How many there can be.
+    pub max: usize,
+}

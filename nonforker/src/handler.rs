@@ -1,19 +1,28 @@
 //! What a user writes: plain synchronous Rust that turns requests into replies.
 
+use std::fmt;
+
 use crate::{
     codec::{Codec, FrameError},
+    connections::Connections,
     context::Conn,
     error::CloseReason,
 };
+
+/// An error of a handler, of any type: `?` converts.
+pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// What a callback answers. An error ends the connection it was called for, and no other, after
 /// what was queued has been sent.
 ///
 /// Any error converts with `?`.
-pub type Outcome = Result<(), Box<dyn std::error::Error + Send + Sync>>;
+pub type Outcome = Result<(), Failure>;
+
+/// A frame of the codec of a handler, borrowed from the bytes that were received.
+pub type Frame<'f, H> = <<H as Handler>::Codec as Codec>::Frame<'f>;
 
 /// A handler's callback for urgent bytes: see [`Handler::URGENT`]. An error ends the connection.
-pub type Urgent<H, C> = fn(&mut H, &mut Conn<'_, C, <H as Handler<C>>::Session>, u8) -> Outcome;
+pub type Urgent<H> = fn(&mut H, &mut Conn<'_, H>, u8) -> Outcome;
 
 /// Handles the requests of every connection of one service.
 ///
@@ -41,10 +50,11 @@ pub type Urgent<H, C> = fn(&mut H, &mut Conn<'_, C, <H as Handler<C>>::Session>,
 ///     total: u64,
 /// }
 ///
-/// impl Handler<Lines> for Counter {
+/// impl Handler for Counter {
+///     type Codec = Lines;
 ///     type Session = Option<String>;
 ///
-///     fn frame(&mut self, conn: &mut Conn<'_, Lines, Option<String>>, line: &[u8]) -> Outcome {
+///     fn frame(&mut self, conn: &mut Conn<'_, Self>, line: &[u8]) -> Outcome {
 ///         self.total += 1;
 ///         match conn.session() {
 ///             None => {
@@ -61,7 +71,9 @@ pub type Urgent<H, C> = fn(&mut H, &mut Conn<'_, C, <H as Handler<C>>::Session>,
 /// }
 /// # let _ = nonforker::Server::new().serve_with("127.0.0.1:0", Lines::new(), Counter::default());
 /// ```
-pub trait Handler<C: Codec>: Sized + 'static {
+pub trait Handler: Sized + 'static {
+    /// What splits the bytes of its connections into frames, and frames its replies.
+    type Codec: Codec;
     /// What the handler remembers for one connection, from before [`open`](Self::open) until
     /// after [`closed`](Self::closed).
     type Session: Default + 'static;
@@ -84,38 +96,51 @@ pub trait Handler<C: Codec>: Sized + 'static {
     /// struct Shell;
     ///
     /// impl Shell {
-    ///     fn interrupt(&mut self, conn: &mut Conn<'_, Lines>, _byte: u8) -> Outcome {
+    ///     fn interrupt(&mut self, conn: &mut Conn<'_, Self>, _byte: u8) -> Outcome {
     ///         conn.send("interrupted");
     ///         Ok(())
     ///     }
     /// }
     ///
-    /// impl Handler<Lines> for Shell {
+    /// impl Handler for Shell {
+    ///     type Codec = Lines;
     ///     type Session = ();
-    ///     const URGENT: Option<Urgent<Self, Lines>> = Some(Self::interrupt);
+    ///     const URGENT: Option<Urgent<Self>> = Some(Self::interrupt);
     ///
-    ///     fn frame(&mut self, conn: &mut Conn<'_, Lines>, line: &[u8]) -> Outcome {
+    ///     fn frame(&mut self, conn: &mut Conn<'_, Self>, line: &[u8]) -> Outcome {
     ///         conn.send(line);
     ///         Ok(())
     ///     }
     /// }
     /// # let _ = nonforker::Server::new().serve_with("127.0.0.1:0", Lines::new(), Shell);
     /// ```
-    const URGENT: Option<Urgent<Self, C>> = None;
+    const URGENT: Option<Urgent<Self>> = None;
+
+    /// The server begins, and no connection is accepted yet. Here a handler sets timers that belong to
+    /// no connection: [`Connections::every`].
+    ///
+    /// # Errors
+    ///
+    /// Any error, and a panic, ends [`Bound::run`](crate::Bound::run) with
+    /// [`Error::Handler`](crate::Error::Handler).
+    fn started(&mut self, all: &mut Connections<'_, Self>) -> Outcome {
+        let _ = all;
+        Ok(())
+    }
 
     /// A complete request has arrived. Called once for each, in order.
     ///
     /// # Errors
     ///
     /// Any error ends this connection.
-    fn frame(&mut self, conn: &mut Conn<'_, C, Self::Session>, frame: C::Frame<'_>) -> Outcome;
+    fn frame(&mut self, conn: &mut Conn<'_, Self>, frame: Frame<'_, Self>) -> Outcome;
 
     /// Somebody has connected. A greeting may be sent; [`Conn::abort`] or an error refuses them.
     ///
     /// # Errors
     ///
     /// Any error ends this connection.
-    fn open(&mut self, conn: &mut Conn<'_, C, Self::Session>) -> Outcome {
+    fn open(&mut self, conn: &mut Conn<'_, Self>) -> Outcome {
         let _ = conn;
         Ok(())
     }
@@ -126,7 +151,7 @@ pub trait Handler<C: Codec>: Sized + 'static {
     /// # Errors
     ///
     /// Any error ends this connection.
-    fn relieved(&mut self, conn: &mut Conn<'_, C, Self::Session>) -> Outcome {
+    fn relieved(&mut self, conn: &mut Conn<'_, Self>) -> Outcome {
         let _ = conn;
         Ok(())
     }
@@ -139,35 +164,45 @@ pub trait Handler<C: Codec>: Sized + 'static {
     /// # Errors
     ///
     /// Any error ends this connection.
-    fn half_closed(&mut self, conn: &mut Conn<'_, C, Self::Session>) -> Outcome {
+    fn half_closed(&mut self, conn: &mut Conn<'_, Self>) -> Outcome {
         conn.close();
         Ok(())
     }
 
-    /// The time set by [`Conn::set_timer`] has come.
+    /// The server drains, all complete requests of this peer have been handled, and the connection
+    /// closes after this. A goodbye may be sent: the peer really gets it.
+    ///
+    /// It is not called for a peer that does not take its replies, nor for a connection that is
+    /// [paused](Conn::pause), and not if the server is [stopped](crate::Handle::stop).
     ///
     /// # Errors
     ///
-    /// Any error ends this connection.
-    fn timer(&mut self, conn: &mut Conn<'_, C, Self::Session>) -> Outcome {
+    /// Any error is the reason for which the connection ends.
+    fn draining(&mut self, conn: &mut Conn<'_, Self>) -> Outcome {
         let _ = conn;
         Ok(())
     }
 
     /// The peer's bytes cannot be split into frames any more. A last word may be sent: the peer
     /// really gets it, and the connection closes behind it.
-    fn rejected(&mut self, conn: &mut Conn<'_, C, Self::Session>, error: &FrameError) {
+    fn rejected(&mut self, conn: &mut Conn<'_, Self>, error: &FrameError) {
         let _ = (conn, error);
     }
 
     /// The connection has ended. Nothing is called for it after this, and what is sent to it is
-    /// dropped; others can still be [sent to](Conn::send_to).
-    fn closed(&mut self, conn: &mut Conn<'_, C, Self::Session>, reason: &CloseReason) {
+    /// dropped; [others](Conn::others) can still be sent to.
+    fn closed(&mut self, conn: &mut Conn<'_, Self>, reason: &CloseReason) {
         let _ = (conn, reason);
     }
 }
 
-/// What a closure may return as its [`Outcome`]: nothing, or a result with any error.
+/// What a closure may return: nothing, or an [`Outcome`].
+#[diagnostic::on_unimplemented(
+    message = "a closure that handles frames returns nothing or `nonforker::Outcome`, not `{Self}`",
+    label = "send the reply with `conn.send(..)` and return nothing",
+    note = "for `?`, end the closure with `Ok(())`; an error of your own type is turned into an \
+            `Outcome` by `?` or by `.map_err(Into::into)`"
+)]
 pub trait IntoOutcome {
     /// Turns it into an outcome.
     ///
@@ -183,25 +218,44 @@ impl IntoOutcome for () {
     }
 }
 
-impl<E: Into<Box<dyn std::error::Error + Send + Sync>>> IntoOutcome for Result<(), E> {
+impl IntoOutcome for Outcome {
     fn into_outcome(self) -> Outcome {
-        self.map_err(Into::into)
+        self
     }
 }
 
-/// A closure as a handler.
-#[derive(Debug)]
-pub(crate) struct FrameFn<F>(pub(crate) F);
+/// The handler that a closure becomes, given to [`Server::serve`](crate::Server::serve): a closure's
+/// connection is a `Conn<'_, Closure<C>>`.
+pub struct Closure<C: Codec> {
+    on_frame: OnFrame<C>,
+}
 
-impl<C, F, R> Handler<C> for FrameFn<F>
-where
-    C: Codec,
-    F: for<'c, 'f> FnMut(&mut Conn<'c, C>, C::Frame<'f>) -> R + 'static,
-    R: IntoOutcome,
-{
+/// A closure that is called for every frame.
+type OnFrame<C> =
+    Box<dyn for<'c, 'f> FnMut(&mut Conn<'c, Closure<C>>, <C as Codec>::Frame<'f>) -> Outcome>;
+
+impl<C: Codec> Closure<C> {
+    pub(crate) fn new<F, R>(mut on_frame: F) -> Self
+    where
+        F: for<'c, 'f> FnMut(&mut Conn<'c, Self>, C::Frame<'f>) -> R + 'static,
+        R: IntoOutcome,
+    {
+        Self { on_frame: Box::new(move |conn, frame| on_frame(conn, frame).into_outcome()) }
+    }
+}
+
+impl<C: Codec> fmt::Debug for Closure<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Closure").finish_non_exhaustive()
+    }
+}
+
+impl<C: Codec> Handler for Closure<C> {
+    type Codec = C;
     type Session = ();
 
-    fn frame(&mut self, conn: &mut Conn<'_, C>, frame: C::Frame<'_>) -> Outcome {
-        (self.0)(conn, frame).into_outcome()
+    #[inline]
+    fn frame(&mut self, conn: &mut Conn<'_, Self>, frame: C::Frame<'_>) -> Outcome {
+        (self.on_frame)(conn, frame)
     }
 }

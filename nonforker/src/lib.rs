@@ -40,10 +40,11 @@
 //!     who: HashMap<String, ConnId>,
 //! }
 //!
-//! impl Handler<Lines> for Post {
+//! impl Handler for Post {
+//!     type Codec = Lines;
 //!     type Session = String;
 //!
-//!     fn frame(&mut self, conn: &mut Conn<'_, Lines, String>, line: &[u8]) -> Outcome {
+//!     fn frame(&mut self, conn: &mut Conn<'_, Self>, line: &[u8]) -> Outcome {
 //!         let line = std::str::from_utf8(line)?; // An error ends this connection only.
 //!         if conn.session().is_empty() {
 //!             self.who.insert(line.to_owned(), conn.id());
@@ -51,12 +52,15 @@
 //!             return Ok(());
 //!         }
 //!         let (name, text) = line.split_once(' ').unwrap_or((line, ""));
-//!         let known = self.who.get(name).is_some_and(|&id| conn.send_to(id, text).is_ok());
-//!         conn.send(if known { "sent" } else { "nobody has that name" });
+//!         let known = self.who.get(name).copied();
+//!         match known.map(|id| conn.others().get(id).map(|mut other| other.send(text))) {
+//!             Some(Ok(())) => conn.send("sent"),
+//!             _ => conn.send("nobody else has that name"),
+//!         }
 //!         Ok(())
 //!     }
 //!
-//!     fn closed(&mut self, conn: &mut Conn<'_, Lines, String>, _reason: &CloseReason) {
+//!     fn closed(&mut self, conn: &mut Conn<'_, Self>, _reason: &CloseReason) {
 //!         self.who.remove(conn.session().as_str());
 //!     }
 //! }
@@ -142,10 +146,12 @@
 //! - `signals` (default): [`Server::drain_on_signals`].
 
 mod address;
+mod alarms;
 mod bounds;
 pub mod codec;
 mod config;
 mod conn;
+mod connections;
 mod context;
 mod driver;
 mod driver_kind;
@@ -156,16 +162,19 @@ mod handler;
 mod keepalive;
 mod memory_limit;
 mod server;
+mod service;
 #[cfg(feature = "signals")]
 mod signals;
 pub mod sim;
 
 pub use address::{Address, AddressError, Peer};
+pub use alarms::TimerId;
 pub use config::{Limits, raise_descriptor_limit};
-pub use context::{Conn, ConnId};
+pub use connections::{Connections, Other};
+pub use context::{Conn, ConnId, Parts, Replies};
 pub use driver_kind::DriverKind;
 pub use engine::stats::Stats;
-pub use error::{CloseReason, Error, NotConnected, Result};
+pub use error::{CloseReason, Error, NoSuchService, NotConnected, Result, TooManyTimers};
 pub use handle::Handle;
-pub use handler::{Handler, IntoOutcome, Outcome, Urgent};
+pub use handler::{Closure, Failure, Frame, Handler, IntoOutcome, Outcome, Urgent};
 pub use server::{Bound, Server};

@@ -17,10 +17,11 @@ use crate::{
         sim::{SimDriver, world::World},
     },
     driver_kind::{Chosen, DriverKind},
-    engine::{Engine, Services, core::ServiceId, service::Typed},
+    engine::{Engine, Services, slot::ServiceId},
     error::{Error, Result},
     handle::Handle,
-    handler::{FrameFn, Handler, IntoOutcome},
+    handler::{Closure, Handler, IntoOutcome},
+    service::Typed,
 };
 
 /// The permissions of a Unix socket's file unless told otherwise: for its owner only.
@@ -108,22 +109,37 @@ impl Server {
     where
         C: Codec,
         A: TryInto<Address, Error: Into<AddressError>>,
-        F: for<'c, 'f> FnMut(&mut Conn<'c, C>, C::Frame<'f>) -> R + 'static,
-        R: IntoOutcome + 'static,
+        F: for<'c, 'f> FnMut(&mut Conn<'c, Closure<C>>, C::Frame<'f>) -> R + 'static,
+        R: IntoOutcome,
     {
-        self.serve_with(address, codec, FrameFn(on_frame))
+        self.serve_with(address, codec, Closure::new(on_frame))
     }
 
     /// Serves with a [`Handler`]: state, sessions, and every callback.
     #[must_use]
-    pub fn serve_with<C, A, H>(mut self, address: A, codec: C, handler: H) -> Self
+    pub fn serve_with<A, H>(self, address: A, codec: H::Codec, handler: H) -> Self
     where
-        C: Codec,
         A: TryInto<Address, Error: Into<AddressError>>,
-        H: Handler<C>,
+        H: Handler,
     {
+        self.service(codec, handler).also_on(address)
+    }
+
+    /// Adds a service without a listener, for other services to [find](Conn::service): it can have
+    /// timers, and [`also_on`](Self::also_on) gives it a listener.
+    #[must_use]
+    pub fn service<H: Handler>(mut self, codec: H::Codec, handler: H) -> Self {
         self.services.push(Box::new(Typed::new(codec, handler)));
-        self.also_on(address)
+        self
+    }
+
+    /// Names the last given service, for others to find it by: see [`Conn::service_named`].
+    #[must_use]
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        if let Some(service) = self.services.last_mut() {
+            service.name(name.into());
+        }
+        self
     }
 
     /// Serves the last given handler at one more address.
@@ -341,13 +357,13 @@ fn overlap(one: &Address, other: &Address) -> bool {
 /// An engine over some driver.
 trait Run {
     /// Runs to the end, and returns how many connections that cut off.
-    fn run(&mut self) -> io::Result<usize>;
+    fn run(&mut self) -> Result<usize>;
 }
 
 impl<D: Driver> Run for Engine<D> {
-    fn run(&mut self) -> io::Result<usize> {
-        Self::run(self)?;
-        Ok(self.cut_off())
+    fn run(&mut self) -> Result<usize> {
+        self.start()?;
+        Self::run(self).map_err(Error::Driver)
     }
 }
 
@@ -391,7 +407,8 @@ impl Bound {
     ///
     /// # Errors
     ///
-    /// [`Error::Driver`] if the kernel's event queue fails. [`Error::CutOff`] if the server has
+    /// [`Error::Driver`] if the kernel's event queue fails. [`Error::Handler`] if a
+    /// [`Handler::started`] fails. [`Error::CutOff`] if the server has
     /// ended and cut clients off: the drain took too long, or [`Handle::stop`] was called.
     ///
     /// # Examples
@@ -411,7 +428,7 @@ impl Bound {
     /// # }
     /// ```
     pub fn run(mut self) -> Result<()> {
-        match self.engine.run().map_err(Error::Driver)? {
+        match self.engine.run()? {
             0 => Ok(()),
             connections => Err(Error::CutOff { connections }),
         }

@@ -114,10 +114,11 @@ struct Loudspeaker {
     seen: usize,
 }
 
-impl Handler<Lines> for Loudspeaker {
+impl Handler for Loudspeaker {
+    type Codec = Lines;
     type Session = ();
 
-    fn open(&mut self, conn: &mut Conn<'_, Lines>) -> Outcome {
+    fn open(&mut self, conn: &mut Conn<'_, Self>) -> Outcome {
         if self.forgets != Some(self.seen) {
             self.all.push(conn.id());
         }
@@ -125,14 +126,17 @@ impl Handler<Lines> for Loudspeaker {
         Ok(())
     }
 
-    fn frame(&mut self, conn: &mut Conn<'_, Lines>, line: &[u8]) -> Outcome {
-        for &other in &self.all {
-            let _ = conn.send_to(other, line);
+    fn frame(&mut self, conn: &mut Conn<'_, Self>, line: &[u8]) -> Outcome {
+        for &id in &self.all {
+            match conn.others().get(id) {
+                Ok(mut other) => other.send(line),
+                Err(_) => conn.send(line),
+            }
         }
         Ok(())
     }
 
-    fn closed(&mut self, conn: &mut Conn<'_, Lines>, _reason: &CloseReason) {
+    fn closed(&mut self, conn: &mut Conn<'_, Self>, _reason: &CloseReason) {
         self.all.retain(|&other| other != conn.id());
     }
 }

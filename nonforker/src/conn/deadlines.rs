@@ -63,37 +63,38 @@ const PLACES: usize = 4;
 /// idle, so that takes the place of [`Idle`](Kind::Idle), which has to be set again afterwards. A
 /// connection is [`Unused`](Kind::Unused) only before anything is sent, so [`Write`](Kind::Write)
 /// takes the place of that for good.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Deadlines {
     places: [Option<Tick>; PLACES],
-    lingers: bool,
-    retries: bool,
-    unused: bool,
+    /// Of which kind each of them is now.
+    kinds: [Kind; PLACES],
+}
+
+impl Default for Deadlines {
+    fn default() -> Self {
+        Self { places: [None; PLACES], kinds: [Kind::Frame, Kind::Write, Kind::Idle, Kind::User] }
+    }
 }
 
 impl Deadlines {
-    /// Whether the place of this kind is its own now.
     const fn is_its_turn(&self, kind: Kind) -> bool {
-        match kind {
-            Kind::Linger | Kind::Quiet => self.lingers,
-            Kind::Retry => self.retries,
-            Kind::Idle => !self.retries && !self.lingers,
-            Kind::Frame | Kind::User => !self.lingers,
-            Kind::Write => !self.unused && !self.lingers,
-            Kind::Unused => self.unused && !self.lingers,
-        }
+        self.kinds[kind.place()] as u8 == kind as u8
+    }
+
+    const fn lingers(&self) -> bool {
+        matches!(self.kinds[0], Kind::Linger)
     }
 
     /// Sets or replaces the deadline of this kind.
     pub(crate) const fn set(&mut self, kind: Kind, at: Tick) {
         match kind {
-            Kind::Linger | Kind::Quiet if !self.lingers => {
+            Kind::Linger | Kind::Quiet if !self.lingers() => {
                 self.clear_all();
-                self.lingers = true;
+                self.kinds = [Kind::Linger, Kind::Quiet, Kind::Linger, Kind::Linger];
             }
-            Kind::Retry if !self.lingers => self.retries = true,
-            Kind::Unused => self.unused = true,
-            Kind::Write => self.unused = false,
+            Kind::Retry | Kind::Unused | Kind::Write if !self.lingers() => {
+                self.kinds[kind.place()] = kind;
+            }
             _ => {}
         }
         if self.is_its_turn(kind) {
@@ -106,8 +107,8 @@ impl Deadlines {
         if self.is_its_turn(kind) {
             self.places[kind.place()] = None;
             match kind {
-                Kind::Retry => self.retries = false,
-                Kind::Unused => self.unused = false,
+                Kind::Retry => self.kinds[kind.place()] = Kind::Idle,
+                Kind::Unused => self.kinds[kind.place()] = Kind::Write,
                 _ => {}
             }
         }
@@ -116,8 +117,9 @@ impl Deadlines {
     /// Forgets all of them.
     pub(crate) const fn clear_all(&mut self) {
         self.places = [None; PLACES];
-        self.retries = false;
-        self.unused = false;
+        if !self.lingers() {
+            self.kinds = [Kind::Frame, Kind::Write, Kind::Idle, Kind::User];
+        }
     }
 
     /// When this kind is due, if it is set.

@@ -27,10 +27,6 @@ use super::buffer::Buffer;
 #[derive(Debug, Default)]
 pub(crate) struct Inbound {
     kept: Option<Buffer>,
-    /// Complete frames may be in `kept`: they wait for the connection, not for the peer.
-    pub(crate) held: bool,
-    /// No more bytes will come: the peer has finished, or we stopped listening to it.
-    pub(crate) ended: bool,
 }
 
 impl Inbound {

@@ -11,25 +11,31 @@
 //!
 //! The engine drives it:
 //!
-//! 1. Bytes arrive: while [`may_handle`](Connection::may_handle) they are decoded and handled;
-//!    what no frame took is [kept](inbound::Inbound::keep).
-//! 2. Replies are appended to [`outbound`](Connection::outbound).
-//! 3. At the end of the turn the engine [takes](outbound::Outbound::take) what is queued, sends
-//!    it, and [reports](Connection::apply) an empty queue as [`Event::Flushed`].
+//! 1. Bytes arrive. If [`Bars::is_none`] and nothing is kept they are decoded where they lie; what no
+//!    frame took is [taken in](Connection::take_in).
+//! 2. Replies are pushed to the [`Output`] between [`begin_output`](Connection::begin_output) and
+//!    [`end_output`](Connection::end_output).
+//! 3. At the end of the turn the engine sends the [next batch](Connection::next_batch), and
+//!    [applies](Connection::apply) an empty queue as [`Event::Flushed`].
 //! 4. It receives while [`wants_receive`](Connection::wants_receive).
 //! 5. [`close`](Connection::close) and [`fail`](Connection::fail) end it; the first reason counts.
 
+pub(crate) mod bars;
 pub(crate) mod buffer;
 pub(crate) mod deadlines;
-pub(crate) mod inbound;
+mod inbound;
 pub(crate) mod outbound;
+pub(crate) mod output;
 pub(crate) mod state;
 
 use self::{
-    deadlines::Deadlines,
+    bars::Bars,
+    buffer::Buffer,
+    deadlines::{Deadlines, Kind, Tick},
     inbound::Inbound,
-    outbound::Outbound,
-    state::{Event, State},
+    outbound::{Outbound, Watermarks},
+    output::{Bounds, Origin, Output},
+    state::{Event, Incoming, Manner, State},
 };
 use crate::error::CloseReason;
 
@@ -40,18 +46,13 @@ pub(crate) const DISCARD_MAX: u32 = 16 * 1024 * 1024;
 #[derive(Debug)]
 pub(crate) struct Connection {
     state: State,
-    pub(crate) inbound: Inbound,
-    pub(crate) outbound: Outbound,
-    pub(crate) deadlines: Deadlines,
-    /// The handler does not want frames for now.
-    pub(crate) paused: bool,
-    /// The server drains: what has not arrived by now is not waited for.
-    pub(crate) cut: bool,
-    /// The driver shall reset the connection instead of closing it in order.
-    reset: bool,
-    /// An event came that cannot come. Never true, says every test.
-    illegal: bool,
+    bars: Bars,
+    incoming: Incoming,
+    manner: Manner,
     discarded: u32,
+    inbound: Inbound,
+    outbound: Outbound,
+    deadlines: Deadlines,
     reason: Option<Box<CloseReason>>,
 }
 
@@ -60,14 +61,13 @@ impl Connection {
     pub(crate) fn new() -> Self {
         Self {
             state: State::Open,
+            bars: Bars::default(),
+            incoming: Incoming::Flows,
+            manner: Manner::InOrder,
+            discarded: 0,
             inbound: Inbound::default(),
             outbound: Outbound::default(),
             deadlines: Deadlines::default(),
-            paused: false,
-            cut: false,
-            reset: false,
-            illegal: false,
-            discarded: 0,
             reason: None,
         }
     }
@@ -76,14 +76,18 @@ impl Connection {
         self.state
     }
 
-    /// Whether the close has to be a reset.
-    pub(crate) const fn is_reset(&self) -> bool {
-        self.reset
+    #[inline]
+    pub(crate) const fn bars(&self) -> Bars {
+        self.bars
     }
 
-    /// Whether an event came that cannot come.
-    pub(crate) const fn is_illegal(&self) -> bool {
-        self.illegal
+    pub(crate) const fn incoming(&self) -> Incoming {
+        self.incoming
+    }
+
+    /// How it is to be closed.
+    pub(crate) const fn manner(&self) -> Manner {
+        self.manner
     }
 
     /// Why it ended, or is about to; once.
@@ -91,40 +95,68 @@ impl Connection {
         self.reason.take().map(|reason| *reason)
     }
 
+    // How it ends.
+
     /// Moves the state. An event that cannot happen ends the connection.
     pub(crate) const fn apply(&mut self, event: Event) {
         self.state = match self.state.after(event) {
             Ok(state) => state,
             Err(_) => {
-                self.illegal = true;
+                self.manner = Manner::Illegal;
                 State::Closing
             }
         };
+        self.bars.set(Bars::CLOSED, !self.state.handles());
+        if self.state.has_finished() && matches!(self.incoming, Incoming::Flows) {
+            self.incoming = Incoming::Finished;
+        }
+    }
+
+    /// The server drains: what has not arrived by now is not waited for.
+    pub(crate) const fn cut(&mut self) {
+        self.incoming = Incoming::Cut;
+    }
+
+    /// The handler is told that the peer has finished. Returns whether that is news.
+    pub(crate) fn tell_end(&mut self) -> bool {
+        std::mem::replace(&mut self.incoming, Incoming::Told) != Incoming::Told
     }
 
     /// Asks for a close once everything queued is sent. The first reason counts.
     pub(crate) fn close(&mut self, reason: CloseReason) {
         self.reason.get_or_insert_with(|| Box::new(reason));
-        self.inbound.held = false;
+        self.bars.set(Bars::HELD, false);
+        for kind in [Kind::Frame, Kind::User, Kind::Unused] {
+            self.deadlines.clear(kind);
+        }
         self.apply(Event::CloseRequested);
     }
 
     /// Ends it at once, with a reset towards the peer if `reset`. The first reason counts.
     pub(crate) fn fail(&mut self, reason: CloseReason, reset: bool) {
         self.reason.get_or_insert_with(|| Box::new(reason));
-        self.reset |= reset;
+        if reset && self.manner == Manner::InOrder {
+            self.manner = Manner::Reset;
+        }
         self.apply(Event::Failed);
     }
 
-    /// Whether the handler may be given the next frame.
-    pub(crate) const fn may_handle(&self) -> bool {
-        self.state.handles() && !self.paused && !self.outbound.is_pressured()
+    // What comes in.
+
+    pub(crate) const fn pause(&mut self, on: bool) {
+        self.bars.set(Bars::PAUSED, on);
+    }
+
+    /// Whether what arrives now can be decoded where it lies.
+    #[inline]
+    pub(crate) const fn takes_frames_in_place(&self) -> bool {
+        self.bars.is_none() && self.inbound.is_empty()
     }
 
     /// Whether the driver should receive.
     pub(crate) const fn wants_receive(&self) -> bool {
         match self.state {
-            State::Open => self.may_handle() && !self.inbound.held && !self.cut,
+            State::Open => self.bars.is_none() && matches!(self.incoming, Incoming::Flows),
             State::Draining => self.discarded < DISCARD_MAX,
             State::Lingering => true,
             State::HalfClosed | State::Finishing | State::Closing | State::Closed => false,
@@ -133,7 +165,49 @@ impl Connection {
 
     /// Whether all frames are handled and the end of the stream is what comes next.
     pub(crate) const fn is_at_end(&self) -> bool {
-        self.inbound.ended && !self.inbound.held && self.may_handle()
+        !matches!(self.incoming, Incoming::Flows) && self.bars.is_none()
+    }
+
+    /// Takes in bytes that no frame took, in a buffer from `allocate` (given the least capacity it
+    /// must have) if the present one is too small. Returns the outgrown buffer.
+    pub(crate) fn take_in(
+        &mut self,
+        bytes: &[u8],
+        allocate: impl FnOnce(usize) -> Buffer,
+    ) -> Option<Buffer> {
+        self.inbound.keep(bytes, allocate)
+    }
+
+    /// What no frame took so far.
+    pub(crate) fn kept(&self) -> &[u8] {
+        self.inbound.bytes()
+    }
+
+    /// Takes out what no frame took so far: to throw it away, or to decode it and then
+    /// [give it back](Self::keep_rest).
+    pub(crate) const fn take_kept(&mut self) -> Option<Buffer> {
+        self.inbound.take()
+    }
+
+    /// Puts what was kept back, less the `consumed` first bytes. Returns a buffer nobody needs now.
+    pub(crate) fn keep_rest(&mut self, kept: Buffer, consumed: usize) -> Option<Buffer> {
+        self.inbound.give_back(kept, consumed)
+    }
+
+    /// What is kept may hold complete frames that have to wait. Returns whether any of it does.
+    pub(crate) fn hold(&mut self) -> bool {
+        let held = self.state.handles() && !self.inbound.is_empty();
+        self.bars.set(Bars::HELD, held);
+        held
+    }
+
+    /// Frames that were held can be handled now, if there are any. Returns whether that is so.
+    pub(crate) const fn release_held(&mut self) -> bool {
+        let can = self.bars.is_at_most_held() && self.bars.has(Bars::HELD);
+        if can {
+            self.bars.set(Bars::HELD, false);
+        }
+        can
     }
 
     /// Counts bytes that are thrown away. Returns whether it is enough.
@@ -143,16 +217,124 @@ impl Connection {
         self.discarded >= DISCARD_MAX
     }
 
+    // What goes out.
+
+    pub(crate) const fn outbound(&self) -> &Outbound {
+        &self.outbound
+    }
+
+    /// Takes the queue out for replies to be pushed, in a buffer from `allocate` (given the length of
+    /// the last one) if nothing is queued.
+    #[inline(always)]
+    pub(crate) fn begin_output(
+        &mut self,
+        origin: Origin,
+        bounds: Bounds,
+        allocate: impl FnOnce(usize) -> Buffer,
+    ) -> Output {
+        let hint = self.outbound.hint();
+        let buffer = self.outbound.lend().unwrap_or_else(|| allocate(hint));
+        Output::new(buffer, self.outbound.in_flight(), bounds, origin)
+    }
+
+    /// Puts the queue back. Returns a buffer in which there is nothing.
+    #[inline(always)]
+    pub(crate) fn end_output(&mut self, output: Output) -> Option<Buffer> {
+        self.outbound.give_back(output.into_buffer())
+    }
+
+    /// What is to be sent now: nothing while a send is in flight or the kernel is out of buffers.
+    #[inline]
+    pub(crate) fn next_batch(&mut self) -> Option<Buffer> {
+        let waits = !self.state.sends() || self.deadlines.get(Kind::Retry).is_some();
+        if waits { None } else { self.outbound.take() }
+    }
+
+    /// Takes `batch` back, `count` bytes of it sent. Returns the buffer if all of it is gone.
+    #[inline]
+    pub(crate) fn sent(&mut self, count: usize, batch: Buffer) -> Option<Buffer> {
+        let spare = self.outbound.sent(count, batch);
+        if self.outbound.is_empty() {
+            self.deadlines.clear(Kind::Write);
+        }
+        spare
+    }
+
+    /// Whether the handler is to be told that pressure fell: it has hysteresis, so that a connection
+    /// that hovers at one mark does not flap.
+    #[inline]
+    pub(crate) fn is_relieved(&self, marks: &Watermarks) -> bool {
+        self.bars.has(Bars::PRESSURED) && self.outbound.queued() <= marks.low
+    }
+
+    /// Pressure fell and the handler is told. Returns whether that is so.
+    pub(crate) fn relieve(&mut self, marks: &Watermarks) -> bool {
+        let relieved = self.is_relieved(marks);
+        if relieved {
+            self.bars.set(Bars::PRESSURED, false);
+        }
+        relieved
+    }
+
+    /// Throws away everything that is not in flight. Returns the buffers for the pool.
+    pub(crate) fn discard_output(&mut self) -> [Option<Buffer>; 2] {
+        self.bars.set(Bars::PRESSURED, false);
+        self.outbound.discard()
+    }
+
     /// The memory its buffers take, in bytes.
     pub(crate) fn capacity(&self) -> usize {
         self.inbound.capacity() + self.outbound.capacity()
+    }
+
+    // By when.
+
+    /// When this kind is due, if it is set.
+    pub(crate) const fn deadline(&self, kind: Kind) -> Option<Tick> {
+        self.deadlines.get(kind)
+    }
+
+    pub(crate) const fn deadlines(&mut self) -> &mut Deadlines {
+        &mut self.deadlines
+    }
+
+    /// The earliest of all deadlines.
+    pub(crate) fn earliest(&self) -> Option<Tick> {
+        self.deadlines.earliest()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Connection, State};
+    use super::{
+        Bars, Buffer, Connection,
+        outbound::Watermarks,
+        output::{Bounds, Origin},
+        state::{Event, Manner, State},
+    };
     use crate::error::CloseReason;
+
+    const MARKS: Watermarks = Watermarks { high: 100, low: 40, cap: 200 };
+    const BOUNDS: Bounds =
+        Bounds { high: 100, cap: 200, spacious: 1 << 20, space: 1 << 30, room: 1 << 30 };
+
+    /// What a handler sends in one callback.
+    fn send(conn: &mut Connection, origin: Origin, bytes: &[u8]) {
+        let mut output = conn.begin_output(origin, BOUNDS, Buffer::with_capacity);
+        output.push(conn, |out| {
+            out.extend_from_slice(bytes);
+            Ok(())
+        });
+        conn.end_output(output);
+    }
+
+    /// What the kernel takes of the next batch.
+    fn flush(conn: &mut Connection, count: usize) -> Vec<u8> {
+        let batch = conn.next_batch().expect("bytes are queued");
+        let taken = batch.bytes()[..count].to_vec();
+        conn.sent(count, batch);
+        taken
+    }
 
     #[test]
     fn the_first_reason_counts() {
@@ -160,20 +342,79 @@ mod tests {
         conn.close(CloseReason::ByHandler);
         conn.fail(CloseReason::WriteTimeout, true);
         assert!(matches!(conn.take_reason(), Some(CloseReason::ByHandler)));
-        assert_eq!(conn.state(), State::Closing);
-        assert!(conn.is_reset());
-        assert!(!conn.is_illegal());
+        assert_eq!((conn.state(), conn.manner()), (State::Closing, Manner::Reset));
     }
 
     #[test]
-    fn a_connection_that_may_not_handle_does_not_receive() {
+    fn a_whole_life_without_io() {
         let mut conn = Connection::new();
-        assert!(conn.wants_receive());
-        conn.paused = true;
+        assert!(conn.takes_frames_in_place() && conn.wants_receive());
+        conn.take_in(b"half a requ", Buffer::with_capacity);
+        assert!(!conn.takes_frames_in_place() && conn.wants_receive(), "its rest is waited for");
+        let kept = conn.take_kept().expect("it is kept");
+        conn.keep_rest(kept, 11);
+        send(&mut conn, Origin::Reply, b"reply");
+        assert_eq!(flush(&mut conn, 2), b"re");
+        send(&mut conn, Origin::Reply, b"-two");
+        conn.apply(Event::PeerFinished);
+        assert!(conn.is_at_end() && !conn.wants_receive());
+        assert!(conn.tell_end() && !conn.tell_end(), "once");
+        conn.close(CloseReason::PeerFinished);
+        send(&mut conn, Origin::Reply, b"too late");
+        assert_eq!(flush(&mut conn, 3), b"ply");
+        assert_eq!(flush(&mut conn, 4), b"-two");
+        assert!(conn.outbound().is_empty());
+        conn.apply(Event::Flushed);
+        conn.apply(Event::Released);
+        assert_eq!((conn.state(), conn.manner()), (State::Closed, Manner::InOrder));
+        assert_eq!(conn.capacity(), 0);
+    }
+
+    #[test]
+    fn pressure_rises_above_high_and_falls_at_low() {
+        let mut conn = Connection::new();
+        send(&mut conn, Origin::Reply, &[b'x'; 100]);
+        assert!(conn.bars().is_none(), "at the high watermark");
+        send(&mut conn, Origin::Reply, b"x");
+        assert!(conn.bars().has(Bars::PRESSURED), "above it");
+        for (sent, queued, relieved) in [(30, 71, false), (30, 41, false), (1, 40, true)] {
+            flush(&mut conn, sent);
+            assert_eq!(conn.outbound().queued(), queued);
+            assert_eq!(conn.relieve(&MARKS), relieved, "{queued} queued");
+        }
+        send(&mut conn, Origin::Reply, &[b'x'; 60]);
+        assert!(conn.bars().is_none(), "no flapping between the marks");
+    }
+
+    #[test]
+    fn a_push_beyond_the_cap_ends_the_connection_and_a_reply_does_not() {
+        for (origin, first, second, ends) in [
+            (Origin::Reply, 150, 150, false),
+            (Origin::Push, 500, 0, false),
+            (Origin::Push, 150, 50, false),
+            (Origin::Push, 150, 51, true),
+        ] {
+            let mut conn = Connection::new();
+            send(&mut conn, origin, &vec![b'x'; first]);
+            if second > 0 {
+                send(&mut conn, origin, &vec![b'x'; second]);
+            }
+            let ended = matches!(conn.take_reason(), Some(CloseReason::OutputOverflow));
+            assert_eq!(ended, ends, "{origin:?} of {first} and {second} bytes");
+        }
+    }
+
+    #[test]
+    fn what_keeps_it_from_the_next_frame_keeps_it_from_receiving() {
+        let mut conn = Connection::new();
+        conn.pause(true);
         assert!(!conn.wants_receive(), "paused");
-        conn.paused = false;
-        conn.inbound.held = true;
+        conn.take_in(b"a frame", Buffer::with_capacity);
+        assert!(conn.hold() && !conn.release_held(), "still paused");
+        conn.pause(false);
         assert!(!conn.wants_receive(), "frames are held");
+        assert!(conn.release_held() && !conn.release_held());
+        assert!(conn.wants_receive());
         conn.close(CloseReason::ByHandler);
         assert!(conn.wants_receive(), "what comes now is thrown away");
     }

@@ -58,6 +58,29 @@ pub(crate) struct Illegal {
     pub(crate) event: Event,
 }
 
+/// What is still to come from the peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Incoming {
+    /// Frames.
+    Flows,
+    /// Nothing: it has finished.
+    Finished,
+    /// Nothing, and the handler has been told.
+    Told,
+    /// Nothing that counts: the server drains, and does not wait for more.
+    Cut,
+}
+
+/// How a connection is to be closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Manner {
+    InOrder,
+    /// With a reset towards the peer.
+    Reset,
+    /// In order, since an event came that cannot come. No test ever sees it.
+    Illegal,
+}
+
 impl State {
     /// Returns the state after `event`. The only place where a connection changes state.
     ///
@@ -101,6 +124,11 @@ impl State {
     /// Whether what the peer sends is read and thrown away.
     pub(crate) const fn discards(self) -> bool {
         matches!(self, Self::Draining | Self::Lingering)
+    }
+
+    /// Whether the peer has finished sending, and nothing more is to be read.
+    pub(crate) const fn has_finished(self) -> bool {
+        matches!(self, Self::HalfClosed | Self::Finishing)
     }
 
     /// Whether queued bytes may still be sent.

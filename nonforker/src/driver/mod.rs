@@ -106,13 +106,13 @@ pub(crate) enum Completion<'a, S> {
     Awake,
 }
 
-/// What the sink wants after a completion.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What the sink wants after a completion. The most that was wanted within a wait counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Next {
-    /// There is work to do: deliver what is at hand, then return without sleeping.
-    Return,
-    /// There is none: [`Driver::wait`] may sleep.
+    /// There is no work to do: [`Driver::wait`] may sleep.
     Sleep,
+    /// There is: deliver what is at hand, then return without sleeping.
+    Return,
     /// There is much to do: return soon. What is at hand may be delivered by the next waits, which
     /// need not look for more before that.
     Enough,

@@ -20,11 +20,18 @@ use std::{
 
 use rustix::io::Errno;
 
-use super::{Engine, core::ServiceId, throttle::Notice, unused::UnusedOnes};
+use super::{
+    Engine,
+    core::Core,
+    shard::Shard,
+    slot::{ServiceId, Slot},
+    throttle::Notice,
+    unused::UnusedOnes,
+};
 use crate::{
     address::Peer,
-    conn::deadlines::Tick,
-    driver::{Driver, ListenerId, Op},
+    conn::deadlines::{Kind, Tick},
+    driver::{Driver, ListenerId, Op, Token},
 };
 
 /// How long to wait after the system had no descriptor, or no memory, for another connection.
@@ -76,6 +83,16 @@ impl<S> Acceptor<S> {
         self.doors.push(Door { service, refusals: 0, open: false });
     }
 
+    /// How many listeners there are.
+    pub(super) fn listeners(&self) -> ListenerId {
+        self.doors.len()
+    }
+
+    /// Whether something keeps clients out, or one is waiting.
+    pub(super) fn is_unusual(&self) -> bool {
+        self.exhausted_until.is_some() || !self.parked.is_empty()
+    }
+
     /// Takes in what the driver accepted; the handler hears of it after the wait.
     ///
     /// A driver may report what it accepted before it was told to stop; once the doors are shut
@@ -124,61 +141,52 @@ impl<S> Acceptor<S> {
     }
 }
 
-impl<D: Driver> Engine<D> {
+impl<S> Shard<S> {
     /// Accepting failed. What the connection lost is its own; what the system lacks passes.
     pub(super) fn accept_failed(&mut self, listener: ListenerId, error: &io::Error) {
-        let door = &mut self.acceptor.doors[listener];
+        let Self { acceptor, core, table, .. } = self;
+        let door = &mut acceptor.doors[listener];
         door.open = false;
         if is_of_the_connection(error) && door.refusals < REFUSALS_MAX {
             door.refusals += 1;
             return;
         }
         door.refusals = 0;
-        self.acceptor.exhausted_until = Some(self.core.tick_after(PAUSE));
-        let now = self.core.tick();
-        if let Some(left_out) = self.core.throttles.pass(Notice::Accept, now) {
-            let connections = self.core.slots.len();
+        acceptor.exhausted_until = Some(core.tick_after(PAUSE));
+        if let Some(left_out) = core.notice(Notice::Accept) {
+            let connections = table.len();
             tracing::warn!(connections, left_out, "cannot accept for now: {error}");
         }
     }
 
-    /// Lets in whom the driver accepted, as far as there is room.
-    pub(super) fn admit(&mut self) {
-        self.admit_some();
-        if !self.acceptor.parked.is_empty() && self.core.limits.unused_timeout.is_some() {
-            self.make_room();
-        }
-    }
-
-    fn admit_some(&mut self) {
-        while self.core.slots.len() < self.acceptor.connections_max {
-            let Some((listener, socket, peer)) = self.acceptor.parked.pop_front() else { return };
-            if self.acceptor.is_one_too_many(peer, self.core.limits.max_connections_per_ip) {
-                self.refuse(peer);
+    /// The next socket that is let in, and its entry, as far as there is room.
+    fn next_admitted(&mut self) -> Option<(Token, S)> {
+        let Self { acceptor, core, table, services, .. } = self;
+        while table.len() < acceptor.connections_max {
+            let (listener, socket, peer) = acceptor.parked.pop_front()?;
+            if acceptor.is_one_too_many(peer, core.limits.max_connections_per_ip) {
+                core.counters.refused.add(1);
+                if let Some(left_out) = core.notice(Notice::PerIp) {
+                    tracing::warn!(%peer, left_out, "too many connections from this address: refused");
+                }
                 continue;
             }
-            let service = self.acceptor.doors[listener].service;
-            let token = self.core.insert(peer, service);
-            self.core.memory.ajar = false;
-            self.driver.submit(Op::Adopt { token, socket });
+            let service = acceptor.doors[listener].service;
+            let Some(of) = services.get_mut(service as usize) else { continue };
+            let token = table.insert(|token| {
+                let slot = core.new_slot(token, peer, service);
+                of.entry(core, slot)
+            });
+            core.memory.ajar = false;
             tracing::debug!(%peer, "accepted");
-            if let Some(service) = self.services.get_mut(service as usize) {
-                service.open(&mut self.core, token);
-            }
+            return Some((token, socket));
         }
-    }
-
-    fn refuse(&mut self, peer: Peer) {
-        self.core.counters.refused.add(1);
-        let now = self.core.tick();
-        if let Some(left_out) = self.core.throttles.pass(Notice::PerIp, now) {
-            tracing::warn!(%peer, left_out, "too many connections from this address: refused");
-        }
+        None
     }
 
     /// Whether a connection waits for which there is no slot.
     fn is_full(&self) -> bool {
-        self.core.slots.len() + self.acceptor.parked.len() > self.acceptor.connections_max
+        self.table.len() + self.acceptor.parked.len() > self.acceptor.connections_max
     }
 
     fn may_accept(&self) -> bool {
@@ -188,40 +196,79 @@ impl<D: Driver> Engine<D> {
             && self.core.memory.admits()
     }
 
-    /// Whether the next turn has a driver accept that does not just now.
-    pub(super) fn is_about_to_accept(&self) -> bool {
-        self.may_accept() && self.acceptor.doors.iter().any(|door| !door.open)
+    /// Whether accepting is to be turned on or off.
+    pub(super) fn is_about_to_switch(&self) -> bool {
+        let open = self.may_accept();
+        self.acceptor.doors.iter().any(|door| door.open != open)
     }
 
-    /// Opens and closes the doors as there is room.
-    pub(super) fn mind_doors(&mut self) {
-        if self.acceptor.exhausted_until.is_some_and(|until| until <= self.core.tick()) {
-            self.acceptor.exhausted_until = None;
+    /// Whether the next turn has a driver accept that does not just now.
+    pub(super) fn is_about_to_accept(&self) -> bool {
+        self.may_accept() && self.is_about_to_switch()
+    }
+}
+
+impl Core {
+    fn new_slot(&mut self, token: Token, peer: Peer, service: ServiceId) -> Slot {
+        let mut slot = Slot::new(token, peer, service, self.millis());
+        if tracing::enabled!(tracing::Level::DEBUG) {
+            slot.count_traffic(self.now);
         }
-        let (full, open) = (self.is_full(), self.may_accept());
-        for (listener, door) in self.acceptor.doors.iter_mut().enumerate() {
-            if door.open != open {
-                door.open = open;
-                self.driver.submit(Op::Accept { listener, on: open });
-                if full {
-                    let now = self.core.tick();
-                    if let Some(left_out) = self.core.throttles.pass(Notice::Full, now) {
-                        let connections = self.core.slots.len();
-                        tracing::warn!(connections, left_out, "full: the next ones have to wait");
-                    }
-                }
+        self.counters.accepted.add(1);
+        self.mark_dirty(&mut slot);
+        if let Some(timeout) = self.limits.idle_timeout {
+            self.arm(&mut slot, Kind::Idle, timeout);
+        }
+        if let Some(timeout) = self.limits.unused_timeout {
+            self.arm(&mut slot, Kind::Unused, timeout);
+        }
+        slot
+    }
+}
+
+impl<D: Driver> Engine<D> {
+    /// Lets in whom the driver accepted, as far as there is room.
+    pub(super) fn admit(&mut self) {
+        while let Some((token, socket)) = self.shard.next_admitted() {
+            self.driver.submit(Op::Adopt { token, socket });
+            self.shard.call(token, |service, scope| service.open(scope));
+        }
+        let waits = !self.shard.acceptor.parked.is_empty();
+        if waits && self.shard.core.limits.unused_timeout.is_some() {
+            self.make_room();
+        }
+    }
+
+    /// Turns accepting on and off as there is room.
+    pub(super) fn switch_accepting(&mut self) {
+        let Self { driver, shard } = self;
+        let acceptor = &mut shard.acceptor;
+        if acceptor.exhausted_until.is_some_and(|until| until <= shard.core.tick()) {
+            acceptor.exhausted_until = None;
+        }
+        let (full, open) = (shard.is_full(), shard.may_accept());
+        for (listener, door) in shard.acceptor.doors.iter_mut().enumerate() {
+            if door.open == open {
+                continue;
+            }
+            door.open = open;
+            driver.submit(Op::Accept { listener, on: open });
+            if full && let Some(left_out) = shard.core.notice(Notice::Full) {
+                let connections = shard.table.len();
+                tracing::warn!(connections, left_out, "full: the next ones have to wait");
             }
         }
     }
 
     /// Closes the listeners. Whoever waits in their backlog is refused.
-    pub(super) fn shut_doors(&mut self) {
-        if std::mem::replace(&mut self.acceptor.closed, true) {
+    pub(super) fn stop_listening(&mut self) {
+        let acceptor = &mut self.shard.acceptor;
+        if std::mem::replace(&mut acceptor.closed, true) {
             return;
         }
-        self.acceptor.parked.clear();
-        self.acceptor.exhausted_until = None;
-        for (listener, door) in self.acceptor.doors.iter_mut().enumerate() {
+        acceptor.parked.clear();
+        acceptor.exhausted_until = None;
+        for (listener, door) in acceptor.doors.iter_mut().enumerate() {
             door.open = false;
             self.driver.submit(Op::Unlisten { listener });
         }

@@ -24,9 +24,9 @@ use std::{
     time::Duration,
 };
 
-use super::{Brought, Engine};
+use super::{Engine, shard::Shard, slot::Slot};
 use crate::{
-    conn::{deadlines::Tick, state::State},
+    conn::{bars::Bars, deadlines::Tick, state::State},
     driver::{Driver, Token},
     error::CloseReason,
 };
@@ -43,7 +43,7 @@ impl Request {
     const STOP: u8 = 2;
 
     /// Whether anything was asked for.
-    fn is_made(&self) -> bool {
+    pub(super) fn is_made(&self) -> bool {
         self.0.load(Relaxed) >= Self::DRAIN
     }
 
@@ -78,44 +78,37 @@ impl Phase {
 
 impl<D: Driver> Engine<D> {
     /// Moves towards the end if that was asked for.
-    #[inline]
-    pub(super) fn mind_phase(&mut self, brought: Brought) {
-        if self.phase != Phase::Serving || self.request.is_made() {
-            self.move_on(brought);
+    pub(super) fn move_phase(&mut self) {
+        let shard = &mut self.shard;
+        if shard.phase == Phase::Serving && !shard.request.is_made() {
+            return;
         }
-    }
-
-    fn move_on(&mut self, brought: Brought) {
+        let brought = shard.brought;
         let quiet = brought.looked && !brought.something;
-        let now = self.core.judged();
-        if self.request.0.load(Relaxed) >= Request::STOP && self.phase != Phase::Stopping {
+        let now = shard.core.judged();
+        if shard.request.0.load(Relaxed) >= Request::STOP && shard.phase != Phase::Stopping {
             self.stop();
         }
-        match self.phase {
-            Phase::Serving if self.request.is_made() => {
-                let connections = self.core.slots.len();
+        let Self { shard, .. } = self;
+        match shard.phase {
+            Phase::Serving if shard.request.is_made() => {
+                let connections = shard.table.len();
                 tracing::info!(connections, "draining");
-                let until = self.core.tick_after(SETTLE_MAX);
-                let deadline = self.core.tick_after(self.core.limits.drain_timeout);
-                self.phase = Phase::Settling { until, deadline };
+                let until = shard.core.tick_after(SETTLE_MAX);
+                let deadline = shard.core.tick_after(shard.core.limits.drain_timeout);
+                shard.phase = Phase::Settling { until, deadline };
             }
             Phase::Settling { until, deadline } if quiet || until <= now => {
-                let half = self.core.limits.drain_timeout / 2;
-                let patience = self.core.tick_after(half).min(deadline);
-                self.phase = Phase::Draining { patience, deadline };
-                self.shut_doors();
-                for token in self.core.slots.keys().collect::<Vec<_>>() {
-                    if self.core.slots[token].receiving {
-                        self.cut(token);
-                    } else {
-                        self.uncut.push(token);
-                    }
-                }
+                let half = shard.core.limits.drain_timeout / 2;
+                let patience = shard.core.tick_after(half).min(deadline);
+                shard.phase = Phase::Draining { patience, deadline };
+                shard.cut_who_is_received_from();
+                self.stop_listening();
             }
             Phase::Draining { deadline, .. } if deadline <= now => {
-                let connections = self.core.slots.len();
+                let connections = shard.table.len();
                 self.stop();
-                let cut_off = self.cut_off;
+                let cut_off = self.shard.cut_off;
                 tracing::warn!(
                     connections,
                     cut_off,
@@ -125,33 +118,63 @@ impl<D: Driver> Engine<D> {
             Phase::Draining { patience, deadline } => {
                 let out_of_patience = patience <= now;
                 if out_of_patience {
-                    self.phase = Phase::Draining { patience: deadline, deadline };
+                    shard.phase = Phase::Draining { patience: deadline, deadline };
                 }
                 if brought.looked || out_of_patience {
-                    self.cut_quiet(out_of_patience);
+                    shard.cut_quiet(out_of_patience);
                 }
             }
             _ => {}
         }
     }
 
-    /// Whether the next wait shows that a connection can be cut.
-    pub(super) fn is_about_to_cut(&self) -> bool {
-        let slots = &self.core.slots;
-        self.uncut.iter().any(|&token| slots.get(token).is_some_and(|slot| slot.receiving))
+    fn stop(&mut self) {
+        self.shard.phase = Phase::Stopping;
+        self.stop_listening();
+        let Shard { core, table, services, cut_off, .. } = &mut self.shard;
+        for token in table.tokens() {
+            let Some(entry) = table.entry(token) else { continue };
+            let is_cut_off = is_cut_off(&entry.slot) || {
+                let service = services.get(entry.slot.service() as usize);
+                may_hold_frame(&entry.slot)
+                    && service.is_some_and(|service| service.holds_frame(entry))
+            };
+            *cut_off += usize::from(is_cut_off);
+            // What has been sent already, and only waits for the peer to finish, is not spoilt.
+            let reset = entry.slot.conn.state() != State::Lingering;
+            core.fail(&mut entry.slot, CloseReason::Stopped, reset);
+        }
     }
 
     /// Whether nothing is left to be done.
     pub(crate) fn is_done(&self) -> bool {
-        matches!(self.phase, Phase::Draining { .. } | Phase::Stopping) && self.core.slots.is_empty()
+        let ends = matches!(self.shard.phase, Phase::Draining { .. } | Phase::Stopping);
+        ends && self.shard.table.is_empty()
+    }
+
+    /// How many connections were cut off when the server stopped.
+    pub(crate) const fn cut_off(&self) -> usize {
+        self.shard.cut_off
+    }
+}
+
+impl<S> Shard<S> {
+    /// Cuts all that are received from. The others may have requests that nobody has seen yet.
+    fn cut_who_is_received_from(&mut self) {
+        for token in self.table.tokens() {
+            match self.table.get_mut(token) {
+                Some(slot) if slot.receives() => self.cut(token),
+                _ => self.uncut.push(token),
+            }
+        }
     }
 
     /// Cuts those of the uncut that were received from in this turn and had nothing to say, or all.
     fn cut_quiet(&mut self, all: bool) {
         for token in std::mem::take(&mut self.uncut) {
-            let Some(slot) = self.core.slots.get_mut(token) else { continue };
-            let heard = std::mem::take(&mut slot.heard);
-            let may_have_more = !slot.receiving || heard;
+            let Some(slot) = self.table.get_mut(token) else { continue };
+            let heard = slot.was_heard();
+            let may_have_more = !slot.receives() || heard;
             if may_have_more && slot.conn.state() == State::Open && !all {
                 self.uncut.push(token);
             } else {
@@ -162,46 +185,28 @@ impl<D: Driver> Engine<D> {
 
     /// From now on nothing is waited for on a connection.
     fn cut(&mut self, token: Token) {
-        if let Some(slot) = self.core.slots.get_mut(token) {
-            slot.conn.cut = true;
-            slot.conn.inbound.ended = true;
-            self.core.mark_dirty(token);
-            self.core.mark_runnable(token);
+        if let Some(slot) = self.table.get_mut(token) {
+            slot.conn.cut();
+            self.core.mark_dirty(slot);
+            self.core.mark_runnable(slot);
         }
     }
 
-    fn stop(&mut self) {
-        self.phase = Phase::Stopping;
-        self.shut_doors();
-        let tokens: Vec<_> = self.core.slots.keys().collect();
-        for token in tokens {
-            self.cut_off += usize::from(self.is_cut_off(token));
-            // What has been sent already, and only waits for the peer to finish, is not spoilt.
-            let reset = self.core.slots[token].conn.state() != State::Lingering;
-            self.core.fail(token, CloseReason::Stopped, reset);
-        }
+    /// Whether the next wait shows that a connection can be cut.
+    pub(super) fn is_about_to_cut(&self) -> bool {
+        self.uncut.iter().any(|&token| self.table.get(token).is_some_and(Slot::receives))
     }
+}
 
-    /// Whether a stop takes something from the peer: see the head of this file.
-    fn is_cut_off(&self, token: Token) -> bool {
-        let slot = &self.core.slots[token];
-        let (state, inbound) = (slot.conn.state(), &slot.conn.inbound);
-        if state.sends() && !slot.conn.outbound.is_empty() {
-            return true;
-        }
-        // What is kept and not held is the start of a frame, unless its end is the frame's.
-        let may_be_complete = inbound.held || state == State::HalfClosed;
-        may_be_complete
-            && state.handles()
-            && !inbound.is_empty()
-            && self
-                .services
-                .get(slot.service as usize)
-                .is_some_and(|service| service.holds_frame(&self.core, token))
-    }
+/// Whether a stop takes output from the peer.
+fn is_cut_off(slot: &Slot) -> bool {
+    slot.conn.state().sends() && !slot.conn.outbound().is_empty()
+}
 
-    /// How many connections were cut off when the server stopped.
-    pub(crate) const fn cut_off(&self) -> usize {
-        self.cut_off
-    }
+/// Whether what is kept may be a complete request. What is not held is the start of a frame, unless
+/// its end is the frame's.
+fn may_hold_frame(slot: &Slot) -> bool {
+    let (conn, state) = (&slot.conn, slot.conn.state());
+    let may_be_complete = conn.bars().has(Bars::HELD) || state == State::HalfClosed;
+    may_be_complete && state.handles() && !conn.kept().is_empty()
 }

@@ -20,10 +20,7 @@
 
 use std::time::Duration;
 
-use super::{
-    Engine,
-    core::{Core, NOT_ASKED},
-};
+use super::{Engine, core::Core, shard::Shard, slot::Slot};
 use crate::{
     conn::{deadlines::Kind, state::Event},
     driver::{Driver, Token},
@@ -34,154 +31,141 @@ use crate::{
 const LOOK_AGAIN: Duration = Duration::from_millis(1);
 
 impl<D: Driver> Engine<D> {
-    /// Handles what is due on the connections whose time has come.
+    /// Handles what is due: on connections, for services, and in the log.
     pub(super) fn run_timers(&mut self) {
-        self.core.settle_young();
-        let judged = self.core.judged();
-        while let Some(token) = self.core.timers.pop(judged) {
-            let Some(slot) = self.core.slots.get_mut(token) else { continue };
+        let shard = &mut self.shard;
+        shard.settle_young();
+        let (now, judged) = (shard.core.tick(), shard.core.judged());
+        shard.core.throttles.tell(now);
+        shard.run_timers_of_services();
+        while let Some(token) = self.shard.core.timers.pop(judged) {
+            let Some(slot) = self.shard.table.get_mut(token) else { continue };
             slot.scheduled.fired();
             while let Some(kind) =
-                self.core.slots.get_mut(token).and_then(|slot| slot.conn.deadlines.due(judged))
+                self.shard.table.get_mut(token).and_then(|slot| slot.conn.deadlines().due(judged))
             {
-                self.due(token, kind);
+                if kind == Kind::User {
+                    self.shard.call(token, |service, scope| service.timers(scope));
+                } else {
+                    self.due(token, kind);
+                }
             }
-            let Core { slots, timers, .. } = &mut self.core;
-            let Some(slot) = slots.get_mut(token) else { continue };
-            match slot.conn.deadlines.earliest() {
+            let Shard { core, table, .. } = &mut self.shard;
+            let Some(slot) = table.get_mut(token) else { continue };
+            match slot.conn.earliest() {
                 // What was set just now need not be what is due first.
                 Some(at) if slot.scheduled.is_young() => {
-                    timers.note(token, &mut slot.scheduled, at);
+                    core.timers.note(token, &mut slot.scheduled, at);
                 }
-                at => timers.enter(token, &mut slot.scheduled, at),
+                at => core.timers.enter(token, &mut slot.scheduled, at),
             }
         }
+        // Find out anew what is due first.
+        self.shard.core.timers_moved = true;
     }
 
+    /// A deadline of the peer is due.
     fn due(&mut self, token: Token, kind: Kind) {
-        let limits = &self.core.limits;
+        let Self { driver, shard: Shard { core, table, .. } } = self;
+        let Some(slot) = table.get_mut(token) else { return };
+        let limits = &core.limits;
         let (frame, idle, unused) =
             (limits.frame_timeout, limits.idle_timeout, limits.unused_timeout);
         match kind {
             Kind::Retry => {
-                self.core.mark_dirty(token);
-                self.core.arm_if(token, Kind::Idle, idle);
+                core.mark_dirty(slot);
+                core.arm_if(slot, Kind::Idle, idle);
             }
-            Kind::User => self.core.call_timer(&mut self.services, token),
             // Its rest may be waiting for us in the kernel.
-            Kind::Frame if !self.core.slots[token].receiving => {
-                self.core.arm_if(token, Kind::Frame, frame);
-            }
-            Kind::Idle if self.core.slots[token].waits_for_us() => {
-                self.core.arm_if(token, Kind::Idle, idle);
-            }
-            Kind::Unused if self.core.slots[token].waits_for_us() => {
-                self.core.arm_if(token, Kind::Unused, unused);
-            }
-            Kind::Frame | Kind::Unused if self.is_owed(token) => {
-                self.core.arm(token, kind, LOOK_AGAIN);
+            Kind::Frame if !slot.receives() => core.arm_if(slot, Kind::Frame, frame),
+            Kind::Idle if slot.waits_for_us() => core.arm_if(slot, Kind::Idle, idle),
+            Kind::Unused if slot.waits_for_us() => core.arm_if(slot, Kind::Unused, unused),
+            Kind::Frame | Kind::Unused if slot.is_owed(driver.unread(token)) => {
+                core.arm(slot, kind, LOOK_AGAIN);
             }
             // Being delivered, they put the deadline off.
-            Kind::Idle if self.has_unread(token) => self.core.arm(token, kind, LOOK_AGAIN),
-            Kind::Idle | Kind::Write if self.goes_on_taking(token, kind) => {
-                self.core.arm_if(token, Kind::Idle, idle);
-                self.core.await_more_sent(token);
+            Kind::Idle if has_unread(driver, slot) => core.arm(slot, kind, LOOK_AGAIN),
+            Kind::Idle | Kind::Write if goes_on_taking(driver, slot, kind) => {
+                core.arm_if(slot, Kind::Idle, idle);
+                if slot.conn.outbound().queued() > 0 {
+                    core.arm_if(slot, Kind::Write, core.limits.write_timeout);
+                }
             }
-            Kind::Frame => self.core.close(token, CloseReason::FrameTimeout),
-            Kind::Unused => self.core.close(token, CloseReason::Unused),
-            Kind::Idle => self.core.close(token, CloseReason::IdleTimeout),
-            Kind::Write => self.core.fail(token, CloseReason::WriteTimeout, true),
-            Kind::Linger | Kind::Quiet => self.linger_on(token, kind),
+            Kind::Frame => core.close(slot, CloseReason::FrameTimeout),
+            Kind::Unused => core.close(slot, CloseReason::Unused),
+            Kind::Idle => core.close(slot, CloseReason::IdleTimeout),
+            Kind::Write => core.fail(slot, CloseReason::WriteTimeout, true),
+            Kind::Linger | Kind::Quiet => linger_on(driver, core, slot, kind),
+            // The service has its own.
+            Kind::User => {}
         }
     }
+}
 
-    /// Our side is shut down, and the peer has not finished.
-    fn linger_on(&mut self, token: Token, kind: Kind) {
-        let timeout = self.core.limits.linger_timeout;
-        let takes = self.goes_on_taking(token, kind);
-        let slot = &self.core.slots[token];
-        if takes {
-            self.core.arm(token, Kind::Linger, timeout);
-            self.core.arm(token, Kind::Quiet, timeout / 5);
-        } else if kind == Kind::Quiet && slot.has_left_some() {
-            // Whether it takes anything is judged by the longer deadline.
-            self.core.arm(token, Kind::Quiet, (timeout / 5).max(LOOK_AGAIN));
-        } else if kind == Kind::Quiet && self.has_unread(token)
-            || kind == Kind::Linger && self.is_owed(token)
-        {
-            self.core.arm(token, kind, LOOK_AGAIN);
-        } else if let Some(slot) = self.core.slots.get_mut(token) {
-            slot.conn.apply(Event::Failed);
-            self.core.mark_dirty(token);
+/// Our side is shut down, and the peer has not finished.
+fn linger_on<D: Driver>(driver: &D, core: &mut Core, slot: &mut Slot, kind: Kind) {
+    let timeout = core.limits.linger_timeout;
+    if goes_on_taking(driver, slot, kind) {
+        core.arm(slot, Kind::Linger, timeout);
+        core.arm(slot, Kind::Quiet, timeout / 5);
+    } else if kind == Kind::Quiet && slot.has_left_some() {
+        // Whether it takes anything is judged by the longer deadline.
+        core.arm(slot, Kind::Quiet, (timeout / 5).max(LOOK_AGAIN));
+    } else if kind == Kind::Quiet && has_unread(driver, slot)
+        || kind == Kind::Linger && slot.is_owed(driver.unread(slot.token()))
+    {
+        core.arm(slot, kind, LOOK_AGAIN);
+    } else {
+        slot.conn.apply(Event::Failed);
+        core.mark_dirty(slot);
+    }
+}
+
+/// Whether something has arrived that will be delivered.
+fn has_unread<D: Driver>(driver: &D, slot: &Slot) -> bool {
+    slot.receives() && driver.unread(slot.token()) > 0
+}
+
+/// Whether the peer's kernel has acknowledged anything since that was last asked. The first time, it
+/// may have, if there is anything to acknowledge; a send that waits is reason enough.
+fn goes_on_taking<D: Driver>(driver: &D, slot: &mut Slot, kind: Kind) -> bool {
+    // Where nobody knows, it takes nothing.
+    let left = driver.unacknowledged(slot.token()).unwrap_or(0);
+    match slot.asked_unacknowledged(left) {
+        (left, Some(before)) => left < before,
+        (left, None) => left > 0 || kind == Kind::Write,
+    }
+}
+
+impl<S> Shard<S> {
+    /// Deadlines that have outlived a wait get an entry.
+    fn settle_young(&mut self) {
+        let Self { core, table, .. } = self;
+        let young = core.timers.settle();
+        for &token in &young {
+            if let Some(slot) = table.get_mut(token) {
+                core.timers.enter(token, &mut slot.scheduled, slot.conn.earliest());
+            }
         }
+        core.timers.settled(young);
     }
 
-    /// Whether something has arrived that will be delivered.
-    fn has_unread(&self, token: Token) -> bool {
-        self.core.slots[token].receiving && self.driver.unread(token) > 0
-    }
-
-    /// Whether some of what had arrived when a deadline was first due is not delivered yet.
-    fn is_owed(&mut self, token: Token) -> bool {
-        let unread = saturate(self.driver.unread(token));
-        let slot = &mut self.core.slots[token];
-        if slot.owed == NOT_ASKED {
-            slot.owed = unread;
+    /// Has the services run those of their own timers that are due.
+    fn run_timers_of_services(&mut self) {
+        let Self { core, table, services, .. } = self;
+        for (id, service) in (0..).zip(services) {
+            if core.desks[id as usize].due.is_some_and(|at| at <= core.judged()) {
+                service.own_timers(core, table, id);
+            }
         }
-        slot.receiving && slot.owed.min(unread) > 0
-    }
-
-    /// Whether the peer's kernel has acknowledged anything since that was last asked. The first
-    /// time, it may have, if there is anything to acknowledge; a send that waits is reason enough.
-    fn goes_on_taking(&mut self, token: Token, kind: Kind) -> bool {
-        // Where nobody knows, it takes nothing.
-        let left = self.driver.unacknowledged(token).map_or(0, saturate);
-        let before = std::mem::replace(&mut self.core.slots[token].unacknowledged, left);
-        if before == NOT_ASKED { left > 0 || kind == Kind::Write } else { left < before }
     }
 }
 
 impl Core {
-    /// Deadlines that have outlived a wait get an entry.
-    fn settle_young(&mut self) {
-        let young = self.timers.settle();
-        for &token in &young {
-            if let Some(slot) = self.slots.get_mut(token) {
-                self.timers.enter(token, &mut slot.scheduled, slot.conn.deadlines.earliest());
-            }
-        }
-        self.timers.settled(young);
-    }
-
     /// Sets a deadline if there is such a timeout. What is due at once is due a moment later.
-    fn arm_if(&mut self, token: Token, kind: Kind, timeout: Option<Duration>) {
+    fn arm_if(&mut self, slot: &mut Slot, kind: Kind, timeout: Option<Duration>) {
         if let Some(timeout) = timeout {
-            self.arm(token, kind, timeout.max(LOOK_AGAIN));
+            self.arm(slot, kind, timeout.max(LOOK_AGAIN));
         }
     }
-
-    /// The peer goes on taking, so a send that is in flight has its time anew.
-    fn await_more_sent(&mut self, token: Token) {
-        if self.slots[token].conn.outbound.queued() > 0 {
-            self.arm_if(token, Kind::Write, self.limits.write_timeout);
-        }
-    }
-}
-
-impl super::core::Slot {
-    /// Whether it is our turn: the peer can do nothing until we receive from it.
-    fn waits_for_us(&self) -> bool {
-        let conn = &self.conn;
-        conn.paused || self.starved || conn.inbound.held && !conn.outbound.is_pressured()
-    }
-
-    /// Whether the peer had not taken all when that was last asked.
-    const fn has_left_some(&self) -> bool {
-        self.unacknowledged != NOT_ASKED && self.unacknowledged > 0
-    }
-}
-
-/// In the width in which it is remembered.
-fn saturate(bytes: usize) -> u32 {
-    u32::try_from(bytes).unwrap_or(u32::MAX).min(NOT_ASKED - 1)
 }

@@ -179,6 +179,12 @@ impl Memory {
         (self.used.saturating_sub(self.leaving) + 1).saturating_sub(self.ample())
     }
 
+    /// Whether it is scarce, or may have become so.
+    #[inline]
+    pub(super) const fn wants_attention(&self) -> bool {
+        self.used >= self.ample() || self.is_scarce() || self.look_at.is_some()
+    }
+
     /// Decides how scarce memory is now. Returns the former answer if it was another.
     pub(crate) fn judge(&mut self) -> Option<Scarcity> {
         let scarcity = if self.used >= self.percent * 90 {

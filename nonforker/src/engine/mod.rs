@@ -2,9 +2,9 @@
 //!
 //! ```text
 //!        ┌──────────────────────────── one turn ────────────────────────────┐
-//!        │  wait ──▶ completions ──▶ handlers          (dispatch, service)   │
+//!        │  wait ──▶ completions ──▶ handlers          (shard, service)      │
 //!        │           accepted      ──▶ slots           (accept)              │
-//!        │           due deadlines ──▶ handlers, closes (timers)             │
+//!        │           due deadlines ──▶ handlers, closes (due)                │
 //!        │           held frames   ──▶ handlers                              │
 //!        │           dirty slots   ──▶ operations      (flush)               │
 //!        └───────────────────────────────────────────────────────────────────┘
@@ -13,41 +13,40 @@
 //! While the driver delivers, nothing is submitted: handlers run, and connections are marked dirty.
 //! Then everything is submitted together. So one turn is one batch of completions and one batch of
 //! operations, and a connection has one write per turn.
+//!
+//! Most turns do nothing but that. What only some do is behind one flag,
+//! [`unusual`](Shard::unusual), and one time, [`due_at`](Shard::due_at).
 
 mod accept;
-mod batch;
 pub(crate) mod core;
-mod dispatch;
+pub(crate) mod desk;
 pub(crate) mod drain;
 mod due;
+pub(crate) mod failures;
 mod flush;
 mod memory;
 pub(crate) mod pool;
-pub(crate) mod replies;
 mod scarcity;
 pub(crate) mod service;
+mod shard;
 mod size;
+pub(crate) mod slot;
 mod slow;
 mod sound;
 pub(crate) mod stats;
+pub(crate) mod table;
 mod throttle;
 mod timers;
 mod unused;
 
 use std::{io, sync::Arc, time::Duration};
 
-use self::{
-    accept::Acceptor,
-    core::{Core, ServiceId},
-    drain::{Phase, Request},
-    service::Service,
-};
+use self::{drain::Request, service::Service, shard::Shard, slot::ServiceId};
 use crate::{
     address::Address,
     config::Limits,
-    conn::buffer::Buffer,
-    driver::{Completion, Driver, ListenerId, Next, Token, Waker, nanos},
-    error::CloseReason,
+    driver::{Driver, Next, Waker, nanos},
+    error::Error,
 };
 
 /// The services of a server, by [`ServiceId`].
@@ -56,241 +55,105 @@ pub(crate) type Services = Vec<Box<dyn Service>>;
 /// See the [module](self).
 pub(crate) struct Engine<D: Driver> {
     driver: D,
-    core: Core,
-    services: Services,
-    acceptor: Acceptor<D::Socket>,
-    phase: Phase,
-    request: Arc<Request>,
-    listeners: usize,
-    /// Accepting failed within the present wait.
-    accept_failures: Vec<(ListenerId, io::Error)>,
-    /// Connections that a drain has not cut yet.
-    uncut: Vec<Token>,
-    /// What the clock had shown before the driver began its present look.
-    look_began: u64,
-    /// How many connections a stop took something from.
-    cut_off: usize,
+    shard: Shard<D::Socket>,
 }
 
 impl<D: Driver> Engine<D> {
     pub(crate) fn new(driver: D, limits: Limits, services: Services) -> Self {
-        let connections_max = limits.connections();
-        let core = Core::new(limits, driver.clock());
-        Self {
-            driver,
-            core,
-            services,
-            acceptor: Acceptor::new(connections_max),
-            phase: Phase::Serving,
-            request: Arc::default(),
-            listeners: 0,
-            accept_failures: Vec::new(),
-            uncut: Vec::new(),
-            look_began: 0,
-            cut_off: 0,
-        }
+        let shard = Shard::new(limits, driver.clock(), services);
+        Self { driver, shard }
     }
 
     /// Opens a listener for a service and returns its actual address.
     pub(crate) fn listen(&mut self, address: &Address, service: ServiceId) -> io::Result<Address> {
+        let shard = &mut self.shard;
         let wants_urgent =
-            self.services.get(service as usize).is_some_and(|service| service.wants_urgent());
-        let actual = self.driver.listen(self.listeners, address, wants_urgent)?;
-        self.listeners += 1;
-        self.acceptor.add(service);
+            shard.services.get(service as usize).is_some_and(|service| service.wants_urgent());
+        let actual = self.driver.listen(shard.acceptor.listeners(), address, wants_urgent)?;
+        shard.acceptor.add(service);
         Ok(actual)
     }
 
     /// What a handle needs: to ask for the end, to wake the driver, to read the counters.
     pub(crate) fn remote(&self) -> (Arc<Request>, Waker, Arc<stats::Counters>) {
-        (Arc::clone(&self.request), self.driver.waker(), Arc::clone(&self.core.counters))
+        let shard = &self.shard;
+        (Arc::clone(&shard.request), self.driver.waker(), Arc::clone(&shard.core.counters))
     }
 
-    /// Serves until it is drained or stopped.
-    pub(crate) fn run(&mut self) -> io::Result<()> {
+    /// Tells every handler that the server begins.
+    pub(crate) fn start(&mut self) -> Result<(), Error> {
+        self.shard.start()
+    }
+
+    /// Serves until it is drained or stopped. Returns how many connections that cut off.
+    pub(crate) fn run(&mut self) -> io::Result<usize> {
         while !self.is_done() {
             self.turn()?;
         }
-        self.core.pool.clear();
-        Ok(())
+        self.shard.core.pool.clear();
+        Ok(self.cut_off())
     }
 
     /// One turn of the loop.
     pub(crate) fn turn(&mut self) -> io::Result<()> {
-        self.mind_doors();
-        // What becomes runnable from here on has its turn in the next one.
-        let runnable = std::mem::take(&mut self.core.runnable);
-        let brought = self.wait(!runnable.is_empty())?;
-        self.admit();
-        if self.core.timers.has_news(self.core.judged()) {
+        if self.shard.unusual {
+            self.switch_accepting();
+        }
+        self.wait()?;
+        if self.shard.unusual {
+            self.admit();
+        }
+        if self.shard.is_anything_due() {
             self.run_timers();
         }
-        let brought = if runnable.is_empty() { brought } else { brought.and_something() };
-        for token in runnable {
-            self.core.run(&mut self.services, token);
+        self.shard.go_on();
+        if self.shard.unusual {
+            self.move_phase();
         }
-        self.mind_phase(brought);
-        self.core.throttles.tell(self.core.tick());
         self.flush_all();
-        self.balance_memory();
-        if !self.core.dirty.is_empty() {
-            // Whoever was evicted, or receives again.
-            self.flush_all();
+        if self.shard.core.memory.wants_attention() {
+            self.balance_memory();
+        }
+        let core = &self.shard.core;
+        core.counters.buffered_bytes.set(core.memory.used());
+        if self.shard.unusual {
+            self.shard.unusual = self.shard.is_unusual();
         }
         Ok(())
     }
 
     /// Has the driver deliver what there is.
-    fn wait(&mut self, is_busy: bool) -> io::Result<Brought> {
-        let timeout = if is_busy { Some(Duration::ZERO) } else { self.timeout() };
-        if !self.driver.is_behind() {
-            self.look_began = self.core.now;
-        }
-        self.core.timers_moved = false;
-        self.core.collected = 0;
-        let mut turn = Turn {
-            core: &mut self.core,
-            services: &mut self.services,
-            acceptor: &mut self.acceptor,
-            accept_failures: &mut self.accept_failures,
-            brought: Brought { something: false, looked: false },
-            next: Next::Sleep,
-        };
+    fn wait(&mut self) -> io::Result<()> {
+        let Self { driver, shard } = self;
+        let timeout = shard.begin_turn(driver.is_behind());
         if timeout != Some(Duration::ZERO)
-            && let Some(spin) = turn.core.limits.busy_poll
+            && let Some(spin) = shard.core.limits.busy_poll
         {
-            turn.spin(&mut self.driver, spin.min(timeout.unwrap_or(Duration::MAX)))?;
+            Self::spin(driver, shard, spin.min(timeout.unwrap_or(Duration::MAX)))?;
         }
         // What has come is handled before anything else is waited for.
-        if turn.next == Next::Sleep {
-            self.driver.wait(timeout, &mut |completion| turn.take(completion))?;
+        if shard.wants == Next::Sleep {
+            driver.wait(timeout, &mut |completion| shard.take(completion))?;
         }
-        let mut brought = turn.brought;
-        if !self.driver.is_behind() {
-            self.core.looked = self.look_began;
+        if !driver.is_behind() {
+            shard.core.looked = shard.look_began;
         }
         // Not all of what it saw has been delivered.
-        brought.looked &= !self.core.has_collected_enough();
-        while let Some((listener, error)) = self.accept_failures.pop() {
-            self.accept_failed(listener, &error);
-        }
-        Ok(brought)
+        shard.brought.looked &= !shard.core.has_collected_enough();
+        Ok(())
     }
 
-    /// How long the driver may sleep.
-    fn timeout(&self) -> Option<Duration> {
-        if matches!(self.phase, Phase::Settling { .. }) || self.is_about_to_cut() {
-            return Some(Duration::ZERO);
-        }
-        let earliest = [
-            self.core.timers.earliest(),
-            self.acceptor.look_at(),
-            self.phase.deadline(),
-            self.core.memory.look_at,
-            self.core.throttles.tell_at(),
-        ];
-        let at = earliest.into_iter().flatten().min()?;
-        Some(self.core.until(at))
-    }
-}
-
-/// What a batch of completions is delivered to: the engine without its driver.
-struct Turn<'a, S> {
-    core: &'a mut Core,
-    services: &'a mut Services,
-    acceptor: &'a mut Acceptor<S>,
-    accept_failures: &'a mut Vec<(ListenerId, io::Error)>,
-    brought: Brought,
-    /// The most that was asked of the driver.
-    next: Next,
-}
-
-/// What a turn has brought.
-#[derive(Clone, Copy, Debug)]
-struct Brought {
-    /// Something new from a peer, or there was work left from before.
-    something: bool,
-    /// The driver looked for what is new and delivered it all. Who brought nothing has nothing.
-    looked: bool,
-}
-
-impl Brought {
-    const fn and_something(self) -> Self {
-        Self { something: true, ..self }
-    }
-}
-
-impl<S> Turn<'_, S> {
     /// Looks for what is new without sleeping, again and again for as long as `most`.
     ///
     /// To be woken takes the kernel longer than to serve a message does: for a client that sends
     /// its next request when it has the reply, this is half of the time.
-    fn spin<D: Driver<Socket = S>>(&mut self, driver: &mut D, most: Duration) -> io::Result<()> {
-        self.core.look_at_clock();
-        let until = self.core.now.saturating_add(nanos(most));
-        while self.next == Next::Sleep && self.core.now < until {
-            driver.wait(Some(Duration::ZERO), &mut |completion| self.take(completion))?;
+    fn spin(driver: &mut D, shard: &mut Shard<D::Socket>, most: Duration) -> io::Result<()> {
+        shard.core.look_at_clock();
+        let until = shard.core.now.saturating_add(nanos(most));
+        while shard.wants == Next::Sleep && shard.core.now < until {
+            driver.wait(Some(Duration::ZERO), &mut |completion| shard.take(completion))?;
         }
         Ok(())
-    }
-
-    #[inline(always)]
-    fn take(&mut self, completion: Completion<'_, S>) -> Next {
-        let next = self.dispatch(completion);
-        if next != Next::Sleep {
-            self.next = next;
-        }
-        next
-    }
-
-    #[inline(always)]
-    fn dispatch(&mut self, completion: Completion<'_, S>) -> Next {
-        match completion {
-            Completion::Received { token, bytes } => {
-                self.brought.something = true;
-                self.core.received(self.services, token, bytes);
-            }
-            Completion::Sent { token, count, batch } => self.core.sent(token, count, batch),
-            Completion::Accepted { listener, socket, peer } => {
-                self.brought.something = true;
-                self.acceptor.park(listener, socket, peer);
-                return Next::Return;
-            }
-            Completion::EndOfStream { token } => {
-                self.brought.something = true;
-                self.core.end_of_stream(self.services, token);
-            }
-            Completion::Urgent { token, byte } => self.core.urgent(self.services, token, byte),
-            Completion::SendFailed { token, error, batch } => {
-                self.core.send_failed(token, error, batch);
-            }
-            Completion::Failed { token, error } => {
-                self.core.fail(token, CloseReason::Broken(error), false);
-            }
-            Completion::Closed { token, unsent } => {
-                self.closed(token, unsent);
-                // There is room for somebody who waits, or nobody is left and this is the end.
-                return Next::Return;
-            }
-            Completion::AcceptFailed { listener, error } => {
-                self.accept_failures.push((listener, error));
-                return Next::Return;
-            }
-            Completion::Woken => return Next::Return,
-            Completion::Awake => {
-                self.brought.looked = true;
-                self.core.look_at_clock();
-            }
-        }
-        self.core.next()
-    }
-
-    fn closed(&mut self, token: Token, unsent: Option<Buffer>) {
-        if let Some(slot) = self.core.slots.get(token) {
-            self.acceptor
-                .released(slot.peer.peer(), self.core.limits.max_connections_per_ip.is_some());
-        }
-        self.core.released(token, unsent);
     }
 }
 

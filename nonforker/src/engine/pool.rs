@@ -10,7 +10,10 @@
 //! ones get room in the same way, but less of it, or as much if the budget is small. What was written
 //! to is accounted, so there are few hundred such buffers at most.
 
-use crate::conn::buffer::{Buffer, MAPPED_MIN};
+use crate::conn::{
+    buffer::{Buffer, MAPPED_MIN},
+    output::Bounds,
+};
 
 /// The capacities of pooled buffers, in bytes: round sizes and some framing. A buffer is pooled in
 /// the largest class it fills.
@@ -81,10 +84,11 @@ impl Pool {
         }
     }
 
-    /// From this length on, output is to be given [space](Self::give_space).
+    /// What output needs to know to be given space. The other bounds are open.
     #[inline]
-    pub(crate) const fn spacious(&self) -> usize {
-        self.spacious
+    pub(crate) const fn bounds(&self) -> Bounds {
+        let (spacious, space) = (self.spacious, self.space);
+        Bounds { high: usize::MAX, cap: usize::MAX, spacious, space, room: usize::MAX }
     }
 
     /// A buffer beyond all classes. It gets some room, so that what arrives in many pieces is not
@@ -100,16 +104,6 @@ impl Pool {
         match buffer.vec().try_reserve_exact(much) {
             Ok(()) => buffer,
             Err(_) => Buffer::with_capacity(some),
-        }
-    }
-
-    /// Gives output that has become long the space to become longer without being copied. Output
-    /// that was long from the start is a single reply: to copy it would take more than it may save.
-    #[cold]
-    pub(crate) fn give_space(&self, out: &mut Vec<u8>) {
-        if (self.spacious..=self.space / 4).contains(&out.len()) && out.capacity() < self.space {
-            // Without it, it grows as any other.
-            let _ = out.try_reserve_exact(self.space - out.len());
         }
     }
 
@@ -193,7 +187,7 @@ mod tests {
     fn long_buffers_have_room_for_the_budget_and_take_no_memory_for_it() {
         const BUDGET: usize = 200 << 20;
         let mut pool = Pool::new(BUDGET);
-        let spacious = pool.spacious();
+        let spacious = pool.spacious;
         for (least, has_space, has_room) in [
             (pool.roomy - 1, false, false),
             (pool.roomy, false, true),
@@ -207,15 +201,15 @@ mod tests {
         }
         for (length, has_space) in [(spacious - 1, false), (spacious, true), (BUDGET / 2, false)] {
             let mut out = vec![b'x'; length];
-            pool.give_space(&mut out);
+            pool.bounds().give_space(&mut out);
             assert_eq!(out.capacity() > BUDGET, has_space, "{length}");
             assert_eq!(out.len(), length);
         }
-        assert!(Pool::new(4096).spacious() > 200 << 10, "pages are not mapped for a few bytes");
+        assert!(Pool::new(4096).spacious > 200 << 10, "pages are not mapped for a few bytes");
         let mut vast = Pool::new(usize::MAX);
         let mut out = vec![b'x'; 10];
         vast.spacious = 10;
-        vast.give_space(&mut out);
+        vast.bounds().give_space(&mut out);
         assert_eq!(out.len(), 10, "where there is no such space, nothing happens");
         assert!(vast.take(1 << 20).capacity() >= 1 << 20);
     }

@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use super::{core::Core, throttle::Notice};
-use crate::driver::Token;
+use super::{core::Core, slot::Slot, throttle::Notice};
 
 /// How late the coarse clock may be, and some more: a tick of the slowest kernels. In nanoseconds.
 const COARSE_MAX: u64 = 20_000_000;
@@ -11,7 +10,7 @@ const COARSE_MAX: u64 = 20_000_000;
 impl Core {
     /// A callback begins. Returns when, in nanoseconds.
     #[inline]
-    pub(super) fn callback_begins(&mut self) -> u64 {
+    pub(crate) fn callback_begins(&mut self) -> u64 {
         if self.slow < COARSE_MAX {
             self.look_at_clock();
         }
@@ -20,25 +19,23 @@ impl Core {
 
     /// The callbacks of this name that began then have returned.
     #[inline]
-    pub(super) fn callback_ends(&mut self, token: Token, callback: &str, began: u64) {
+    pub(crate) fn callback_ends(&mut self, slot: &Slot, callback: &str, began: u64) {
         if self.slow < COARSE_MAX {
             self.look_at_clock();
         } else if self.slow < u64::MAX {
             self.glance_at_clock();
         }
         if self.now - began >= self.slow {
-            self.was_slow(token, callback, self.now - began);
+            self.was_slow(slot, callback, self.now - began);
         }
     }
 
     #[cold]
-    fn was_slow(&mut self, token: Token, callback: &str, took: u64) {
-        let (now, took) = (self.tick(), Duration::from_nanos(took));
-        if let Some(left_out) = self.throttles.pass(Notice::Slow, now)
-            && let Some(slot) = self.slots.get(token)
-        {
+    fn was_slow(&mut self, slot: &Slot, callback: &str, took: u64) {
+        let took = Duration::from_nanos(took);
+        if let Some(left_out) = self.notice(Notice::Slow) {
             tracing::warn!(
-                peer = %slot.peer.peer(), callback, ?took, left_out,
+                peer = %slot.peer(), callback, ?took, left_out,
                 "the handler was slow, and everybody else waited"
             );
         }

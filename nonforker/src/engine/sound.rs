@@ -4,117 +4,137 @@
 //! Most of these say that nothing is forgotten: what could go on has been set going. A lost
 //! wake-up shows here in the turn in which it is lost, not an hour later as a silent client.
 
-use super::{Engine, core::Slot};
+use super::{
+    Engine,
+    slot::{End, Slot},
+};
 use crate::{
     conn::{
+        bars::Bars,
         deadlines::{Kind, Tick},
-        state::State,
+        state::{Incoming, Manner, State},
     },
-    driver::{Driver, Token},
+    driver::Driver,
 };
 
 impl<D: Driver> Engine<D> {
     /// What is wrong with the engine's state between two turns, if anything is.
     pub(crate) fn unsound(&self) -> Option<String> {
-        let core = &self.core;
-        if !core.dirty.is_empty() {
+        let (core, table) = (&self.shard.core, &self.shard.table);
+        if !core.dirty.is_empty() || table.slots().any(Slot::is_dirty) {
             return Some("connections are dirty after the flush".to_owned());
         }
+        if table.slots().count() != table.len() {
+            return Some("a connection was taken out and not put back".to_owned());
+        }
         let mut held = Vec::new();
-        for (token, slot) in &core.slots {
-            held.push((token, slot.accounted, slot.closing));
-            if let Some(wrong) = self.unsound_slot(token, slot) {
+        for slot in table.slots() {
+            held.push(slot.holding());
+            let wrong = self.unsound_slot(slot).or_else(|| self.unsound_deadlines(slot));
+            if let Some(wrong) = wrong {
                 return Some(format!("{wrong}: {:?}", slot.conn));
             }
         }
-        if core.slots.is_empty() && core.timers.earliest().is_some() {
+        if table.is_empty() && core.timers.earliest().is_some() {
             return Some("a deadline waits for a connection that is gone".to_owned());
         }
-        let starved = core.slots.values().filter(|slot| slot.starved).count();
+        if !self.shard.unusual && self.shard.is_unusual() {
+            return Some("nobody will look at accepting, memory or the phase".to_owned());
+        }
+        let earliest = self.shard.earliest();
+        let will_look = self.shard.unusual || core.timers_moved;
+        if !will_look && earliest.is_some_and(|at| self.shard.due_at.is_none_or(|due| due > at)) {
+            return Some("the server would sleep past a time at which something is due".to_owned());
+        }
+        let starved = table.slots().filter(|slot| slot.is_starved()).count();
         core.memory.unsound(&held, starved)
     }
 
     /// Whether the next thing that it does by itself is to call a handler's timer, to close a silent
     /// connection, or nothing.
     pub(crate) fn rests(&self) -> bool {
-        let core = &self.core;
-        if !core.runnable.is_empty() || self.is_about_to_cut() || self.is_about_to_accept() {
+        let (shard, core) = (&self.shard, &self.shard.core);
+        if !core.runnable.is_empty() || shard.is_about_to_cut() || shard.is_about_to_accept() {
             return false;
         }
         // Nothing is under way on a connection that only waits for its client to say something.
         let waits = |kind| matches!(kind, Kind::User | Kind::Idle | Kind::Unused);
         let of_slots = |wanted: bool| {
-            let slots = core.slots.values();
             let kinds = Kind::ALL.into_iter().filter(move |&kind| waits(kind) == wanted);
-            slots.flat_map(move |slot| {
-                kinds.clone().filter_map(|kind| slot.conn.deadlines.get(kind))
-            })
+            shard
+                .table
+                .slots()
+                .flat_map(move |slot| kinds.clone().filter_map(|kind| slot.conn.deadline(kind)))
         };
-        let timer = of_slots(true).min();
-        let own = [self.acceptor.look_at(), self.phase.deadline(), core.memory.look_at];
+        let of_services = core.desks.iter().filter_map(|desk| desk.due);
+        let timer = of_slots(true).chain(of_services).min();
+        let own = [shard.acceptor.look_at(), shard.phase.deadline(), core.memory.look_at];
         let others = own.into_iter().flatten().chain(of_slots(false));
         others.min().is_none_or(|first| timer.is_some_and(|timer| timer < first))
     }
 
-    fn unsound_slot(&self, token: Token, slot: &Slot) -> Option<&'static str> {
+    fn unsound_slot(&self, slot: &Slot) -> Option<&'static str> {
+        let core = &self.shard.core;
         let conn = &slot.conn;
-        let state = conn.state();
-        let queued = conn.outbound.queued() > 0;
-        let idle = conn.inbound.is_empty() && !queued && !conn.outbound.is_sending();
-        let waits = self.core.runnable.contains(&token);
-        let withheld = self.core.memory.withholds(slot.accounted);
+        let (state, bars) = (conn.state(), conn.bars());
+        let queued = conn.outbound().queued() > 0;
+        let idle = conn.kept().is_empty() && !queued && !conn.outbound().is_sending();
+        let waits = core.runnable.contains(&slot.token());
+        let withheld = core.memory.withholds(slot.accounted());
+        let is_told = conn.incoming() == Incoming::Told;
         let checks = [
-            (conn.is_illegal(), "an event came that cannot come"),
-            (slot.accounted != conn.capacity(), "the memory account is not settled"),
+            (conn.manner() == Manner::Illegal, "an event came that cannot come"),
+            (slot.accounted() != conn.capacity(), "the memory account is not settled"),
             (idle && conn.capacity() > 0, "an idle connection holds a buffer"),
+            (bars.has(Bars::CLOSED) == state.handles(), "the state and its bar do not agree"),
             (
-                conn.inbound.held && conn.may_handle() && !waits,
+                bars.has(Bars::HELD) && bars.is_at_most_held() && !waits,
                 "held frames could be handled, and are forgotten",
             ),
+            (conn.is_at_end() && !is_told && !waits, "the end of the stream is forgotten"),
             (
-                conn.is_at_end() && (conn.cut || !slot.told_end) && !waits,
-                "the end of the stream is forgotten",
+                conn.is_relieved(&core.marks) && state.handles() && !waits,
+                "that pressure fell is forgotten",
             ),
-            (slot.relieved && !waits, "that pressure fell is forgotten"),
             (
-                conn.wants_receive() && !slot.receiving && !withheld && !conn.inbound.ended,
+                conn.wants_receive() && !slot.receives() && !withheld,
                 "a connection that wants to receive does not",
             ),
-            (!conn.wants_receive() && slot.receiving, "a connection receives that must not"),
-            (withheld && slot.receiving, "a connection receives that holds too much"),
+            (!conn.wants_receive() && slot.receives(), "a connection receives that must not"),
+            (withheld && slot.receives(), "a connection receives that holds too much"),
             (
-                slot.starved != (conn.wants_receive() && withheld),
+                slot.is_starved() != (conn.wants_receive() && withheld),
                 "who waits for memory is not counted",
             ),
             (
                 queued
                     && state.sends()
-                    && !conn.outbound.is_sending()
-                    && conn.deadlines.get(Kind::Retry).is_none(),
+                    && !conn.outbound().is_sending()
+                    && conn.deadline(Kind::Retry).is_none(),
                 "queued bytes are not being sent",
             ),
             (
                 queued
                     && state.sends()
-                    && conn.deadlines.get(Kind::Write).is_none()
-                    && self.core.limits.write_timeout.is_some(),
+                    && conn.deadline(Kind::Write).is_none()
+                    && core.limits.write_timeout.is_some(),
                 "queued bytes have no deadline",
             ),
             (
-                matches!(state, State::Draining | State::Finishing) && conn.outbound.is_empty(),
+                matches!(state, State::Draining | State::Finishing) && conn.outbound().is_empty(),
                 "everything is sent, and the close is forgotten",
             ),
-            (state == State::Lingering && !slot.shut, "our side is not shut down"),
-            (state == State::Closing && !slot.closing, "the close is forgotten"),
+            (state == State::Lingering && slot.end() != End::Told, "our side is not shut down"),
+            (state == State::Closing && slot.end() != End::Closing, "the close is forgotten"),
             (state == State::Closed, "a closed connection has a slot"),
         ];
-        let wrong = checks.into_iter().find_map(|(wrong, what)| wrong.then_some(what));
-        wrong.or_else(|| self.unsound_deadlines(token, slot))
+        checks.into_iter().find_map(|(wrong, what)| wrong.then_some(what))
     }
 
-    fn unsound_deadlines(&self, token: Token, slot: &Slot) -> Option<&'static str> {
-        let first = self.core.timers.earliest();
-        let earliest = slot.conn.deadlines.earliest();
+    fn unsound_deadlines(&self, slot: &Slot) -> Option<&'static str> {
+        let timers = &self.shard.core.timers;
+        let first = timers.earliest();
+        let earliest = slot.conn.earliest();
         let checks = [
             (
                 earliest.is_some_and(|at| !slot.scheduled.is_by(at)),
@@ -125,7 +145,7 @@ impl<D: Driver> Engine<D> {
                 "the server would sleep past a deadline",
             ),
             (
-                slot.scheduled.is_young() && !self.core.timers.has_young(token),
+                slot.scheduled.is_young() && !timers.has_young(slot.token()),
                 "a young deadline is forgotten",
             ),
         ];

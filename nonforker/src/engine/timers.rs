@@ -119,10 +119,10 @@ impl Timers {
         Some(token)
     }
 
-    /// Whether something is due at `now`, or is to be settled.
+    /// Whether any are to be settled.
     #[inline]
-    pub(crate) fn has_news(&self, now: Tick) -> bool {
-        !self.young.is_empty() || self.entries.first().is_some_and(|&(at, _)| at <= now)
+    pub(crate) const fn has_any_young(&self) -> bool {
+        !self.young.is_empty()
     }
 
     /// When something is due first.

@@ -14,10 +14,7 @@
 
 use std::{cmp::Reverse, collections::VecDeque, time::Duration};
 
-use super::{
-    Engine,
-    core::{Core, Slot, Usage},
-};
+use super::{Engine, shard::Shard};
 use crate::{
     conn::deadlines::Tick,
     driver::{Driver, Token},
@@ -45,49 +42,42 @@ impl UnusedOnes {
     }
 }
 
-impl Slot {
-    /// For how many milliseconds it has been unused, if others may take its place for that.
-    fn unused_for(&self, now: u32) -> Option<u32> {
-        let may_go = self.usage < Usage::Used && self.conn.state().handles() && !self.conn.paused;
-        may_go.then(|| now.wrapping_sub(self.since))
-    }
-}
-
 impl<D: Driver> Engine<D> {
     /// A client waits and there is no place: has the oldest unused connection go.
     pub(super) fn make_room(&mut self) {
-        let leaving = self.acceptor.unused.leaving;
-        if leaving.is_some_and(|token| self.core.slots.contains_key(token)) {
+        let Self { driver, shard } = self;
+        let leaving = shard.acceptor.unused.leaving;
+        if leaving.is_some_and(|token| shard.table.contains(token)) {
             return;
         }
-        self.acceptor.unused.leaving = None;
+        shard.acceptor.unused.leaving = None;
         // What had arrived has been delivered by then.
-        let judged = self.core.judged();
-        if self.acceptor.unused.queue.is_empty() {
-            if self.acceptor.unused.look_at.is_some_and(|at| at > judged) {
+        let judged = shard.core.judged();
+        if shard.acceptor.unused.queue.is_empty() {
+            if shard.acceptor.unused.look_at.is_some_and(|at| at > judged) {
                 return;
             }
-            self.look_for_unused();
+            shard.look_for_unused();
         }
-        while let Some(token) = self.acceptor.unused.queue.pop_front() {
-            let millis = self.core.millis();
-            let Some(slot) = self.core.slots.get(token) else { continue };
-            if slot.unused_for(millis).is_some() && self.driver.unread(token) == 0 {
-                self.acceptor.unused.leaving = Some(token);
-                self.core.fail(token, CloseReason::Unused, true);
+        while let Some(token) = shard.acceptor.unused.queue.pop_front() {
+            let Some(slot) = shard.table.get_mut(token) else { continue };
+            if slot.unused_for(shard.core.millis()).is_some() && driver.unread(token) == 0 {
+                shard.acceptor.unused.leaving = Some(token);
+                shard.core.fail(slot, CloseReason::Unused, true);
                 return;
             }
         }
     }
+}
 
+impl<S> Shard<S> {
     fn look_for_unused(&mut self) {
-        let Core { slots, .. } = &self.core;
         let now = self.core.millis();
         let mut next = SAFE;
         let mut found = Vec::new();
-        for (token, slot) in slots {
+        for slot in self.table.slots() {
             match slot.unused_for(now) {
-                Some(age) if age >= SAFE => found.push((Reverse(age), token)),
+                Some(age) if age >= SAFE => found.push((Reverse(age), slot.token())),
                 Some(age) => next = next.min(SAFE - age),
                 None => {}
             }

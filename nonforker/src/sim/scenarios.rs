@@ -14,7 +14,7 @@ use super::{
     witness::Witness,
 };
 use crate::{
-    Conn, ConnId, Handler, Limits, Outcome, Server,
+    Conn, Handler, Limits, Outcome, Server,
     codec::{Delimited, Lines},
     driver::sim::{faults::Faults, rng::Rng},
 };
@@ -193,21 +193,24 @@ fn arrived(net: &Net) {
 /// pauses the connection for a moment.
 struct Pong;
 
-impl Handler<Delimited> for Pong {
+impl Handler for Pong {
+    type Codec = Delimited;
     type Session = u64;
 
-    fn frame(&mut self, conn: &mut Conn<'_, Delimited, u64>, frame: &[u8]) -> Outcome {
+    fn frame(&mut self, conn: &mut Conn<'_, Self>, frame: &[u8]) -> Outcome {
         *conn.session_mut() += 1;
         let reply = format!("{} {}", std::str::from_utf8(frame)?, conn.session());
         conn.send(reply);
         if conn.session().is_multiple_of(7) {
             conn.pause();
-            conn.set_timer(Duration::from_millis(3));
+            conn.after(Duration::from_millis(3), Self::timer)?;
         }
         Ok(())
     }
+}
 
-    fn timer(&mut self, conn: &mut Conn<'_, Delimited, u64>) -> Outcome {
+impl Pong {
+    fn timer(&mut self, conn: &mut Conn<'_, Self>) -> Outcome {
         conn.resume();
         Ok(())
     }
@@ -236,27 +239,27 @@ fn pipeline(net: &Net) {
 }
 
 /// Says every line to everybody.
-#[derive(Default)]
-struct Relay(Vec<ConnId>);
+struct Relay;
 
-impl Handler<Lines> for Relay {
+impl Handler for Relay {
+    type Codec = Lines;
     type Session = ();
 
-    fn open(&mut self, conn: &mut Conn<'_, Lines>) -> Outcome {
-        self.0.push(conn.id());
+    fn open(&mut self, conn: &mut Conn<'_, Self>) -> Outcome {
         conn.send("welcome");
         Ok(())
     }
 
-    fn frame(&mut self, conn: &mut Conn<'_, Lines>, line: &[u8]) -> Outcome {
-        self.0.retain(|&id| conn.send_to(id, line).is_ok());
+    fn frame(&mut self, conn: &mut Conn<'_, Self>, line: &[u8]) -> Outcome {
+        conn.send(line);
+        conn.others().for_each(|other| other.send(line));
         Ok(())
     }
 }
 
 fn relay() -> Server {
     let limits = Limits::new().high_watermark(2000).low_watermark(500).output_cap(200_000);
-    Server::new().limits(limits).serve_with(ADDRESS, Lines::new(), Relay::default())
+    Server::new().limits(limits).serve_with(ADDRESS, Lines::new(), Relay)
 }
 
 fn talk(net: &Net) {

@@ -39,23 +39,24 @@ const OPEN: Option<Told> = Some(Told::Open);
 const END: Option<Told> = Some(Told::End);
 
 impl Witness {
-    fn urgent(&mut self, conn: &mut Conn<'_, Lines, Option<Rc<()>>>, _byte: u8) -> Outcome {
+    fn urgent(&mut self, conn: &mut Conn<'_, Self>, _byte: u8) -> Outcome {
         self.hears("urgent", conn.id(), &[OPEN, END], None);
         Ok(())
     }
 }
 
-impl Handler<Lines> for Witness {
+impl Handler for Witness {
+    type Codec = Lines;
     type Session = Option<Rc<()>>;
-    const URGENT: Option<Urgent<Self, Lines>> = Some(Self::urgent);
+    const URGENT: Option<Urgent<Self>> = Some(Self::urgent);
 
-    fn open(&mut self, conn: &mut Conn<'_, Lines, Self::Session>) -> Outcome {
+    fn open(&mut self, conn: &mut Conn<'_, Self>) -> Outcome {
         self.hears("open", conn.id(), &[None], OPEN);
         *conn.session_mut() = Some(Rc::clone(&self.live));
         Ok(())
     }
 
-    fn frame(&mut self, conn: &mut Conn<'_, Lines, Self::Session>, line: &[u8]) -> Outcome {
+    fn frame(&mut self, conn: &mut Conn<'_, Self>, line: &[u8]) -> Outcome {
         self.hears("frame", conn.id(), &[OPEN], None);
         match line.len() % 40 {
             7 => resume_unwind(Box::new("a panic without the noise")),
@@ -64,35 +65,37 @@ impl Handler<Lines> for Witness {
             17 => conn.abort(),
             19 => {
                 conn.pause();
-                conn.set_timer(Duration::from_millis(5));
+                conn.after(Duration::from_millis(5), Self::timer)?;
             }
             _ => conn.send(line),
         }
         Ok(())
     }
 
-    fn relieved(&mut self, conn: &mut Conn<'_, Lines, Self::Session>) -> Outcome {
+    fn relieved(&mut self, conn: &mut Conn<'_, Self>) -> Outcome {
         self.hears("relieved", conn.id(), &[OPEN, END], None);
         Ok(())
     }
 
-    fn half_closed(&mut self, conn: &mut Conn<'_, Lines, Self::Session>) -> Outcome {
+    fn half_closed(&mut self, conn: &mut Conn<'_, Self>) -> Outcome {
         self.hears("half_closed", conn.id(), &[OPEN], END);
-        conn.set_timer(Duration::from_millis(5));
+        conn.after(Duration::from_millis(5), Self::timer)?;
         Ok(())
     }
 
-    fn timer(&mut self, conn: &mut Conn<'_, Lines, Self::Session>) -> Outcome {
+    fn closed(&mut self, conn: &mut Conn<'_, Self>, _reason: &CloseReason) {
+        self.hears("closed", conn.id(), &[OPEN, END], Some(Told::Closed));
+    }
+}
+
+impl Witness {
+    fn timer(&mut self, conn: &mut Conn<'_, Self>) -> Outcome {
         self.hears("timer", conn.id(), &[OPEN, END], None);
         match self.told.get(&conn.id()) {
             Some(Told::End) => conn.close(),
             _ => conn.resume(),
         }
         Ok(())
-    }
-
-    fn closed(&mut self, conn: &mut Conn<'_, Lines, Self::Session>, _reason: &CloseReason) {
-        self.hears("closed", conn.id(), &[OPEN, END], Some(Told::Closed));
     }
 }
 

@@ -105,7 +105,7 @@ impl Log {
     }
 }
 
-type Talk<'c> = Conn<'c, Lines>;
+type Talk<'c> = Conn<'c, Log>;
 
 impl Log {
     fn urgent(&mut self, conn: &mut Talk<'_>, byte: u8) -> Outcome {
@@ -115,9 +115,10 @@ impl Log {
     }
 }
 
-impl Handler<Lines> for Log {
+impl Handler for Log {
+    type Codec = Lines;
     type Session = ();
-    const URGENT: Option<nonforker::Urgent<Self, Lines>> = Some(Self::urgent);
+    const URGENT: Option<nonforker::Urgent<Self>> = Some(Self::urgent);
 
     fn open(&mut self, _conn: &mut Talk<'_>) -> Outcome {
         self.note("open");

@@ -169,9 +169,9 @@ struct Session {
 /// Wants urgent bytes or not: drivers receive in other ways then.
 struct Story<const URGENT: bool>(Log);
 
-type Talk<'c> = Conn<'c, Lines, Session>;
+type Talk<'c, const URGENT: bool> = Conn<'c, Story<URGENT>>;
 
-fn obey(conn: &mut Talk<'_>, command: &str) -> Outcome {
+fn obey<const URGENT: bool>(conn: &mut Talk<'_, URGENT>, command: &str) -> Outcome {
     match command {
         "pause" => conn.pause(),
         "flood" => conn.write_all(&vec![b'x'; FLOOD])?,
@@ -185,12 +185,13 @@ fn obey(conn: &mut Talk<'_>, command: &str) -> Outcome {
     Ok(())
 }
 
-impl<const URGENT: bool> Handler<Lines> for Story<URGENT> {
+impl<const URGENT: bool> Handler for Story<URGENT> {
+    type Codec = Lines;
     type Session = Session;
-    const URGENT: Option<Urgent<Self, Lines>> = if URGENT { Some(|_, _, _| Ok(())) } else { None };
+    const URGENT: Option<Urgent<Self>> = if URGENT { Some(|_, _, _| Ok(())) } else { None };
 
     /// `column when command`, or data.
-    fn frame(&mut self, conn: &mut Talk<'_>, line: &[u8]) -> Outcome {
+    fn frame(&mut self, conn: &mut Talk<'_, URGENT>, line: &[u8]) -> Outcome {
         let line = String::from_utf8_lossy(line).into_owned();
         let mut words = line.splitn(3, ' ');
         let (Some(column), Some(when), Some(command)) = (words.next(), words.next(), words.next())
@@ -207,13 +208,13 @@ impl<const URGENT: bool> Handler<Lines> for Story<URGENT> {
         obey(conn, command)
     }
 
-    fn half_closed(&mut self, conn: &mut Talk<'_>) -> Outcome {
+    fn half_closed(&mut self, conn: &mut Talk<'_, URGENT>) -> Outcome {
         self.0.note(conn.session().column, "half_closed");
         let command = conn.session_mut().at_end.take();
         obey(conn, command.as_deref().unwrap_or_default())
     }
 
-    fn closed(&mut self, conn: &mut Talk<'_>, reason: &CloseReason) {
+    fn closed(&mut self, conn: &mut Talk<'_, URGENT>, reason: &CloseReason) {
         self.0.note(
             conn.session().column,
             match reason {

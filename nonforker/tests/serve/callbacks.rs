@@ -78,17 +78,20 @@ fn who_is_paused_waits_until_another_resumes_it() {
 /// Takes one line per timer.
 struct Slowly;
 
-impl Handler<Lines> for Slowly {
+impl Handler for Slowly {
+    type Codec = Lines;
     type Session = ();
 
-    fn frame(&mut self, conn: &mut Conn<'_, Lines>, line: &[u8]) -> Outcome {
+    fn frame(&mut self, conn: &mut Conn<'_, Self>, line: &[u8]) -> Outcome {
         conn.send(line);
         conn.pause();
-        conn.set_timer(Duration::from_millis(2));
+        conn.after(Duration::from_millis(2), Self::timer)?;
         Ok(())
     }
+}
 
-    fn timer(&mut self, conn: &mut Conn<'_, Lines>) -> Outcome {
+impl Slowly {
+    fn timer(&mut self, conn: &mut Conn<'_, Self>) -> Outcome {
         conn.resume();
         Ok(())
     }
@@ -131,10 +134,11 @@ struct Doorman {
     seen: usize,
 }
 
-impl Handler<Lines> for Doorman {
+impl Handler for Doorman {
+    type Codec = Lines;
     type Session = ();
 
-    fn open(&mut self, conn: &mut Conn<'_, Lines>) -> Outcome {
+    fn open(&mut self, conn: &mut Conn<'_, Self>) -> Outcome {
         self.seen += 1;
         match self.seen % 3 {
             0 => return Err("no thirds".into()),
@@ -144,7 +148,7 @@ impl Handler<Lines> for Doorman {
         Ok(())
     }
 
-    fn frame(&mut self, conn: &mut Conn<'_, Lines>, line: &[u8]) -> Outcome {
+    fn frame(&mut self, conn: &mut Conn<'_, Self>, line: &[u8]) -> Outcome {
         conn.send(line);
         Ok(())
     }
@@ -226,21 +230,22 @@ fn a_slow_handler_is_named_once() {
 /// Tells the reason of a close that it asks for twice.
 struct Twice(std::sync::mpsc::Sender<String>);
 
-impl Handler<Lines> for Twice {
+impl Handler for Twice {
+    type Codec = Lines;
     type Session = ();
 
-    fn frame(&mut self, conn: &mut Conn<'_, Lines>, _line: &[u8]) -> Outcome {
+    fn frame(&mut self, conn: &mut Conn<'_, Self>, _line: &[u8]) -> Outcome {
         conn.send("before");
         conn.close();
         conn.send("behind the close");
-        conn.set_timer(Duration::ZERO);
+        conn.after(Duration::ZERO, Self::timer)?;
         conn.pause();
         conn.resume();
         conn.close();
         Err("and an error".into())
     }
 
-    fn closed(&mut self, conn: &mut Conn<'_, Lines>, reason: &CloseReason) {
+    fn closed(&mut self, conn: &mut Conn<'_, Self>, reason: &CloseReason) {
         conn.send("into the void");
         let _ = self.0.send(format!("{reason} {}", conn.queued()));
     }

@@ -25,10 +25,11 @@ fn impatient() -> Limits {
 /// Echoes. `block` takes 1.5 s; `give` is answered with 4 MB, `last` with 200 KB and a close.
 struct Works;
 
-impl Handler<Lines> for Works {
+impl Handler for Works {
+    type Codec = Lines;
     type Session = ();
 
-    fn frame(&mut self, conn: &mut Conn<'_, Lines>, line: &[u8]) -> Outcome {
+    fn frame(&mut self, conn: &mut Conn<'_, Self>, line: &[u8]) -> Outcome {
         match line {
             b"block" => sleep(TIMEOUT * 3),
             b"give" => conn.send(vec![b'x'; 4_000_000]),
@@ -41,7 +42,7 @@ impl Handler<Lines> for Works {
         Ok(())
     }
 
-    fn closed(&mut self, _conn: &mut Conn<'_, Lines>, reason: &CloseReason) {
+    fn closed(&mut self, _conn: &mut Conn<'_, Self>, reason: &CloseReason) {
         assert!(!matches!(reason, CloseReason::Defect), "a reason is always known");
     }
 }

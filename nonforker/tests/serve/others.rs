@@ -7,14 +7,14 @@ use nonforker::{Conn, ConnId, Handler, Limits, Outcome, Server, codec::Lines};
 use crate::{
     client::{Client, hear, next},
     harness::{ANY, on_every_driver},
-    probe::Probe,
+    probe::{Probe, send_to},
 };
 
 fn probing(probe: Probe) -> impl FnOnce(Server) -> Server + Send + 'static {
     |server| server.serve_with(ANY, Lines::new(), probe)
 }
 
-const GONE: &str = "no such connection: it has closed, or belongs to another handler";
+const GONE: &str = "no such connection: it has closed, or belongs to another service";
 
 #[test]
 fn a_line_reaches_another_connection() {
@@ -85,17 +85,18 @@ fn nothing_is_sent_to_who_is_closing() {
 /// Sends every line to whoever connected first, whichever service that was.
 struct ToFirst(std::rc::Rc<std::cell::Cell<Option<ConnId>>>);
 
-impl Handler<Lines> for ToFirst {
+impl Handler for ToFirst {
+    type Codec = Lines;
     type Session = ();
 
-    fn open(&mut self, conn: &mut Conn<'_, Lines>) -> Outcome {
+    fn open(&mut self, conn: &mut Conn<'_, Self>) -> Outcome {
         self.0.set(self.0.get().or_else(|| Some(conn.id())));
         Ok(())
     }
 
-    fn frame(&mut self, conn: &mut Conn<'_, Lines>, line: &[u8]) -> Outcome {
+    fn frame(&mut self, conn: &mut Conn<'_, Self>, line: &[u8]) -> Outcome {
         let first = self.0.get().ok_or("nobody has connected")?;
-        match conn.send_to(first, line) {
+        match send_to(conn, first, line) {
             Ok(()) => conn.send("ok"),
             Err(error) => conn.send(error.to_string()),
         }
@@ -172,24 +173,25 @@ struct Mourners {
     missed: std::sync::mpsc::Sender<usize>,
 }
 
-impl Handler<Lines> for Mourners {
+impl Handler for Mourners {
+    type Codec = Lines;
     type Session = ();
 
-    fn open(&mut self, conn: &mut Conn<'_, Lines>) -> Outcome {
+    fn open(&mut self, conn: &mut Conn<'_, Self>) -> Outcome {
         self.ids.push(conn.id());
         conn.send("open");
         Ok(())
     }
 
-    fn frame(&mut self, conn: &mut Conn<'_, Lines>, _line: &[u8]) -> Outcome {
+    fn frame(&mut self, conn: &mut Conn<'_, Self>, _line: &[u8]) -> Outcome {
         conn.close();
         Ok(())
     }
 
-    fn closed(&mut self, conn: &mut Conn<'_, Lines>, _reason: &nonforker::CloseReason) {
+    fn closed(&mut self, conn: &mut Conn<'_, Self>, _reason: &nonforker::CloseReason) {
         let own = conn.id();
         self.ids.retain(|&id| id != own);
-        let missed = self.ids.iter().filter(|&&id| conn.send_to(id, "gone").is_err()).count();
+        let missed = self.ids.iter().filter(|&&id| send_to(conn, id, "gone").is_err()).count();
         let _ = self.missed.send(missed);
     }
 }

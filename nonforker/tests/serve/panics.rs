@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use nonforker::{
-    CloseReason, Conn, Handler, Outcome, Server, Urgent,
+    CloseReason, Closure, Conn, Handler, Outcome, Server, Urgent,
     codec::{Codec, Decoded, Encode, EncodeError, FrameError, Lines},
 };
 
@@ -44,46 +44,49 @@ impl Panics {
 }
 
 impl Panics {
-    fn urgent(&mut self, _conn: &mut Conn<'_, Lines>, _byte: u8) -> Outcome {
+    fn urgent(&mut self, _conn: &mut Conn<'_, Self>, _byte: u8) -> Outcome {
         self.at("urgent");
         Ok(())
     }
 }
 
-impl Handler<Lines> for Panics {
+impl Handler for Panics {
+    type Codec = Lines;
     type Session = ();
-    const URGENT: Option<Urgent<Self, Lines>> = Some(Self::urgent);
+    const URGENT: Option<Urgent<Self>> = Some(Self::urgent);
 
-    fn open(&mut self, conn: &mut Conn<'_, Lines>) -> Outcome {
+    fn open(&mut self, conn: &mut Conn<'_, Self>) -> Outcome {
         conn.send("lost");
         self.at("open");
-        conn.set_timer(Duration::ZERO);
+        conn.after(Duration::ZERO, Self::timer)?;
         Ok(())
     }
 
-    fn frame(&mut self, conn: &mut Conn<'_, Lines>, line: &[u8]) -> Outcome {
+    fn frame(&mut self, conn: &mut Conn<'_, Self>, line: &[u8]) -> Outcome {
         conn.send(line);
         self.at("frame");
         Ok(())
     }
 
-    fn timer(&mut self, _conn: &mut Conn<'_, Lines>) -> Outcome {
-        self.at("timer");
-        Ok(())
-    }
-
-    fn half_closed(&mut self, conn: &mut Conn<'_, Lines>) -> Outcome {
+    fn half_closed(&mut self, conn: &mut Conn<'_, Self>) -> Outcome {
         self.at("half_closed");
         conn.close();
         Ok(())
     }
 
-    fn rejected(&mut self, _conn: &mut Conn<'_, Lines>, _error: &FrameError) {
+    fn rejected(&mut self, _conn: &mut Conn<'_, Self>, _error: &FrameError) {
         self.at("rejected");
     }
 
-    fn closed(&mut self, _conn: &mut Conn<'_, Lines>, _reason: &CloseReason) {
+    fn closed(&mut self, _conn: &mut Conn<'_, Self>, _reason: &CloseReason) {
         self.at("closed");
+    }
+}
+
+impl Panics {
+    fn timer(&mut self, _conn: &mut Conn<'_, Self>) -> Outcome {
+        self.at("timer");
+        Ok(())
     }
 }
 
@@ -92,7 +95,7 @@ fn a_panic_in_any_callback_costs_one_connection() {
     on_every_driver(|case| {
         for place in ["open", "frame", "timer", "urgent", "half_closed", "rejected", "closed"] {
             let server = case.start(move |server| {
-                let echo = |conn: &mut Conn<'_, Lines>, line: &[u8]| conn.send(line);
+                let echo = |conn: &mut Conn<'_, Closure<Lines>>, line: &[u8]| conn.send(line);
                 server.serve_with(ANY, Lines::with_max(99), Panics(place)).serve(
                     ANY,
                     Lines::new(),
@@ -155,15 +158,16 @@ impl Drop for Undropped {
 
 struct With<S>(std::marker::PhantomData<S>);
 
-impl<S: Default + 'static> Handler<Lines> for With<S> {
+impl<S: Default + 'static> Handler for With<S> {
+    type Codec = Lines;
     type Session = S;
 
-    fn frame(&mut self, conn: &mut Conn<'_, Lines, S>, line: &[u8]) -> Outcome {
+    fn frame(&mut self, conn: &mut Conn<'_, Self>, line: &[u8]) -> Outcome {
         conn.send(line);
         Ok(())
     }
 
-    fn closed(&mut self, _conn: &mut Conn<'_, Lines, S>, _reason: &CloseReason) {
+    fn closed(&mut self, _conn: &mut Conn<'_, Self>, _reason: &CloseReason) {
         assert!(std::any::type_name::<S>().ends_with("Undropped"), "there never was a session");
     }
 }
@@ -289,25 +293,19 @@ fn a_codec_that_miscounts_costs_one_connection() {
 }
 
 /// Sends every line to all the others before it fails, or not.
-struct Crier {
-    ids: Vec<nonforker::ConnId>,
-}
+struct Crier;
 
-impl Handler<Fragile> for Crier {
+impl Handler for Crier {
+    type Codec = Fragile;
     type Session = ();
 
-    fn open(&mut self, conn: &mut Conn<'_, Fragile>) -> Outcome {
-        self.ids.push(conn.id());
+    fn open(&mut self, conn: &mut Conn<'_, Self>) -> Outcome {
         conn.send(b"open".as_slice());
         Ok(())
     }
 
-    fn frame(&mut self, conn: &mut Conn<'_, Fragile>, line: &[u8]) -> Outcome {
-        let own = conn.id();
-        for &id in self.ids.iter().filter(|&&id| id != own) {
-            // Some of them have gone.
-            let _ = conn.send_to(id, line);
-        }
+    fn frame(&mut self, conn: &mut Conn<'_, Self>, line: &[u8]) -> Outcome {
+        conn.others().for_each(|other| other.send(line));
         Ok(())
     }
 }
@@ -315,9 +313,7 @@ impl Handler<Fragile> for Crier {
 #[test]
 fn half_a_reply_is_taken_back_from_whoever_it_was_for() {
     on_every_driver(|case| {
-        let server = case.start(|server| {
-            server.serve_with(ANY, Fragile(Lines::new()), Crier { ids: Vec::new() })
-        });
+        let server = case.start(|server| server.serve_with(ANY, Fragile(Lines::new()), Crier));
         let (mut listener, mut crier) = (server.connect(), server.connect());
         assert_eq!(listener.line(), "> open");
         assert_eq!(crier.line(), "> open");

@@ -8,8 +8,8 @@ use std::{
 };
 
 use nonforker::{
-    CloseReason, Conn, ConnId, Handler, Outcome, Urgent,
-    codec::{FrameError, Lines},
+    CloseReason, Conn, ConnId, Handler, NotConnected, Outcome, TimerId, Urgent,
+    codec::{Encode, FrameError, Lines},
 };
 
 /// What it remembers of one connection.
@@ -18,9 +18,10 @@ pub(crate) struct Session {
     index: usize,
     /// It goes on after the peer has finished.
     stays: bool,
+    timer: Option<TimerId>,
 }
 
-type Peer<'a, 'c> = &'a mut Conn<'c, Lines, Session>;
+type Peer<'a, 'c> = &'a mut Conn<'c, Probe>;
 
 /// See the [module](self). Connections are called by the order in which they came.
 ///
@@ -79,10 +80,10 @@ impl Probe {
                 conn.pause();
             }
             "resume" => {
-                conn.resume_other(self.ids[number()?])?;
+                conn.others().get(self.ids[number()?])?.resume();
                 conn.send("resumed");
             }
-            "to" => match conn.send_to(self.ids[number()?], last) {
+            "to" => match send_to(conn, self.ids[number()?], last) {
                 Ok(()) => conn.send("ok"),
                 Err(error) => conn.send(error.to_string()),
             },
@@ -91,16 +92,18 @@ impl Probe {
                 let line = vec![b'p'; bytes.parse()?];
                 for _ in 0..count.parse()? {
                     // It may close in the middle, which is what some tests want.
-                    let _ = conn.send_to(self.ids[number()?], &line);
+                    let _ = send_to(conn, self.ids[number()?], &line);
                 }
                 conn.send("ok");
             }
             "timer" => {
-                conn.set_timer(milliseconds()?);
+                let timer = conn.after(milliseconds()?, Self::timer)?;
+                conn.session_mut().timer = Some(timer);
                 conn.send("ok");
             }
             "untimer" => {
-                conn.clear_timer();
+                let timer = conn.session_mut().timer.take().ok_or("there is no timer")?;
+                conn.cancel(timer);
                 conn.send("ok");
             }
             "stay" => {
@@ -117,6 +120,23 @@ impl Probe {
     }
 }
 
+/// Sends to any connection, the calling one included.
+pub(crate) fn send_to<H: Handler, R>(
+    conn: &mut Conn<'_, H>,
+    id: ConnId,
+    reply: R,
+) -> Result<(), NotConnected>
+where
+    H::Codec: Encode<R>,
+{
+    if id == conn.id() {
+        conn.send(reply);
+    } else {
+        conn.others().get(id)?.send(reply);
+    }
+    Ok(())
+}
+
 impl Probe {
     fn urgent(&mut self, conn: Peer<'_, '_>, byte: u8) -> Outcome {
         self.tell(format!("urgent {} {}", conn.session().index, char::from(byte)));
@@ -124,9 +144,10 @@ impl Probe {
     }
 }
 
-impl Handler<Lines> for Probe {
+impl Handler for Probe {
+    type Codec = Lines;
     type Session = Session;
-    const URGENT: Option<Urgent<Self, Lines>> = Some(Self::urgent);
+    const URGENT: Option<Urgent<Self>> = Some(Self::urgent);
 
     fn open(&mut self, conn: Peer<'_, '_>) -> Outcome {
         conn.session_mut().index = self.ids.len();
@@ -159,20 +180,9 @@ impl Handler<Lines> for Probe {
         self.tell(format!("half_closed {}", conn.session().index));
         if conn.session().stays {
             writeln!(conn, "more")?;
-            conn.set_timer(Duration::from_millis(50));
+            conn.after(Duration::from_millis(50), Self::timer)?;
         } else {
             conn.close();
-        }
-        Ok(())
-    }
-
-    fn timer(&mut self, conn: Peer<'_, '_>) -> Outcome {
-        self.tell(format!("timer {}", conn.session().index));
-        if conn.session().stays {
-            conn.send("and more");
-            conn.close();
-        } else {
-            conn.send("timer");
         }
         Ok(())
     }
@@ -183,5 +193,18 @@ impl Handler<Lines> for Probe {
 
     fn closed(&mut self, conn: Peer<'_, '_>, reason: &CloseReason) {
         self.tell(format!("closed {}: {reason}", conn.session().index));
+    }
+}
+
+impl Probe {
+    fn timer(&mut self, conn: Peer<'_, '_>) -> Outcome {
+        self.tell(format!("timer {}", conn.session().index));
+        if conn.session().stays {
+            conn.send("and more");
+            conn.close();
+        } else {
+            conn.send("timer");
+        }
+        Ok(())
     }
 }

@@ -46,10 +46,11 @@ struct Counter {
     total: usize,
 }
 
-impl Handler<Lines> for Counter {
+impl Handler for Counter {
+    type Codec = Lines;
     type Session = usize;
 
-    fn frame(&mut self, conn: &mut Conn<'_, Lines, usize>, _line: &[u8]) -> Outcome {
+    fn frame(&mut self, conn: &mut Conn<'_, Self>, _line: &[u8]) -> Outcome {
         self.total += 1;
         *conn.session_mut() += 1;
         let (own, total) = (*conn.session(), self.total);
@@ -118,10 +119,11 @@ fn services_with_codecs_of_their_own_share_one_loop() {
 /// Echoes backwards; a lone `!` is answered with more than the codec can frame.
 struct Backwards;
 
-impl Handler<Short> for Backwards {
+impl Handler for Backwards {
+    type Codec = Short;
     type Session = ();
 
-    fn frame(&mut self, conn: &mut Conn<'_, Short>, frame: &[u8]) -> Outcome {
+    fn frame(&mut self, conn: &mut Conn<'_, Self>, frame: &[u8]) -> Outcome {
         let reply: Vec<u8> = frame.iter().rev().copied().collect();
         if frame == b"!" {
             conn.send([0; 256].as_slice());

@@ -155,25 +155,28 @@ fn a_thousand_deadlines_cost_no_work_before_they_are_due() {
 /// Answers nothing; what makes it pause is a timer.
 struct Pauses(std::rc::Rc<std::cell::Cell<Option<ConnId>>>);
 
-impl Handler<Lines> for Pauses {
+impl Handler for Pauses {
+    type Codec = Lines;
     type Session = ();
 
-    fn open(&mut self, conn: &mut Conn<'_, Lines>) -> Outcome {
+    fn open(&mut self, conn: &mut Conn<'_, Self>) -> Outcome {
         match self.0.get() {
             None => self.0.set(Some(conn.id())),
-            Some(first) => conn.resume_other(first)?,
+            Some(first) => conn.others().get(first)?.resume(),
         }
-        conn.set_timer(TIMEOUT / 5);
+        conn.after(TIMEOUT / 5, Self::timer)?;
         Ok(())
     }
 
-    fn timer(&mut self, conn: &mut Conn<'_, Lines>) -> Outcome {
-        conn.pause();
-        Ok(())
-    }
-
-    fn frame(&mut self, conn: &mut Conn<'_, Lines>, line: &[u8]) -> Outcome {
+    fn frame(&mut self, conn: &mut Conn<'_, Self>, line: &[u8]) -> Outcome {
         conn.send(line);
+        Ok(())
+    }
+}
+
+impl Pauses {
+    fn timer(&mut self, conn: &mut Conn<'_, Self>) -> Outcome {
+        conn.pause();
         Ok(())
     }
 }

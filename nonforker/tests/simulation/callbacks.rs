@@ -14,6 +14,8 @@ use nonforker::{
     sim::{Ending, Faults, Simulation},
 };
 
+use crate::anybody::send_to;
+
 /// Does what a line says, and notes why connections ended.
 #[derive(Default)]
 struct Obeys {
@@ -22,15 +24,15 @@ struct Obeys {
 }
 
 impl Obeys {
-    /// Nothing can be asked for a connection that closes, by its own id neither.
-    fn is_refused(&self, conn: &mut Conn<'_, Lines, u32>) {
+    /// A connection is none of the others.
+    fn is_no_other(&self, conn: &mut Conn<'_, Self>) {
         let own = conn.id();
-        if conn.send_to(own, "late").is_ok() || conn.resume_other(own).is_ok() {
-            self.reasons.borrow_mut().push("what came too late is taken".to_owned());
+        if conn.others().get(own).is_ok() || conn.others().ids().contains(&own) {
+            self.reasons.borrow_mut().push("it is one of the others".to_owned());
         }
     }
 
-    fn urgent(&mut self, conn: &mut Conn<'_, Lines, u32>, byte: u8) -> Outcome {
+    fn urgent(&mut self, conn: &mut Conn<'_, Self>, byte: u8) -> Outcome {
         *conn.session_mut() += 1;
         if byte == b'?' {
             conn.send("yes");
@@ -39,16 +41,17 @@ impl Obeys {
     }
 }
 
-impl Handler<Lines> for Obeys {
+impl Handler for Obeys {
+    type Codec = Lines;
     type Session = u32;
-    const URGENT: Option<Urgent<Self, Lines>> = Some(Self::urgent);
+    const URGENT: Option<Urgent<Self>> = Some(Self::urgent);
 
-    fn open(&mut self, conn: &mut Conn<'_, Lines, u32>) -> Outcome {
+    fn open(&mut self, conn: &mut Conn<'_, Self>) -> Outcome {
         self.first.get_or_insert_with(|| conn.id());
         Ok(())
     }
 
-    fn frame(&mut self, conn: &mut Conn<'_, Lines, u32>, line: &[u8]) -> Outcome {
+    fn frame(&mut self, conn: &mut Conn<'_, Self>, line: &[u8]) -> Outcome {
         match line {
             b"panic" => {
                 conn.send("half a reply");
@@ -63,7 +66,7 @@ impl Handler<Lines> for Obeys {
                 conn.send("bye");
                 conn.close();
                 conn.send("more");
-                self.is_refused(conn);
+                self.is_no_other(conn);
             }
             b"abort" => conn.abort(),
             b"both" => {
@@ -73,7 +76,7 @@ impl Handler<Lines> for Obeys {
             // Empty, but written.
             b"nothing" => assert_eq!(conn.write(b"")?, 0),
             b"urgent" => conn.send(conn.session().to_string()),
-            b"first" => match self.first.map(|id| conn.send_to(id, "for the first")) {
+            b"first" => match self.first.map(|id| send_to(conn, id, "for the first")) {
                 Some(Ok(())) => conn.send("sent"),
                 _ => conn.send("gone"),
             },
@@ -82,12 +85,12 @@ impl Handler<Lines> for Obeys {
         Ok(())
     }
 
-    fn rejected(&mut self, conn: &mut Conn<'_, Lines, u32>, _error: &FrameError) {
+    fn rejected(&mut self, conn: &mut Conn<'_, Self>, _error: &FrameError) {
         conn.send("what?");
     }
 
-    fn closed(&mut self, conn: &mut Conn<'_, Lines, u32>, reason: &CloseReason) {
-        self.is_refused(conn);
+    fn closed(&mut self, conn: &mut Conn<'_, Self>, reason: &CloseReason) {
+        self.is_no_other(conn);
         self.reasons.borrow_mut().push(reason.to_string());
     }
 }
@@ -231,8 +234,10 @@ fn what_is_sent_to_a_client_of_another_service_reaches_nobody() {
                 know.set(Some(conn.id()));
                 conn.send(line);
             })
-            .serve("127.0.0.1:2", Lines::new(), move |conn, line| {
-                conn.send_to(known.get().expect("the first service was spoken to"), line)
+            .serve("127.0.0.1:2", Lines::new(), move |conn, line| -> Outcome {
+                let known = known.get().expect("the first service was spoken to");
+                conn.others().get(known)?.send(line);
+                Ok(())
             })
     };
     Simulation::new(server).run(|net| {
@@ -257,15 +262,16 @@ const MARKS: (usize, usize) = (10_000, 2000);
 /// Sends as many chunks as it is asked for, one high watermark at a time.
 struct Download;
 
-impl Handler<Lines> for Download {
+impl Handler for Download {
+    type Codec = Lines;
     type Session = usize;
 
-    fn frame(&mut self, conn: &mut Conn<'_, Lines, usize>, line: &[u8]) -> Outcome {
+    fn frame(&mut self, conn: &mut Conn<'_, Self>, line: &[u8]) -> Outcome {
         *conn.session_mut() = std::str::from_utf8(line)?.parse()?;
         self.relieved(conn)
     }
 
-    fn relieved(&mut self, conn: &mut Conn<'_, Lines, usize>) -> Outcome {
+    fn relieved(&mut self, conn: &mut Conn<'_, Self>) -> Outcome {
         if conn.queued() > MARKS.1 {
             return Err("pressure did not fall".into());
         }

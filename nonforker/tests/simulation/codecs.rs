@@ -8,7 +8,7 @@ use nonforker::{
     sim::{Ending, Faults, Simulation},
 };
 
-use crate::{drain::Ponders, warnings::said};
+use crate::{anybody::send_to, drain::Ponders, warnings::said};
 
 /// Lines, some of which are too much for it.
 #[derive(Clone)]
@@ -50,17 +50,18 @@ struct Passes {
     reason: Rc<Cell<Option<&'static str>>>,
 }
 
-impl Handler<Fragile> for Passes {
+impl Handler for Passes {
+    type Codec = Fragile;
     type Session = ();
 
-    fn open(&mut self, conn: &mut Conn<'_, Fragile>) -> Outcome {
+    fn open(&mut self, conn: &mut Conn<'_, Self>) -> Outcome {
         self.first.get_or_insert_with(|| conn.id());
         Ok(())
     }
 
-    fn frame(&mut self, conn: &mut Conn<'_, Fragile>, line: &[u8]) -> Outcome {
+    fn frame(&mut self, conn: &mut Conn<'_, Self>, line: &[u8]) -> Outcome {
         if let Some(line) = line.strip_prefix(b"to ") {
-            conn.send_to(self.first.ok_or("nobody came first")?, line)?;
+            send_to(conn, self.first.ok_or("nobody came first")?, line)?;
         } else {
             conn.send(line);
             conn.send(&b"again"[..]);
@@ -68,7 +69,7 @@ impl Handler<Fragile> for Passes {
         Ok(())
     }
 
-    fn closed(&mut self, _conn: &mut Conn<'_, Fragile>, reason: &CloseReason) {
+    fn closed(&mut self, _conn: &mut Conn<'_, Self>, reason: &CloseReason) {
         self.reason.set(Some(match reason {
             CloseReason::Panicked => "panicked",
             CloseReason::Encode(_) => "unframeable",
@@ -164,16 +165,17 @@ const MISCOUNTED: [&str; 5] =
 
 struct Echo(Rc<Cell<bool>>);
 
-impl Handler<Miscounts> for Echo {
+impl Handler for Echo {
+    type Codec = Miscounts;
     type Session = ();
 
-    fn frame(&mut self, conn: &mut Conn<'_, Miscounts>, line: &[u8]) -> Outcome {
+    fn frame(&mut self, conn: &mut Conn<'_, Self>, line: &[u8]) -> Outcome {
         assert!(!MISCOUNTED.map(str::as_bytes).contains(&line), "nobody vouches for this frame");
         conn.send(line);
         Ok(())
     }
 
-    fn closed(&mut self, _conn: &mut Conn<'_, Miscounts>, reason: &CloseReason) {
+    fn closed(&mut self, _conn: &mut Conn<'_, Self>, reason: &CloseReason) {
         self.0.set(matches!(reason, CloseReason::CodecDefect));
     }
 }

@@ -11,12 +11,12 @@ use nonforker::{
 /// `flood` is answered with more than the network takes, `job` pauses for ever.
 fn jobs() -> Server {
     Server::new().serve("127.0.0.1:1", Lines::new(), |conn, line: &[u8]| match line {
-        b"flood" => conn.write_all(&vec![b'x'; 4 << 20]),
+        b"flood" => Ok(conn.write_all(&vec![b'x'; 4 << 20])?),
         b"job" => {
             conn.pause();
             Ok(())
         }
-        line => conn.write_all(line),
+        line => Ok(conn.write_all(line)?),
     })
 }
 

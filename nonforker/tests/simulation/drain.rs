@@ -11,17 +11,20 @@ use nonforker::{
 /// Echoes each line a moment later, and takes no other meanwhile.
 pub(crate) struct Ponders;
 
-impl Handler<Lines> for Ponders {
+impl Handler for Ponders {
+    type Codec = Lines;
     type Session = Vec<u8>;
 
-    fn frame(&mut self, conn: &mut Conn<'_, Lines, Vec<u8>>, line: &[u8]) -> Outcome {
+    fn frame(&mut self, conn: &mut Conn<'_, Self>, line: &[u8]) -> Outcome {
         *conn.session_mut() = line.to_vec();
         conn.pause();
-        conn.set_timer(Duration::from_millis(3));
+        conn.after(Duration::from_millis(3), Self::timer)?;
         Ok(())
     }
+}
 
-    fn timer(&mut self, conn: &mut Conn<'_, Lines, Vec<u8>>) -> Outcome {
+impl Ponders {
+    fn timer(&mut self, conn: &mut Conn<'_, Self>) -> Outcome {
         let line = std::mem::take(conn.session_mut());
         conn.send(line);
         conn.resume();
@@ -205,20 +208,23 @@ fn a_client_that_reads_again_and_never_stops_sending_is_cut_at_half_of_the_deadl
 /// Echoes; `silent` is not answered, `wait` pauses for so many milliseconds.
 struct Waits;
 
-impl Handler<Lines> for Waits {
+impl Handler for Waits {
+    type Codec = Lines;
     type Session = ();
 
-    fn frame(&mut self, conn: &mut Conn<'_, Lines>, line: &[u8]) -> Outcome {
+    fn frame(&mut self, conn: &mut Conn<'_, Self>, line: &[u8]) -> Outcome {
         if let Some(millis) = line.strip_prefix(b"wait ") {
             conn.pause();
-            conn.set_timer(Duration::from_millis(std::str::from_utf8(millis)?.parse()?));
+            conn.after(Duration::from_millis(std::str::from_utf8(millis)?.parse()?), Self::timer)?;
         } else if line != b"silent" {
             conn.send(line);
         }
         Ok(())
     }
+}
 
-    fn timer(&mut self, conn: &mut Conn<'_, Lines>) -> Outcome {
+impl Waits {
+    fn timer(&mut self, conn: &mut Conn<'_, Self>) -> Outcome {
         conn.resume();
         Ok(())
     }

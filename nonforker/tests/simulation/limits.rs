@@ -8,28 +8,31 @@ use nonforker::{
     sim::{Ending, Faults, Net, Simulation},
 };
 
+use crate::anybody::send_to;
+
 const LINE: usize = 1000;
 
 /// Echoes; `give N` answers with that many bytes; lines that begin with `all` go to everybody.
 #[derive(Default)]
 struct Relay(Vec<ConnId>);
 
-impl Handler<Lines> for Relay {
+impl Handler for Relay {
+    type Codec = Lines;
     type Session = ();
 
-    fn open(&mut self, conn: &mut Conn<'_, Lines>) -> Outcome {
+    fn open(&mut self, conn: &mut Conn<'_, Self>) -> Outcome {
         self.0.push(conn.id());
         Ok(())
     }
 
-    fn frame(&mut self, conn: &mut Conn<'_, Lines>, line: &[u8]) -> Outcome {
+    fn frame(&mut self, conn: &mut Conn<'_, Self>, line: &[u8]) -> Outcome {
         if line == b"two" {
             conn.send([b'x'; 5000]);
             conn.send([b'y'; 5000]);
         } else if let Some(count) = line.strip_prefix(b"give ") {
             conn.send(vec![b'x'; std::str::from_utf8(count)?.parse()?]);
         } else if line.starts_with(b"all") {
-            self.0.retain(|&id| conn.send_to(id, line).is_ok());
+            self.0.retain(|&id| send_to(conn, id, line).is_ok());
         } else {
             conn.send(line);
         }
@@ -160,15 +163,18 @@ fn whoever_does_not_take_what_others_push_is_cut_off_and_nobody_else() {
 /// was taken.
 struct Pours(Rc<Cell<usize>>);
 
-impl Handler<Lines> for Pours {
+impl Handler for Pours {
+    type Codec = Lines;
     type Session = ();
 
-    fn frame(&mut self, conn: &mut Conn<'_, Lines>, _line: &[u8]) -> Outcome {
-        conn.set_timer(Duration::from_millis(1));
+    fn frame(&mut self, conn: &mut Conn<'_, Self>, _line: &[u8]) -> Outcome {
+        conn.after(Duration::from_millis(1), Self::timer)?;
         Ok(())
     }
+}
 
-    fn timer(&mut self, conn: &mut Conn<'_, Lines>) -> Outcome {
+impl Pours {
+    fn timer(&mut self, conn: &mut Conn<'_, Self>) -> Outcome {
         for _ in 0..1000 {
             conn.send([b'x'; 999]);
             self.0.set(self.0.get().max(conn.queued()));

@@ -3,6 +3,7 @@
 //! The scenarios are in `nonforker::sim::Scenario`; the program sweeps millions of seeds of them.
 //! What holds for the engine after every turn is checked by the simulation itself.
 
+mod anybody;
 mod away;
 mod callbacks;
 mod codecs;

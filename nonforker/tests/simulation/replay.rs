@@ -8,10 +8,12 @@ use std::{
 };
 
 use nonforker::{
-    CloseReason, Conn, ConnId, Handler, Outcome, Server,
+    CloseReason, Closure, Conn, ConnId, Handler, Outcome, Server,
     codec::Lines,
     sim::{Faults, Net, Simulation},
 };
+
+use crate::anybody::send_to;
 
 /// Keeps connections in some order.
 trait Members: Default + 'static {
@@ -45,22 +47,23 @@ members!(BTreeMap<ConnId, ()>);
 #[derive(Default)]
 struct Chat<M>(M);
 
-impl<M: Members> Handler<Lines> for Chat<M> {
+impl<M: Members> Handler for Chat<M> {
+    type Codec = Lines;
     type Session = ();
 
-    fn open(&mut self, conn: &mut Conn<'_, Lines>) -> Outcome {
+    fn open(&mut self, conn: &mut Conn<'_, Self>) -> Outcome {
         self.0.put(conn.id());
         Ok(())
     }
 
-    fn frame(&mut self, conn: &mut Conn<'_, Lines>, line: &[u8]) -> Outcome {
+    fn frame(&mut self, conn: &mut Conn<'_, Self>, line: &[u8]) -> Outcome {
         for id in self.0.each() {
-            conn.send_to(id, line)?;
+            send_to(conn, id, line)?;
         }
         Ok(())
     }
 
-    fn closed(&mut self, conn: &mut Conn<'_, Lines>, _reason: &CloseReason) {
+    fn closed(&mut self, conn: &mut Conn<'_, Self>, _reason: &CloseReason) {
         self.0.take(conn.id());
     }
 }
@@ -100,7 +103,7 @@ fn what_a_run_leaves_to_the_next_is_found() {
     let counter = Rc::clone(&runs);
     let counts = move || {
         let run = counter.replace(counter.get() + 1);
-        let reply = move |conn: &mut Conn<'_, Lines>, _: &[u8]| conn.send(run.to_string());
+        let reply = move |conn: &mut Conn<'_, Closure<Lines>>, _: &[u8]| conn.send(run.to_string());
         Server::new().serve("127.0.0.1:1", Lines::new(), reply)
     };
     // As many bytes, and other ones.

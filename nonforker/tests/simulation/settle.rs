@@ -13,26 +13,29 @@ const SECOND: Duration = Duration::from_secs(1);
 /// Echoes. Each connection ticks, so often as it says in its first line, and says so.
 struct Ticks;
 
-impl Handler<Lines> for Ticks {
+impl Handler for Ticks {
+    type Codec = Lines;
     type Session = Duration;
 
-    fn frame(&mut self, conn: &mut Conn<'_, Lines, Duration>, line: &[u8]) -> Outcome {
+    fn frame(&mut self, conn: &mut Conn<'_, Self>, line: &[u8]) -> Outcome {
         if let Some(seconds) = line.strip_prefix(b"every ") {
             *conn.session_mut() = SECOND * std::str::from_utf8(seconds)?.parse()?;
-            conn.set_timer(*conn.session());
+            conn.after(*conn.session(), Self::timer)?;
         }
         conn.send(line);
         Ok(())
     }
 
-    fn timer(&mut self, conn: &mut Conn<'_, Lines, Duration>) -> Outcome {
-        conn.send("tick");
-        conn.set_timer(*conn.session());
+    fn half_closed(&mut self, _conn: &mut Conn<'_, Self>) -> Outcome {
+        // It ticks for ever, until the server drains.
         Ok(())
     }
+}
 
-    fn half_closed(&mut self, _conn: &mut Conn<'_, Lines, Duration>) -> Outcome {
-        // It ticks for ever, until the server drains.
+impl Ticks {
+    fn timer(&mut self, conn: &mut Conn<'_, Self>) -> Outcome {
+        conn.send("tick");
+        conn.after(*conn.session(), Self::timer)?;
         Ok(())
     }
 }

@@ -1,9 +1,9 @@
 //! Deadlines, in virtual time: what takes an hour takes a microsecond.
 
-use std::{panic::resume_unwind, time::Duration};
+use std::{collections::BTreeMap, panic::resume_unwind, time::Duration};
 
 use nonforker::{
-    CloseReason, Conn, Handler, Limits, Outcome, Server, Urgent,
+    CloseReason, Conn, ConnId, Handler, Limits, Outcome, Server, TimerId, Urgent,
     codec::Lines,
     sim::{Ending, Faults, Net, Simulation},
 };
@@ -15,24 +15,38 @@ const CURSED: u32 = 13;
 #[derive(Default)]
 struct Clock {
     ticks: u32,
+    timers: BTreeMap<ConnId, TimerId>,
 }
 
 impl Clock {
-    fn urgent(&mut self, conn: &mut Conn<'_, Lines, u32>, byte: u8) -> Outcome {
+    fn forget(&mut self, conn: &mut Conn<'_, Self>) {
+        if let Some(timer) = self.timers.remove(&conn.id()) {
+            conn.cancel(timer);
+        }
+    }
+
+    fn set(&mut self, conn: &mut Conn<'_, Self>, after: Duration) -> Outcome {
+        self.forget(conn);
+        self.timers.insert(conn.id(), conn.after(after, Self::timer)?);
+        Ok(())
+    }
+
+    fn urgent(&mut self, conn: &mut Conn<'_, Self>, byte: u8) -> Outcome {
         if byte == b'!' { self.frame(conn, b"wait") } else { Ok(()) }
     }
 }
 
-impl Handler<Lines> for Clock {
+impl Handler for Clock {
+    type Codec = Lines;
     type Session = u32;
-    const URGENT: Option<Urgent<Self, Lines>> = Some(Self::urgent);
+    const URGENT: Option<Urgent<Self>> = Some(Self::urgent);
 
-    fn frame(&mut self, conn: &mut Conn<'_, Lines, u32>, line: &[u8]) -> Outcome {
+    fn frame(&mut self, conn: &mut Conn<'_, Self>, line: &[u8]) -> Outcome {
         match line {
             b"flood" => conn.send(vec![b'x'; 4 << 20]),
-            b"later" => conn.set_timer(Duration::from_secs(3600)),
-            b"never" => conn.clear_timer(),
-            b"soon" => conn.set_timer(Duration::from_millis(3)),
+            b"later" => self.set(conn, Duration::from_secs(3600))?,
+            b"never" => self.forget(conn),
+            b"soon" => self.set(conn, Duration::from_millis(3))?,
             b"bye" => conn.close(),
             b"curse" => {
                 *conn.session_mut() = CURSED;
@@ -41,26 +55,28 @@ impl Handler<Lines> for Clock {
             b"silent" => {}
             b"wait" => {
                 conn.pause();
-                conn.set_timer(Duration::from_secs(100));
+                self.set(conn, Duration::from_secs(100))?;
             }
             line => conn.send(line),
         }
         Ok(())
     }
 
-    fn timer(&mut self, conn: &mut Conn<'_, Lines, u32>) -> Outcome {
-        self.ticks += 1;
-        conn.resume();
-        conn.send("now");
-        Ok(())
-    }
-
-    fn closed(&mut self, conn: &mut Conn<'_, Lines, u32>, reason: &CloseReason) {
+    fn closed(&mut self, conn: &mut Conn<'_, Self>, reason: &CloseReason) {
         assert!(!matches!(reason, CloseReason::Defect), "a reason is always known");
         if *conn.session() == CURSED {
             // Unlike `panic!` it does not fill the output of the test.
             resume_unwind(Box::new("the handler's fault"));
         }
+    }
+}
+
+impl Clock {
+    fn timer(&mut self, conn: &mut Conn<'_, Self>) -> Outcome {
+        self.ticks += 1;
+        conn.resume();
+        conn.send("now");
+        Ok(())
     }
 }
 
@@ -336,19 +352,22 @@ fn a_timer_comes_once_and_not_after_it_was_cleared() {
 /// Says something every three seconds, and nothing else.
 struct Metronome;
 
-impl Handler<Lines> for Metronome {
+impl Handler for Metronome {
+    type Codec = Lines;
     type Session = ();
 
-    fn frame(&mut self, _: &mut Conn<'_, Lines>, _: &[u8]) -> Outcome {
+    fn frame(&mut self, _: &mut Conn<'_, Self>, _: &[u8]) -> Outcome {
         Ok(())
     }
 
-    fn open(&mut self, conn: &mut Conn<'_, Lines>) -> Outcome {
-        conn.set_timer(Duration::from_secs(3));
+    fn open(&mut self, conn: &mut Conn<'_, Self>) -> Outcome {
+        conn.after(Duration::from_secs(3), Self::timer)?;
         Ok(())
     }
+}
 
-    fn timer(&mut self, conn: &mut Conn<'_, Lines>) -> Outcome {
+impl Metronome {
+    fn timer(&mut self, conn: &mut Conn<'_, Self>) -> Outcome {
         conn.send("tick");
         self.open(conn)
     }

@@ -18,17 +18,18 @@ struct Mixed {
     greets: bool,
 }
 
-impl Handler<Lines> for Mixed {
+impl Handler for Mixed {
+    type Codec = Lines;
     type Session = ();
 
-    fn open(&mut self, conn: &mut Conn<'_, Lines>) -> Outcome {
+    fn open(&mut self, conn: &mut Conn<'_, Self>) -> Outcome {
         if self.greets {
             conn.send("hello");
         }
         Ok(())
     }
 
-    fn frame(&mut self, conn: &mut Conn<'_, Lines>, line: &[u8]) -> Outcome {
+    fn frame(&mut self, conn: &mut Conn<'_, Self>, line: &[u8]) -> Outcome {
         match line {
             b"give" => conn.send(vec![b'x'; 1 << 20]),
             b"last" => {
@@ -37,28 +38,30 @@ impl Handler<Lines> for Mixed {
             }
             b"wait" => {
                 conn.pause();
-                conn.set_timer(60 * SECOND);
+                conn.after(60 * SECOND, Self::timer)?;
             }
             b"soon" => {
                 work(Duration::from_millis(300));
                 let before = conn.now();
                 work(Duration::from_millis(100));
                 assert_eq!(conn.now() - before, Duration::from_millis(100), "time goes on");
-                conn.set_timer(Duration::from_millis(200));
+                conn.after(Duration::from_millis(200), Self::timer)?;
             }
             line => conn.send(line),
         }
         Ok(())
     }
 
-    fn timer(&mut self, conn: &mut Conn<'_, Lines>) -> Outcome {
+    fn closed(&mut self, _conn: &mut Conn<'_, Self>, reason: &CloseReason) {
+        assert!(!matches!(reason, CloseReason::Defect), "a reason is always known");
+    }
+}
+
+impl Mixed {
+    fn timer(&mut self, conn: &mut Conn<'_, Self>) -> Outcome {
         conn.send("now");
         conn.resume();
         Ok(())
-    }
-
-    fn closed(&mut self, _conn: &mut Conn<'_, Lines>, reason: &CloseReason) {
-        assert!(!matches!(reason, CloseReason::Defect), "a reason is always known");
     }
 }
 

@@ -37,16 +37,19 @@ impl Net {
     ///
     /// struct Ticks;
     ///
-    /// impl Handler<Lines> for Ticks {
+    /// impl Handler for Ticks {
+    ///     type Codec = Lines;
     ///     type Session = ();
     ///
-    ///     fn frame(&mut self, conn: &mut Conn<'_, Lines>, line: &[u8]) -> Outcome {
+    ///     fn frame(&mut self, conn: &mut Conn<'_, Self>, line: &[u8]) -> Outcome {
     ///         conn.send(line);
     ///         self.timer(conn)
     ///     }
+    /// }
     ///
-    ///     fn timer(&mut self, conn: &mut Conn<'_, Lines>) -> Outcome {
-    ///         conn.set_timer(Duration::from_secs(1));
+    /// impl Ticks {
+    ///     fn timer(&mut self, conn: &mut Conn<'_, Self>) -> Outcome {
+    ///         conn.after(Duration::from_secs(1), Self::timer)?;
     ///         Ok(())
     ///     }
     /// }
@@ -113,20 +116,23 @@ mod tests {
     /// Its timer comes again and again, so often.
     struct Ticks(Duration);
 
-    impl Handler<Lines> for Ticks {
+    impl Handler for Ticks {
+        type Codec = Lines;
         type Session = ();
 
-        fn open(&mut self, conn: &mut Conn<'_, Lines>) -> Outcome {
+        fn open(&mut self, conn: &mut Conn<'_, Self>) -> Outcome {
             self.timer(conn)
         }
 
-        fn frame(&mut self, conn: &mut Conn<'_, Lines>, _line: &[u8]) -> Outcome {
+        fn frame(&mut self, conn: &mut Conn<'_, Self>, _line: &[u8]) -> Outcome {
             conn.close();
             Ok(())
         }
+    }
 
-        fn timer(&mut self, conn: &mut Conn<'_, Lines>) -> Outcome {
-            conn.set_timer(self.0);
+    impl Ticks {
+        fn timer(&mut self, conn: &mut Conn<'_, Self>) -> Outcome {
+            conn.after(self.0, Self::timer)?;
             Ok(())
         }
     }

@@ -18,23 +18,26 @@ struct Ticks {
 #[derive(Debug)]
 struct Clock;
 
-type Talk<'c> = Conn<'c, Lines, Ticks>;
+type Talk<'c> = Conn<'c, Clock>;
 
-fn set(conn: &mut Talk<'_>) {
+fn set(conn: &mut Talk<'_>) -> Outcome {
     // The library's own clock would hide what it does wrong.
     conn.session_mut().due = Some(Instant::now() + EVERY);
-    conn.set_timer(EVERY);
+    conn.after(EVERY, Clock::timer)?;
+    Ok(())
 }
 
-impl Handler<Lines> for Clock {
+impl Handler for Clock {
+    type Codec = Lines;
     type Session = Ticks;
 
     fn frame(&mut self, conn: &mut Talk<'_>, line: &[u8]) -> Outcome {
         conn.session_mut().left = std::str::from_utf8(line)?.parse()?;
-        set(conn);
-        Ok(())
+        set(conn)
     }
+}
 
+impl Clock {
     fn timer(&mut self, conn: &mut Talk<'_>) -> Outcome {
         let now = Instant::now();
         let ticks = conn.session_mut();
@@ -44,7 +47,7 @@ impl Handler<Lines> for Clock {
         }
         ticks.left = ticks.left.saturating_sub(1);
         if ticks.left > 0 {
-            set(conn);
+            set(conn)?;
         } else {
             let late = std::mem::take(&mut ticks.late);
             let words: Vec<String> = late.iter().map(ToString::to_string).collect();

@@ -1,0 +1,37 @@
+//! What keeps a connection from its next frame, a bit each.
+
+/// See the [module](self).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Bars(u8);
+
+impl Bars {
+    /// It takes no more requests and no more replies: it closes.
+    pub(crate) const CLOSED: Self = Self(1);
+    /// The handler wants no frames for now.
+    pub(crate) const PAUSED: Self = Self(1 << 1);
+    /// Output stood above the high watermark, and the handler has not been told that it fell.
+    pub(crate) const PRESSURED: Self = Self(1 << 2);
+    /// Complete frames may be kept: they wait for the engine, not for the peer.
+    pub(crate) const HELD: Self = Self(1 << 3);
+
+    #[inline]
+    pub(crate) const fn has(self, bar: Self) -> bool {
+        self.0 & bar.0 != 0
+    }
+
+    pub(crate) const fn set(&mut self, bar: Self, on: bool) {
+        self.0 = if on { self.0 | bar.0 } else { self.0 & !bar.0 };
+    }
+
+    /// Whether the next frame may be handled as it arrives.
+    #[inline]
+    pub(crate) const fn is_none(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Whether nothing but [`HELD`](Self::HELD) keeps it from the next frame, if that does.
+    #[inline]
+    pub(crate) const fn is_at_most_held(self) -> bool {
+        self.0 & !Self::HELD.0 == 0
+    }
+}

@@ -1,0 +1,174 @@
+//! The queue of a connection while it is written to.
+//!
+//! ```text
+//!  connection ── begin_output ──▶ Output { out } ◀── push(reply), one after the other
+//!      ▲                            │
+//!      └──────── end_output ────────┘  once per batch of frames
+//! ```
+//!
+//! A handler may answer a thousand frames of one batch. To find the queue again for each of them
+//! would cost more than the answer, so it is taken out once. Whoever makes a reply, it comes into
+//! the queue by [`push`](Output::push).
+
+use super::{Connection, bars::Bars, buffer::Buffer};
+use crate::{codec::EncodeError, error::CloseReason};
+
+/// Who makes output: a reply to a request may be as large as it is, a push may not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    Reply,
+    Push,
+}
+
+/// What output is measured against, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds {
+    /// Above this many queued bytes the connection is pressured.
+    pub(crate) high: usize,
+    /// Beyond this many queued bytes a push closes the connection.
+    pub(crate) cap: usize,
+    /// Output that has become as long as this gets room to become `space` bytes long.
+    pub(crate) spacious: usize,
+    pub(crate) space: usize,
+    /// With more than this many queued bytes the memory budget may be exceeded.
+    pub(crate) room: usize,
+}
+
+impl Bounds {
+    /// Gives output that has become long the space to become longer without being copied. Output
+    /// that was long from the start is a single reply: to copy it would take more than it may save.
+    #[cold]
+    pub(crate) fn give_space(&self, out: &mut Vec<u8>) {
+        if (self.spacious..=self.space / 4).contains(&out.len()) && out.capacity() < self.space {
+            // Without it, it grows as any other.
+            let _ = out.try_reserve_exact(self.space - out.len());
+        }
+    }
+}
+
+/// See the [module](self).
+#[derive(Debug)]
+pub(crate) struct Output {
+    /// What is queued and not in flight.
+    out: Vec<u8>,
+    /// Where `out` belongs.
+    buffer: Buffer,
+    in_flight: usize,
+    /// Where the output of the present callback begins, to be taken back if it panics.
+    mark: usize,
+    /// When `out` is longer than this, there is something to decide.
+    much: usize,
+    bounds: Bounds,
+    origin: Origin,
+    /// How many replies were made.
+    replies: u32,
+    /// So much was made that the rest of the batch waits for the next turn.
+    turn_over: bool,
+}
+
+impl Output {
+    pub(super) fn new(
+        mut buffer: Buffer,
+        in_flight: usize,
+        bounds: Bounds,
+        origin: Origin,
+    ) -> Self {
+        let out = std::mem::take(buffer.vec());
+        let much = bounds.high.saturating_sub(in_flight).min(bounds.spacious);
+        let mark = out.len();
+        Self { out, buffer, in_flight, mark, much, bounds, origin, replies: 0, turn_over: false }
+    }
+
+    /// The buffer with all that is queued.
+    pub(super) fn into_buffer(self) -> Buffer {
+        let Self { out, mut buffer, .. } = self;
+        *buffer.vec() = out;
+        buffer
+    }
+
+    /// How many bytes are queued or in flight.
+    pub(crate) const fn queued(&self) -> usize {
+        self.out.len() + self.in_flight
+    }
+
+    /// How many bytes are queued and not in flight.
+    pub(crate) const fn len(&self) -> usize {
+        self.out.len()
+    }
+
+    pub(crate) const fn replies(&self) -> u32 {
+        self.replies
+    }
+
+    /// Whether the rest of the batch waits for the next turn.
+    #[inline]
+    pub(crate) const fn is_turn_over(&self) -> bool {
+        self.turn_over
+    }
+
+    /// What is appended from now on is of another callback.
+    #[inline]
+    pub(crate) const fn begin_callback(&mut self, origin: Origin) {
+        self.mark = self.out.len();
+        self.origin = origin;
+    }
+
+    /// Takes back what the present callback has appended.
+    pub(crate) fn take_back(&mut self) {
+        self.out.truncate(self.mark);
+    }
+
+    /// Queues what `fill` appends, and raises pressure or closes the connection if that is too
+    /// much. Nothing is queued once it closes. Should `fill` panic, the whole callback's output is
+    /// to be [taken back](Self::take_back).
+    #[inline]
+    pub(crate) fn push(
+        &mut self,
+        conn: &mut Connection,
+        fill: impl FnOnce(&mut Vec<u8>) -> Result<(), EncodeError>,
+    ) {
+        if conn.bars.has(Bars::CLOSED) {
+            return;
+        }
+        self.replies += 1;
+        let before = self.out.len();
+        match fill(&mut self.out) {
+            Err(error) => self.cannot_encode(conn, before, error),
+            Ok(()) if self.out.len() > self.much => self.much_is_queued(conn, before),
+            Ok(()) => {}
+        }
+    }
+
+    /// Queues bytes as they are.
+    pub(crate) fn push_raw(&mut self, conn: &mut Connection, bytes: &[u8]) {
+        self.push(conn, |out| {
+            out.extend_from_slice(bytes);
+            Ok(())
+        });
+    }
+
+    /// Takes half a reply back.
+    #[cold]
+    fn cannot_encode(&mut self, conn: &mut Connection, before: usize, error: EncodeError) {
+        self.out.truncate(before);
+        conn.close(CloseReason::Encode(error));
+    }
+
+    /// A reply may take as much room as it needs, a push only if there is nothing before it.
+    #[cold]
+    fn much_is_queued(&mut self, conn: &mut Connection, before: usize) {
+        self.bounds.give_space(&mut self.out);
+        // The account is settled between two turns, and then a connection may have to go.
+        if self.queued() > self.bounds.room {
+            self.turn_over = true;
+        }
+        if self.queued() <= self.bounds.high {
+            return;
+        }
+        conn.bars.set(Bars::PRESSURED, true);
+        let is_first = self.in_flight == 0 && before == 0;
+        if self.origin == Origin::Push && !is_first && self.queued() > self.bounds.cap {
+            conn.fail(CloseReason::OutputOverflow, true);
+        }
+    }
+}

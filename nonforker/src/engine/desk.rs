@@ -1,0 +1,20 @@
+//! What a shard knows of each service, for other services to find it and its connections.
+
+use std::any::{Any, TypeId};
+
+use crate::conn::deadlines::Tick;
+
+/// See the [module](self).
+#[derive(Debug)]
+pub(crate) struct Desk {
+    /// The type of its handler.
+    pub(crate) handler: TypeId,
+    /// What the server called it.
+    pub(crate) name: Option<String>,
+    /// How many of its connections are open: not yet closed, says the handler.
+    pub(crate) open: usize,
+    /// The timers of the service, whose actions only it knows the type of.
+    pub(crate) timers: Box<dyn Any>,
+    /// When the first of them is due.
+    pub(crate) due: Option<Tick>,
+}

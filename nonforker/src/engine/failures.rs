@@ -1,0 +1,82 @@
+//! What follows when a handler or a codec fails: a line in the log, a count, and the end of one
+//! connection.
+
+use std::any::Any;
+
+use super::{core::Core, slot::Slot, throttle::Notice};
+use crate::{
+    error::CloseReason,
+    handler::{Failure, Outcome},
+};
+
+impl Core {
+    /// A callback returned an error.
+    #[cold]
+    pub(crate) fn handler_failed(&mut self, slot: &mut Slot, error: Failure) {
+        if let Some(left_out) = self.notice(Notice::Handler) {
+            tracing::warn!(peer = %slot.peer(), left_out, "the handler failed: {error}");
+        }
+        self.close(slot, CloseReason::HandlerFailed(error));
+    }
+
+    /// A callback panicked.
+    #[cold]
+    pub(crate) fn handler_panicked(
+        &mut self,
+        slot: &mut Slot,
+        callback: &str,
+        payload: &(dyn Any + Send),
+    ) {
+        self.counters.panics.add(1);
+        let message = message(payload);
+        tracing::error!(peer = %slot.peer(), callback, "the handler panicked: {message}");
+        self.close(slot, CloseReason::Panicked);
+    }
+
+    /// A callback that was called for no connection failed, or panicked: nobody pays for it.
+    #[cold]
+    pub(crate) fn service_failed(
+        &mut self,
+        callback: &str,
+        failed: Result<Outcome, Box<dyn Any + Send>>,
+    ) {
+        match failed {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                if let Some(left_out) = self.notice(Notice::Handler) {
+                    tracing::warn!(callback, left_out, "the handler failed: {error}");
+                }
+            }
+            Err(payload) => {
+                self.counters.panics.add(1);
+                let message = message(&*payload);
+                tracing::error!(callback, "the handler panicked: {message}");
+            }
+        }
+    }
+
+    /// The codec broke the contract of [`Decoded`](crate::codec::Decoded).
+    #[cold]
+    pub(crate) fn codec_miscounted(
+        &mut self,
+        slot: &mut Slot,
+        codec: &str,
+        consumed: usize,
+        have: usize,
+    ) {
+        self.counters.codec_defects.add(1);
+        if let Some(left_out) = self.notice(Notice::Codec) {
+            tracing::error!(
+                peer = %slot.peer(), codec, left_out,
+                "the codec has a defect: it took {consumed} of {have} bytes"
+            );
+        }
+        self.close(slot, CloseReason::CodecDefect);
+    }
+}
+
+/// What a panic said.
+pub(crate) fn message(payload: &(dyn Any + Send)) -> &str {
+    let text = payload.downcast_ref::<&str>().copied();
+    text.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
+}

@@ -1,0 +1,387 @@
+//! A shard: its connections, its services, and what each completion does to them. No driver.
+
+use std::{mem, sync::Arc, time::Duration};
+
+use super::{
+    Services,
+    accept::Acceptor,
+    core::Core,
+    drain::{Phase, Request},
+    service::{Scope, Service},
+    slot::Slot,
+    table::{Entry, Table},
+    throttle::Notice,
+};
+use crate::{
+    config::Limits,
+    conn::{
+        buffer::Buffer,
+        deadlines::{Kind, Tick},
+        state::{Event, Manner, State},
+    },
+    driver::{Clock, Completion, Next, Token},
+    error::{CloseReason, Error},
+};
+
+/// How long the kernel is left alone when it had no buffers for a send.
+const RETRY: Duration = Duration::from_millis(50);
+
+/// See the [module](self).
+pub(super) struct Shard<S> {
+    pub(super) core: Core,
+    pub(super) table: Table,
+    pub(super) services: Services,
+    pub(super) acceptor: Acceptor<S>,
+    pub(super) phase: Phase,
+    pub(super) request: Arc<Request>,
+    /// Connections that a drain has not cut yet.
+    pub(super) uncut: Vec<Token>,
+    /// How many connections a stop took something from.
+    pub(super) cut_off: usize,
+    /// What the present turn has brought.
+    pub(super) brought: Brought,
+    /// The most that was asked of the driver in the present wait.
+    pub(super) wants: Next,
+    /// What the clock had shown before the driver began its present look.
+    pub(super) look_began: u64,
+    /// Accepting, memory or the phase may have to be looked at. While it is not set, they need not.
+    pub(super) unusual: bool,
+    /// Nothing is due before.
+    pub(super) due_at: Option<Tick>,
+    /// Connections that go on in this turn.
+    running: Vec<Token>,
+}
+
+/// What a turn has brought.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Brought {
+    /// Something new from a peer, or there was work left from before.
+    pub(super) something: bool,
+    /// The driver looked for what is new and delivered it all. Who brought nothing has nothing.
+    pub(super) looked: bool,
+}
+
+impl<S> Shard<S> {
+    pub(super) fn new(limits: Limits, clock: Clock, services: Services) -> Self {
+        let connections_max = limits.connections();
+        let mut core = Core::new(limits, clock);
+        core.desks = services.iter().map(|service| service.desk()).collect();
+        Self {
+            core,
+            table: Table::new(connections_max),
+            services,
+            acceptor: Acceptor::new(connections_max),
+            phase: Phase::Serving,
+            request: Arc::default(),
+            uncut: Vec::new(),
+            cut_off: 0,
+            brought: Brought { something: false, looked: false },
+            wants: Next::Sleep,
+            look_began: 0,
+            unusual: true,
+            due_at: None,
+            running: Vec::new(),
+        }
+    }
+
+    /// Tells every handler that the server begins.
+    pub(super) fn start(&mut self) -> Result<(), Error> {
+        self.core.look_at_clock();
+        for (id, service) in (0..).zip(&mut self.services) {
+            service.started(&mut self.core, &mut self.table, id).map_err(Error::Handler)?;
+        }
+        Ok(())
+    }
+
+    /// A turn begins. Returns how long the driver may sleep; it `is_behind` if its next wait goes on
+    /// with the look of the last one.
+    pub(super) fn begin_turn(&mut self, is_behind: bool) -> Option<Duration> {
+        if self.unusual || mem::take(&mut self.core.timers_moved) {
+            self.due_at = self.earliest();
+        }
+        if !is_behind {
+            self.look_began = self.core.now;
+        }
+        self.core.timers_moved = false;
+        self.core.collected = 0;
+        // What becomes runnable from here on has its turn in the next one.
+        mem::swap(&mut self.core.runnable, &mut self.running);
+        self.brought = Brought { something: !self.running.is_empty(), looked: false };
+        self.wants = Next::Sleep;
+        let is_busy = !self.running.is_empty()
+            || self.unusual
+                && (matches!(self.phase, Phase::Settling { .. }) || self.is_about_to_cut());
+        if is_busy { Some(Duration::ZERO) } else { self.due_at.map(|at| self.core.until(at)) }
+    }
+
+    /// When something is due first.
+    pub(super) fn earliest(&self) -> Option<Tick> {
+        let core = &self.core;
+        let first = [
+            core.timers.earliest(),
+            self.acceptor.look_at(),
+            self.phase.deadline(),
+            core.memory.look_at,
+            core.throttles.tell_at(),
+        ];
+        let of_services = core.desks.iter().filter_map(|desk| desk.due);
+        first.into_iter().flatten().chain(of_services).min()
+    }
+
+    /// Whether a time has come, or a deadline has outlived a wait.
+    #[inline]
+    pub(super) fn is_anything_due(&self) -> bool {
+        self.core.timers.has_any_young() || self.due_at.is_some_and(|at| at <= self.core.tick())
+    }
+
+    /// Whether accepting, memory or the phase is to be looked at in the next turn as well.
+    pub(super) fn is_unusual(&self) -> bool {
+        self.phase != Phase::Serving
+            || self.core.memory.is_scarce()
+            || self.acceptor.is_unusual()
+            || self.is_about_to_switch()
+    }
+
+    /// Takes a completion in. Returns what the driver is to do next.
+    #[inline(always)]
+    pub(super) fn take(&mut self, completion: Completion<'_, S>) -> Next {
+        match completion {
+            Completion::Received { token, bytes } => {
+                self.brought.something = true;
+                self.received(token, bytes);
+            }
+            Completion::Sent { token, count, batch } => self.sent(token, count, batch),
+            Completion::Awake => {
+                self.brought.looked = true;
+                self.core.look_at_clock();
+            }
+            other => return self.take_rare(other),
+        }
+        self.wants = self.wants.max(self.core.next());
+        self.core.next()
+    }
+
+    #[inline(never)]
+    fn take_rare(&mut self, completion: Completion<'_, S>) -> Next {
+        let mut next = Next::Sleep;
+        match completion {
+            Completion::Accepted { listener, socket, peer } => {
+                self.brought.something = true;
+                self.acceptor.park(listener, socket, peer);
+                next = Next::Return;
+            }
+            Completion::AcceptFailed { listener, error } => {
+                self.accept_failed(listener, &error);
+                next = Next::Return;
+            }
+            Completion::EndOfStream { token } => {
+                self.brought.something = true;
+                self.end_of_stream(token);
+            }
+            Completion::Urgent { token, byte } => self.urgent(token, byte),
+            Completion::SendFailed { token, error, batch } => self.send_failed(token, error, batch),
+            Completion::Failed { token, error } => {
+                if let Some(slot) = self.table.get_mut(token) {
+                    self.core.fail(slot, CloseReason::Broken(error), false);
+                }
+            }
+            Completion::Closed { token, unsent } => {
+                // There is room for a client that waits, or no connection is left: this is the end.
+                self.released(token, unsent);
+                next = Next::Return;
+            }
+            Completion::Woken => next = Next::Return,
+            Completion::Received { .. } | Completion::Sent { .. } | Completion::Awake => {}
+        }
+        self.unusual |= next == Next::Return;
+        let next = next.max(self.core.next());
+        self.wants = self.wants.max(next);
+        next
+    }
+
+    /// The peer sent bytes.
+    #[inline(always)]
+    fn received(&mut self, token: Token, bytes: &[u8]) {
+        let Some(mut entry) = self.table.take(token) else { return };
+        let Self { core, table, services, .. } = self;
+        let slot = &mut entry.slot;
+        core.counters.received_bytes.add(bytes.len());
+        core.is_active(slot);
+        slot.received(bytes.len());
+        let state = slot.conn.state();
+        if state.handles() {
+            let service = slot.service() as usize;
+            let scarce = core.memory.is_scarce();
+            if let Some(service) = services.get_mut(service) {
+                service.received(Scope { core, table, entry: &mut entry }, bytes);
+            }
+            if scarce {
+                core.mark_dirty(&mut entry.slot);
+            }
+        } else if state.discards() {
+            core.discarded(slot, bytes.len());
+        }
+        table.put_back(entry);
+    }
+
+    /// Has its service do something for a connection.
+    pub(super) fn call(&mut self, token: Token, call: impl FnOnce(&mut dyn Service, Scope<'_>)) {
+        let Some(mut entry) = self.table.take(token) else { return };
+        self.call_entry(&mut entry, call);
+        self.table.put_back(entry);
+    }
+
+    /// The same for a connection that is taken out.
+    pub(super) fn call_entry(
+        &mut self,
+        entry: &mut Entry,
+        call: impl FnOnce(&mut dyn Service, Scope<'_>),
+    ) {
+        let Self { core, table, services, .. } = self;
+        if let Some(service) = services.get_mut(entry.slot.service() as usize) {
+            call(&mut **service, Scope { core, table, entry });
+        }
+    }
+
+    /// The peer has finished sending.
+    fn end_of_stream(&mut self, token: Token) {
+        let Some(slot) = self.table.get_mut(token) else { return };
+        slot.receiving_ended();
+        if slot.conn.state() == State::Closing {
+            return;
+        }
+        slot.conn.apply(Event::PeerFinished);
+        self.core.mark_dirty(slot);
+        self.call(token, |service, scope| service.advance(scope));
+    }
+
+    /// The peer sent an urgent byte.
+    fn urgent(&mut self, token: Token, byte: u8) {
+        let Some(slot) = self.table.get_mut(token) else { return };
+        self.core.is_active(slot);
+        if slot.conn.state().handles() {
+            self.call(token, |service, scope| service.urgent(scope, byte));
+        }
+    }
+
+    /// The kernel took `count` bytes.
+    #[inline]
+    fn sent(&mut self, token: Token, count: usize, batch: Buffer) {
+        let core = &mut self.core;
+        let Some(slot) = self.table.get_mut(token) else { return core.pool.put(batch) };
+        core.sent(slot, count, batch);
+        let conn = &slot.conn;
+        // With nothing to follow there is nothing to flush.
+        let is_done = conn.outbound().is_empty() && conn.bars().is_none();
+        if is_done && conn.state() == State::Open && !slot.is_starved() {
+            slot.settle_account(&mut core.memory);
+        } else {
+            core.mark_dirty(slot);
+        }
+    }
+
+    /// The kernel took nothing.
+    fn send_failed(&mut self, token: Token, error: std::io::Error, batch: Buffer) {
+        let core = &mut self.core;
+        let Some(slot) = self.table.get_mut(token) else { return core.pool.put(batch) };
+        slot.conn.sent(0, batch);
+        if is_out_of_buffers(&error) {
+            // No edge will come when there are buffers again.
+            if let Some(left_out) = core.notice(Notice::Send) {
+                let peer = slot.peer();
+                tracing::warn!(%peer, left_out, "the kernel is out of buffers: {error}");
+            }
+            core.arm(slot, Kind::Retry, RETRY);
+        } else {
+            core.fail(slot, CloseReason::Broken(error), false);
+        }
+    }
+
+    /// The driver has let go of a connection.
+    fn released(&mut self, token: Token, unsent: Option<Buffer>) {
+        let Some(mut entry) = self.table.remove(token) else { return };
+        let (slot, core) = (&mut entry.slot, &mut self.core);
+        slot.conn.apply(Event::Released);
+        core.timers.cancel(token, &mut slot.scheduled);
+        core.memory.account(token, slot.accounted(), 0, true);
+        core.counters.closed.add(1);
+        for buffer in slot.conn.discard_output().into_iter().flatten().chain(unsent) {
+            core.pool.put(buffer);
+        }
+        if slot.conn.manner() == Manner::Illegal {
+            core.counters.defects.add(1);
+            if core.notice(Notice::Defect).is_some() {
+                let peer = slot.peer();
+                tracing::error!(%peer, "a connection had an event that cannot happen");
+            }
+        }
+        self.acceptor.released(slot.peer(), core.limits.max_connections_per_ip.is_some());
+    }
+
+    /// Lets those connections go on that wait for us.
+    pub(super) fn go_on(&mut self) {
+        for at in 0..self.running.len() {
+            let token = self.running[at];
+            let Some(slot) = self.table.get_mut(token) else { continue };
+            slot.runs();
+            let is_relieved = slot.conn.relieve(&self.core.marks);
+            if !slot.conn.state().handles() {
+                continue;
+            }
+            self.core.mark_dirty(slot);
+            self.call(token, |service, mut scope| {
+                if is_relieved {
+                    service.relieved(scope.again());
+                }
+                service.advance(scope);
+            });
+        }
+        self.running.clear();
+    }
+}
+
+impl Core {
+    /// The kernel took `count` bytes of `batch`.
+    #[inline]
+    pub(super) fn sent(&mut self, slot: &mut Slot, count: usize, batch: Buffer) {
+        self.counters.sent_bytes.add(count);
+        self.is_active(slot);
+        slot.sent(count);
+        if let Some(spare) = slot.conn.sent(count, batch) {
+            self.pool.put(spare);
+        }
+        if slot.conn.is_relieved(&self.marks) {
+            self.mark_runnable(slot);
+        }
+    }
+
+    /// A send is in flight: from now on the peer has to take some of it in time. It is soon asked
+    /// what the peer's kernel has not acknowledged, and from then on the time runs.
+    pub(super) fn await_sent(&mut self, slot: &mut Slot) {
+        if let Some(timeout) = self.limits.write_timeout {
+            self.arm(slot, Kind::Write, timeout / 16);
+        }
+    }
+
+    /// Bytes came for which there is no use any more.
+    fn discarded(&mut self, slot: &mut Slot, count: usize) {
+        let enough = slot.conn.discard(count);
+        if slot.conn.state() == State::Lingering {
+            if enough {
+                slot.conn.apply(Event::Failed);
+            } else {
+                self.arm(slot, Kind::Quiet, self.limits.linger_timeout / 5);
+            }
+        }
+        if enough {
+            self.mark_dirty(slot);
+        }
+    }
+}
+
+/// Whether the kernel lacks memory, which passes.
+fn is_out_of_buffers(error: &std::io::Error) -> bool {
+    use rustix::io::Errno;
+    error.kind() == std::io::ErrorKind::OutOfMemory
+        || Errno::from_io_error(error) == Some(Errno::NOBUFS)
+}

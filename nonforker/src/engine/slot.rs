@@ -1,0 +1,395 @@
+//! What the engine remembers about one connection, beside the [`Connection`] itself.
+//!
+//! A slot says in which lists the connection stands, what of it is in which account, and what was
+//! last asked about its peer. Every function that changes these together is here.
+
+use std::mem;
+
+use super::{memory::Memory, timers::Scheduled};
+use crate::{
+    address::{PackedPeer, Peer},
+    conn::{Connection, bars::Bars, deadlines::Kind},
+    driver::Token,
+};
+
+/// Which service a connection belongs to: an index.
+pub(crate) type ServiceId = u32;
+
+/// The kernel was not asked.
+const NOT_ASKED: u32 = u32::MAX;
+
+/// A connection and what the engine has to remember about it.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    pub(crate) conn: Connection,
+    token: Token,
+    service: ServiceId,
+    peer: PackedPeer,
+    marks: Marks,
+    receiving: Receiving,
+    end: End,
+    usage: Usage,
+    /// When it was accepted or last paused, in milliseconds, whose count comes round after 49 days.
+    since: u32,
+    /// How many bytes that had arrived when a deadline was due are to be delivered before it is
+    /// judged. [`NOT_ASKED`] if none was due.
+    owed: u32,
+    /// How many bytes the peer's kernel had not acknowledged when that was last asked, since ours
+    /// took some: [`NOT_ASKED`] if it was not.
+    unacknowledged: u32,
+    /// The buffer bytes that are in the memory account.
+    accounted: usize,
+    pub(super) scheduled: Scheduled,
+    /// What went both ways, if every end is logged.
+    traffic: Option<Box<Traffic>>,
+}
+
+/// What is true of a connection until something is done about it, a bit each.
+#[derive(Clone, Copy, Debug, Default)]
+struct Marks(u8);
+
+impl Marks {
+    /// It is in the list of those that are flushed at the end of the turn.
+    const DIRTY: u8 = 1;
+    /// It is in the list of those that go on in the next turn.
+    const RUNNABLE: u8 = 1 << 1;
+    /// It has sent something since a drain last asked.
+    const HEARD: u8 = 1 << 2;
+    /// It took something of what was queued for it since that was last asked, or began to hold
+    /// memory since then.
+    const PROGRESSED: u8 = 1 << 3;
+
+    const fn has(self, mark: u8) -> bool {
+        self.0 & mark != 0
+    }
+
+    /// Sets a mark. Returns whether it was not set.
+    const fn set(&mut self, mark: u8) -> bool {
+        let is_new = self.0 & mark == 0;
+        self.0 |= mark;
+        is_new
+    }
+
+    /// Takes a mark away. Returns whether it was set.
+    const fn take(&mut self, mark: u8) -> bool {
+        let was = self.has(mark);
+        self.0 &= !mark;
+        was
+    }
+}
+
+/// Whether the driver was asked to receive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Receiving {
+    Off,
+    On,
+    /// It was not, because memory is scarce and the connection holds too much of it.
+    Starved,
+}
+
+/// How far the end has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum End {
+    /// There is none yet.
+    No,
+    /// The handler knows, the session is gone, and our side is shut down.
+    Told,
+    /// The driver was asked to close, too.
+    Closing,
+}
+
+/// What was ever done on a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Usage {
+    /// No request was ever complete, and nothing was ever sent.
+    Unused,
+    /// The same, but for what was sent as it opened.
+    Greeted,
+    Used,
+}
+
+/// What went both ways on a connection.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Traffic {
+    pub(crate) since: u64,
+    pub(crate) received_bytes: u64,
+    pub(crate) sent_bytes: u64,
+    pub(crate) frames: u64,
+    pub(crate) replies: u64,
+}
+
+impl Slot {
+    /// A connection that was accepted `now`, in milliseconds.
+    pub(crate) fn new(token: Token, peer: Peer, service: ServiceId, now: u32) -> Self {
+        Self {
+            conn: Connection::new(),
+            token,
+            service,
+            peer: peer.into(),
+            marks: Marks::default(),
+            receiving: Receiving::Off,
+            end: End::No,
+            usage: Usage::Unused,
+            since: now,
+            owed: NOT_ASKED,
+            unacknowledged: NOT_ASKED,
+            accounted: 0,
+            scheduled: Scheduled::default(),
+            traffic: None,
+        }
+    }
+
+    /// Counts what goes both ways from `now` on, in nanoseconds.
+    pub(super) fn count_traffic(&mut self, now: u64) {
+        let traffic =
+            Traffic { since: now, received_bytes: 0, sent_bytes: 0, frames: 0, replies: 0 };
+        self.traffic = Some(Box::new(traffic));
+    }
+
+    pub(crate) const fn token(&self) -> Token {
+        self.token
+    }
+
+    pub(crate) const fn service(&self) -> ServiceId {
+        self.service
+    }
+
+    pub(crate) fn peer(&self) -> Peer {
+        self.peer.peer()
+    }
+
+    pub(super) fn traffic(&self) -> Option<Traffic> {
+        self.traffic.as_deref().copied()
+    }
+
+    // In which lists it stands.
+
+    /// Has the connection flushed at the end of this turn.
+    #[inline]
+    pub(crate) fn mark_dirty(&mut self, dirty: &mut Vec<Token>) {
+        if self.marks.set(Marks::DIRTY) {
+            dirty.push(self.token);
+        }
+    }
+
+    pub(super) const fn is_flushed(&mut self) {
+        self.marks.take(Marks::DIRTY);
+    }
+
+    /// Has the connection go on in the next turn.
+    pub(crate) fn mark_runnable(&mut self, runnable: &mut Vec<Token>) {
+        if self.marks.set(Marks::RUNNABLE) {
+            runnable.push(self.token);
+        }
+    }
+
+    pub(super) const fn runs(&mut self) {
+        self.marks.take(Marks::RUNNABLE);
+    }
+
+    // What went both ways.
+
+    /// The peer sent so many bytes.
+    #[inline]
+    pub(super) fn received(&mut self, count: usize) {
+        self.marks.set(Marks::HEARD);
+        if self.owed != NOT_ASKED {
+            self.owed = self.owed.saturating_sub(saturate(count));
+        }
+        if let Some(traffic) = &mut self.traffic {
+            traffic.received_bytes += count as u64;
+        }
+    }
+
+    /// The kernel took so many bytes.
+    #[inline]
+    pub(super) fn sent(&mut self, count: usize) {
+        if count > 0 {
+            self.marks.set(Marks::PROGRESSED);
+            self.unacknowledged = NOT_ASKED;
+        }
+        if let Some(traffic) = &mut self.traffic {
+            traffic.sent_bytes += count as u64;
+        }
+    }
+
+    /// Callbacks were made for `frames`, and made `replies`.
+    #[inline]
+    pub(crate) fn called(&mut self, frames: usize, replies: u32) {
+        if let Some(traffic) = &mut self.traffic {
+            traffic.frames += frames as u64;
+            traffic.replies += u64::from(replies);
+        }
+    }
+
+    /// Whether the peer sent anything since this was last asked.
+    pub(super) const fn was_heard(&mut self) -> bool {
+        self.marks.take(Marks::HEARD)
+    }
+
+    // What was ever done on it.
+
+    /// A request was complete, or something is to be sent: from now on it is not unused.
+    #[inline]
+    pub(crate) fn is_used(&mut self) {
+        if self.usage != Usage::Used {
+            self.usage = Usage::Used;
+            self.conn.deadlines().clear(Kind::Unused);
+        }
+    }
+
+    /// What it was sent as it opened does not keep it while others wait.
+    pub(crate) fn was_only_greeted(&mut self) {
+        self.usage = self.usage.min(Usage::Greeted);
+    }
+
+    /// For how many milliseconds it has been unused, if others may take its place for that.
+    pub(super) fn unused_for(&self, now: u32) -> Option<u32> {
+        let bars = self.conn.bars();
+        let may_go = self.usage < Usage::Used && !bars.has(Bars::CLOSED) && !bars.has(Bars::PAUSED);
+        may_go.then(|| now.wrapping_sub(self.since))
+    }
+
+    /// We receive again: from now on it counts how long it is unused.
+    pub(super) const fn is_received_from_since(&mut self, now: u32) {
+        self.since = now;
+    }
+
+    // What was last asked about its peer.
+
+    /// Whether some of what had arrived when a deadline was first due is not delivered yet, if
+    /// `unread` bytes are not.
+    pub(super) fn is_owed(&mut self, unread: usize) -> bool {
+        let unread = saturate(unread);
+        if self.owed == NOT_ASKED {
+            self.owed = unread;
+        }
+        self.receives() && self.owed.min(unread) > 0
+    }
+
+    /// Nothing is owed any more: what was is delivered.
+    pub(crate) const fn owes_nothing(&mut self) {
+        self.owed = NOT_ASKED;
+    }
+
+    /// How many bytes the peer's kernel has not acknowledged, now and when that was last asked.
+    pub(super) fn asked_unacknowledged(&mut self, left: usize) -> (usize, Option<usize>) {
+        let left = saturate(left);
+        let before = mem::replace(&mut self.unacknowledged, left);
+        (left as usize, (before != NOT_ASKED).then_some(before as usize))
+    }
+
+    /// Whether the peer had not taken all when that was last asked.
+    pub(super) const fn has_left_some(&self) -> bool {
+        self.unacknowledged != NOT_ASKED && self.unacknowledged > 0
+    }
+
+    /// What was asked does not count any more: the connection lingers.
+    pub(super) const fn forget_what_was_asked(&mut self) {
+        self.owed = NOT_ASKED;
+        self.unacknowledged = NOT_ASKED;
+    }
+
+    // Receiving, and the memory account.
+
+    pub(super) const fn receives(&self) -> bool {
+        matches!(self.receiving, Receiving::On)
+    }
+
+    pub(super) const fn is_starved(&self) -> bool {
+        matches!(self.receiving, Receiving::Starved)
+    }
+
+    /// The driver has stopped receiving by itself.
+    pub(super) const fn receiving_ended(&mut self) {
+        self.receiving = Receiving::Off;
+    }
+
+    /// Decides whether it is received from: it wants to be, and does not hold too much. Returns what
+    /// to ask of the driver, if that changed.
+    #[inline]
+    pub(super) fn decide_receiving(&mut self, memory: &mut Memory) -> Option<bool> {
+        let receiving = match self.conn.wants_receive() {
+            true if memory.withholds(self.accounted) => Receiving::Starved,
+            true => Receiving::On,
+            false => Receiving::Off,
+        };
+        let before = mem::replace(&mut self.receiving, receiving);
+        if before == receiving {
+            return None;
+        }
+        if (before == Receiving::Starved) != (receiving == Receiving::Starved) {
+            memory.starve(receiving == Receiving::Starved);
+        }
+        let (was_on, on) = (before == Receiving::On, receiving == Receiving::On);
+        (was_on != on && self.end < End::Closing).then_some(on)
+    }
+
+    /// What it holds, and whether it is about to give that back.
+    pub(super) fn holding(&self) -> (Token, usize, bool) {
+        (self.token, self.accounted, self.end == End::Closing)
+    }
+
+    pub(super) const fn accounted(&self) -> usize {
+        self.accounted
+    }
+
+    /// Settles what the connection holds with the account of all.
+    #[inline]
+    pub(super) fn settle_account(&mut self, memory: &mut Memory) {
+        let capacity = self.conn.capacity();
+        if capacity == self.accounted && self.end < End::Closing {
+            return;
+        }
+        if self.accounted == 0 {
+            // What has just begun to hold something is not in the way.
+            self.marks.set(Marks::PROGRESSED);
+        }
+        memory.account(self.token, self.accounted, capacity, self.end == End::Closing);
+        self.accounted = capacity;
+    }
+
+    /// Whether it took something since that was last forgotten.
+    pub(super) const fn has_progressed(&self) -> bool {
+        self.marks.has(Marks::PROGRESSED)
+    }
+
+    pub(super) const fn forget_progress(&mut self) {
+        self.marks.take(Marks::PROGRESSED);
+    }
+
+    /// Whether it is our turn: the peer can do nothing until we receive from it.
+    pub(super) const fn waits_for_us(&self) -> bool {
+        let bars = self.conn.bars();
+        bars.has(Bars::PAUSED)
+            || self.is_starved()
+            || bars.has(Bars::HELD) && !bars.has(Bars::PRESSURED)
+    }
+
+    // How far its end has come.
+
+    /// Whether the handler has not been told of its end.
+    pub(crate) const fn is_open(&self) -> bool {
+        matches!(self.end, End::No)
+    }
+
+    pub(super) const fn end(&self) -> End {
+        self.end
+    }
+
+    /// Its end has come as far as `end`. Returns how far it had come before.
+    pub(super) const fn ends(&mut self, end: End) -> End {
+        mem::replace(&mut self.end, end)
+    }
+
+    // What `sound.rs` asks.
+
+    pub(super) const fn is_dirty(&self) -> bool {
+        self.marks.has(Marks::DIRTY)
+    }
+}
+
+/// In the width in which it is remembered.
+fn saturate(bytes: usize) -> u32 {
+    u32::try_from(bytes).unwrap_or(u32::MAX).min(NOT_ASKED - 1)
+}

@@ -1,0 +1,351 @@
+//! Where bytes become frames and frames become calls: a codec and a handler, their types known.
+//!
+//! ```text
+//!  received(bytes) ─┐
+//!                   ├─▶ batch: decode, handle ──▶ handler.frame(conn, frame)
+//!  advance()  ──────┘
+//!   (what was kept)
+//! ```
+//!
+//! The engine sees a [`Service`], one dynamic call per batch of bytes; within the batch everything
+//! is static. Frames are decoded where the bytes lie, in the driver's memory if nothing was kept.
+//!
+//! Codec and handler are the user's. Whatever they panic with ends the one connection they were
+//! called for: each entry here catches it.
+
+mod batch;
+
+use std::{
+    any::TypeId,
+    panic::{AssertUnwindSafe, catch_unwind},
+};
+
+use crate::{
+    alarms::Run,
+    codec::{Codec, Decoded, FrameError},
+    conn::{
+        deadlines::Kind,
+        output::Origin,
+        state::{Incoming, State},
+    },
+    connections::{Connections, ServiceAlarms},
+    context::{Conn, Member},
+    engine::{
+        core::Core,
+        desk::Desk,
+        failures::message,
+        service::{Scope, Service},
+        slot::{ServiceId, Slot},
+        table::{Entry, Table},
+    },
+    error::CloseReason,
+    handler::{Handler, Outcome},
+};
+
+/// A [`Service`] whose types are known.
+pub(crate) struct Typed<H: Handler> {
+    prototype: H::Codec,
+    handler: H,
+    name: Option<String>,
+}
+
+impl<H: Handler> Typed<H> {
+    pub(crate) const fn new(prototype: H::Codec, handler: H) -> Self {
+        Self { prototype, handler, name: None }
+    }
+
+    /// Makes one callback and sees to what it answers.
+    fn call(
+        &mut self,
+        scope: Scope<'_>,
+        callback: &'static str,
+        call: impl FnOnce(&mut H, &mut Conn<'_, H>) -> Outcome,
+    ) {
+        let Some(mut conn) = Conn::begin(scope, Origin::Push) else { return };
+        let began = conn.core.callback_begins();
+        let called = catch_unwind(AssertUnwindSafe(|| call(&mut self.handler, &mut conn)));
+        if called.is_err() {
+            conn.output.take_back();
+        }
+        let (core, slot) = conn.end(0);
+        core.callback_ends(slot, callback, began);
+        match called {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => core.handler_failed(slot, error),
+            Err(payload) => core.handler_panicked(slot, callback, &*payload),
+        }
+    }
+
+    fn reject(&mut self, mut scope: Scope<'_>, error: FrameError) {
+        self.call(scope.again(), "rejected", |handler, conn| {
+            handler.rejected(conn, &error);
+            Ok(())
+        });
+        scope.core.close(&mut scope.entry.slot, CloseReason::Rejected(error));
+    }
+
+    /// All frames are handled and no more bytes will come.
+    fn end(&mut self, mut scope: Scope<'_>) {
+        let conn = &mut scope.entry.slot.conn;
+        // The end of a stream may end a frame. To be cut off by a drain does not.
+        if conn.state() == State::HalfClosed
+            && let Some(tail) = conn.take_kept()
+        {
+            conn.deadlines().clear(Kind::Frame);
+            self.end_tail(scope.again(), tail.bytes());
+            scope.core.pool.put(tail);
+        }
+        let conn = &mut scope.entry.slot.conn;
+        let handles = conn.state().handles();
+        if handles && !conn.bars().is_none() {
+            // The handler has not answered the last frame yet: the end comes behind the answer.
+            return;
+        }
+        if conn.incoming() == Incoming::Cut {
+            if handles {
+                self.call(scope.again(), "draining", Handler::draining);
+            }
+            scope.core.close(&mut scope.entry.slot, CloseReason::Drained);
+            return;
+        }
+        if !conn.tell_end() {
+            return;
+        }
+        conn.deadlines().clear(Kind::Frame);
+        if handles {
+            self.call(scope.again(), "half_closed", Handler::half_closed);
+        }
+        scope.core.mark_dirty(&mut scope.entry.slot);
+    }
+
+    /// The peer has finished behind bytes that are not a complete frame.
+    fn end_tail(&mut self, mut scope: Scope<'_>, tail: &[u8]) {
+        let mut rejected = None;
+        self.call(scope.again(), "frame", |handler, conn| {
+            conn.output.begin_callback(Origin::Reply);
+            match conn.member.codec.decode_end(tail) {
+                Ok(Some(frame)) => {
+                    conn.core.counters.frames.add(1);
+                    conn.slot.called(1, 0);
+                    handler.frame(conn, frame)
+                }
+                Ok(None) => Ok(()),
+                Err(error) => {
+                    rejected = Some(error);
+                    Ok(())
+                }
+            }
+        });
+        if let Some(error) = rejected {
+            self.reject(scope, error);
+        }
+    }
+}
+
+impl<H: Handler> Service for Typed<H> {
+    fn name(&mut self, name: String) {
+        self.name = Some(name);
+    }
+
+    fn desk(&self) -> Desk {
+        Desk {
+            handler: TypeId::of::<H>(),
+            name: self.name.clone(),
+            open: 0,
+            timers: Box::new(ServiceAlarms::<H>::default()),
+            due: None,
+        }
+    }
+
+    fn wants_urgent(&self) -> bool {
+        H::URGENT.is_some()
+    }
+
+    fn started(&mut self, core: &mut Core, table: &mut Table, id: ServiceId) -> Outcome {
+        let mut all = Connections::new(core, table, id, 0);
+        match catch_unwind(AssertUnwindSafe(|| self.handler.started(&mut all))) {
+            Ok(started) => started,
+            Err(payload) => Err(format!("it panicked: {}", message(&*payload)).into()),
+        }
+    }
+
+    fn entry(&self, core: &mut Core, mut slot: Slot) -> Box<Entry> {
+        let made = catch_unwind(AssertUnwindSafe(|| Member::<H>::new(self.prototype.clone())));
+        match made {
+            Ok(member) => Box::new(Entry { slot, member }),
+            Err(payload) => {
+                core.handler_panicked(&mut slot, "session", &*payload);
+                Box::new(Entry { slot, member: () })
+            }
+        }
+    }
+
+    fn open(&mut self, mut scope: Scope<'_>) {
+        if !scope.entry.member.is::<Member<H>>() {
+            return;
+        }
+        let slot = &mut scope.entry.slot;
+        scope.core.desks[slot.service() as usize].open += 1;
+        self.call(scope.again(), "open", Handler::open);
+        scope.entry.slot.was_only_greeted();
+    }
+
+    #[inline]
+    fn received(&mut self, scope: Scope<'_>, bytes: &[u8]) {
+        let slot = &mut scope.entry.slot;
+        if slot.conn.takes_frames_in_place() {
+            return self.handle_lent(scope, bytes);
+        }
+        scope.core.keep(slot, bytes);
+        if slot.conn.bars().is_none() {
+            self.handle_kept(scope);
+        } else {
+            batch::hold(scope.core, slot, false);
+        }
+    }
+
+    fn advance(&mut self, mut scope: Scope<'_>) {
+        if scope.entry.slot.conn.release_held() {
+            self.handle_kept(scope.again());
+        }
+        if scope.entry.slot.conn.is_at_end() {
+            self.end(scope);
+        }
+    }
+
+    fn urgent(&mut self, scope: Scope<'_>, byte: u8) {
+        if let Some(urgent) = H::URGENT {
+            self.call(scope, "urgent", |handler, conn| urgent(handler, conn, byte));
+        }
+    }
+
+    fn relieved(&mut self, scope: Scope<'_>) {
+        self.call(scope, "relieved", Handler::relieved);
+    }
+
+    fn timers(&mut self, mut scope: Scope<'_>) {
+        let now = scope.core.judged();
+        loop {
+            let Entry { slot, member } = &mut *scope.entry;
+            let Some(member) = member.downcast_mut::<Member<H>>() else { return };
+            if !slot.conn.state().handles() {
+                return;
+            }
+            let Some(id) = member.alarms.first_due(now) else { break };
+            match member.alarms.take(id, now, Box::new(|_, _| Ok(()))) {
+                Some(Run::Once(run)) => self.call(scope.again(), "timer", run),
+                Some(Run::Every(mut run)) => {
+                    self.call(scope.again(), "timer", &mut run);
+                    if let Some(member) = scope.entry.member.downcast_mut::<Member<H>>() {
+                        member.alarms.put_back(id, run);
+                    }
+                }
+                None => break,
+            }
+        }
+        let Entry { slot, member } = &mut *scope.entry;
+        if let Some(member) = member.downcast_mut::<Member<H>>()
+            && let Some(at) = member.alarms.earliest()
+        {
+            scope.core.arm_at(slot, Kind::User, at);
+        }
+    }
+
+    fn own_timers(&mut self, core: &mut Core, table: &mut Table, id: ServiceId) {
+        let now = core.judged();
+        let mut all = Connections::new(core, table, id, 0);
+        while let Some(id) = all.alarms().first_due(now) {
+            let taken = all.alarms().take(id, now, Box::new(|_, _| Ok(())));
+            let called = match taken {
+                Some(Run::Once(run)) => {
+                    catch_unwind(AssertUnwindSafe(|| run(&mut self.handler, &mut all)))
+                }
+                Some(Run::Every(mut run)) => {
+                    let called =
+                        catch_unwind(AssertUnwindSafe(|| run(&mut self.handler, &mut all)));
+                    all.alarms().put_back(id, run);
+                    called
+                }
+                None => break,
+            };
+            all.core.service_failed("timer", called);
+        }
+        all.note_earliest();
+    }
+
+    fn holds_frame(&self, entry: &Entry) -> bool {
+        let Some(member) = entry.member.downcast_ref::<Member<H>>() else { return false };
+        let is_finished = entry.slot.conn.state() == State::HalfClosed;
+        let kept = entry.slot.conn.kept();
+        // A codec that panics over these bytes would have closed the connection without a frame.
+        let found = catch_unwind(AssertUnwindSafe(|| {
+            begins_with_frame(member.codec.clone(), kept, is_finished)
+        }));
+        found.unwrap_or(false)
+    }
+
+    fn closed(&mut self, mut scope: Scope<'_>, reason: &CloseReason) {
+        if !scope.entry.member.is::<Member<H>>() {
+            return;
+        }
+        self.call(scope.again(), "closed", |handler, conn| {
+            handler.closed(conn, reason);
+            Ok(())
+        });
+        scope.core.desks[scope.entry.slot.service() as usize].open -= 1;
+    }
+}
+
+/// Whether `bytes` hold a complete frame, behind what the codec skips. If the peer `is_finished`,
+/// their end may be the end of one.
+fn begins_with_frame<C: Codec>(mut codec: C, mut bytes: &[u8], is_finished: bool) -> bool {
+    while !bytes.is_empty() {
+        match codec.decode(bytes) {
+            Ok(Decoded::Frame { .. }) => return true,
+            Ok(Decoded::Skip(count)) => bytes = bytes.get(count.max(1)..).unwrap_or_default(),
+            Ok(Decoded::Incomplete { .. }) => {
+                return is_finished && matches!(codec.decode_end(bytes), Ok(Some(_)));
+            }
+            Err(_) => return false,
+        }
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::begins_with_frame;
+    use crate::codec::{Codec, Decoded, FrameError, Lines};
+
+    /// Lines, of which the last needs no end.
+    #[derive(Clone)]
+    struct LastLine(Lines);
+
+    impl Codec for LastLine {
+        type Frame<'a> = &'a [u8];
+
+        fn decode<'a>(&mut self, input: &'a [u8]) -> Result<Decoded<&'a [u8]>, FrameError> {
+            self.0.decode(input)
+        }
+
+        fn decode_end<'a>(&mut self, tail: &'a [u8]) -> Result<Option<&'a [u8]>, FrameError> {
+            Ok(Some(tail))
+        }
+    }
+
+    #[test]
+    fn a_frame_is_found_where_it_is_complete() {
+        for (bytes, complete, complete_at_end) in [
+            (&b""[..], false, false),
+            (b"half a requ", false, true),
+            (b"one\nhalf", true, true),
+            (b"\n", true, true),
+            (b"too long to be a line", false, false),
+        ] {
+            let codec = || LastLine(Lines::with_max(12));
+            assert_eq!(begins_with_frame(codec(), bytes, false), complete, "{bytes:?}");
+            assert_eq!(begins_with_frame(codec(), bytes, true), complete_at_end, "{bytes:?}, end");
+            assert_eq!(begins_with_frame(Lines::with_max(12), bytes, true), complete, "{bytes:?}");
+        }
+    }
+}
