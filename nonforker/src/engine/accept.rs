@@ -113,7 +113,7 @@ impl<S> Acceptor<S> {
     }
 
     /// Whether a connection of this peer is one too many; if not, it is counted.
-    fn is_one_too_many(&mut self, peer: Peer, per_ip_max: Option<usize>) -> bool {
+    fn is_one_too_many(&mut self, peer: &Peer, per_ip_max: Option<usize>) -> bool {
         let (Some(max), Some(ip)) = (per_ip_max, peer.ip()) else { return false };
         let count = self.per_ip.entry(ip).or_default();
         if *count >= max {
@@ -153,12 +153,12 @@ impl<D: Driver> Engine<D> {
     fn admit_some(&mut self) {
         while self.core.slots.len() < self.acceptor.connections_max {
             let Some((listener, socket, peer)) = self.acceptor.parked.pop_front() else { return };
-            if self.acceptor.is_one_too_many(peer, self.core.limits.max_connections_per_ip) {
-                self.refuse(peer);
+            if self.acceptor.is_one_too_many(&peer, self.core.limits.max_connections_per_ip) {
+                self.refuse(&peer);
                 continue;
             }
             let service = self.acceptor.doors[listener].service;
-            let token = self.core.insert(peer, service);
+            let token = self.core.insert(peer.clone(), service);
             self.core.memory.ajar = false;
             self.driver.submit(Op::Adopt { token, socket });
             tracing::debug!(%peer, "accepted");
@@ -168,7 +168,7 @@ impl<D: Driver> Engine<D> {
         }
     }
 
-    fn refuse(&mut self, peer: Peer) {
+    fn refuse(&mut self, peer: &Peer) {
         self.core.counters.refused.add(1);
         let now = self.core.tick();
         if let Some(left_out) = self.core.throttles.pass(Notice::PerIp, now) {

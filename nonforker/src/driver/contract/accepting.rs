@@ -94,7 +94,8 @@ pub(super) fn while_accepting_is_off_nobody_is_reported<R: Rig>(bench: &mut Benc
         bench.accept(listener, false);
     }
     let peers: Vec<_> = clients.iter().map(Client::peer).collect();
-    let reported: Vec<Peer> = bench.log.arrivals.iter().map(|arrival| arrival.peer).collect();
+    let reported: Vec<Peer> =
+        bench.log.arrivals.iter().map(|arrival| arrival.peer.clone()).collect();
     assert_eq!(reported, peers, "in the order in which they connected");
 }
 

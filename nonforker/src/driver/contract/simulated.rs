@@ -154,7 +154,7 @@ impl Client for SimClient {
     fn close(self) {}
 
     fn peer(&self) -> Peer {
-        self.world.borrow().links[self.link].peer
+        self.world.borrow().links[self.link].peer.clone()
     }
 }
 

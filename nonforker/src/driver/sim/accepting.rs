@@ -91,7 +91,7 @@ impl SimDriver {
     ) -> Completion<'static, SimSocket> {
         world.links[link].side = Side::Accepted;
         world.note(link, What::Accepted);
-        let peer = world.links[link].peer;
+        let peer = world.links[link].peer.clone();
         let socket = SimSocket { link, world: Some(Rc::clone(&self.world)) };
         Completion::Accepted { listener, socket, peer }
     }
