@@ -155,6 +155,7 @@ mod handle;
 mod handler;
 mod keepalive;
 mod memory_limit;
+mod networks;
 mod server;
 #[cfg(feature = "signals")]
 mod signals;
@@ -168,4 +169,5 @@ pub use engine::stats::Stats;
 pub use error::{CloseReason, Error, NotConnected, Result};
 pub use handle::Handle;
 pub use handler::{Handler, IntoOutcome, Outcome, Urgent};
+pub use networks::{Networks, NetworksError};
 pub use server::{Bound, Server};
