@@ -14,11 +14,11 @@ type User<'c> = Conn<'c, Chat>;
 impl Chat {
     fn say(&self, user: &mut User<'_>, room: &str, text: &str) {
         for &id in self.0.get(room).into_iter().flatten() {
-            match user.others().get(id) {
-                Ok(mut other) => other.send(text),
-                Err(_) if id == user.id() => user.send(text),
-                Err(_) => {} // It has just left, and misses nothing.
-            }
+            if id == user.id() {
+                user.send(text);
+            } else if let Ok(mut other) = user.others().get(id) {
+                other.send(text);
+            } // Else it has just left, and misses nothing.
         }
     }
 

@@ -4,10 +4,11 @@ use std::{
     borrow::Cow,
     convert::Infallible,
     fmt,
-    net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, SocketAddrV6},
+    net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4},
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
     str::FromStr,
+    sync::Arc,
 };
 
 use thiserror::Error;
@@ -235,13 +236,18 @@ impl From<Infallible> for AddressError {
 }
 
 /// Who is at the other end of a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+///
+/// A clone allocates nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Peer {
     /// A TCP peer at this address.
     Tcp(SocketAddr),
     /// A peer of a Unix socket; it has no address worth telling.
     Unix,
+    /// A peer of a proxy's Unix socket, which is bound to this path of 1 to 108 bytes. Only the
+    /// header of a proxy says so; it prints with every control character escaped.
+    UnixPath(Arc<Path>),
 }
 
 impl Peer {
@@ -250,7 +256,7 @@ impl Peer {
     pub const fn ip(&self) -> Option<IpAddr> {
         match self {
             Self::Tcp(address) => Some(address.ip()),
-            Self::Unix => None,
+            Self::Unix | Self::UnixPath(_) => None,
         }
     }
 }
@@ -259,16 +265,17 @@ impl Peer {
 #[derive(Debug)]
 pub(crate) enum PackedPeer {
     V4(Ipv4Addr, u16),
-    V6(Box<SocketAddrV6>),
     Unix,
+    /// What does not fit: IPv6, a path.
+    Boxed(Box<Peer>),
 }
 
 impl From<Peer> for PackedPeer {
     fn from(peer: Peer) -> Self {
         match peer {
             Peer::Tcp(SocketAddr::V4(address)) => Self::V4(*address.ip(), address.port()),
-            Peer::Tcp(SocketAddr::V6(address)) => Self::V6(Box::new(address)),
             Peer::Unix => Self::Unix,
+            Peer::Tcp(SocketAddr::V6(_)) | Peer::UnixPath(_) => Self::Boxed(Box::new(peer)),
         }
     }
 }
@@ -277,8 +284,8 @@ impl PackedPeer {
     pub(crate) fn peer(&self) -> Peer {
         match self {
             Self::V4(ip, port) => Peer::Tcp(SocketAddr::V4(SocketAddrV4::new(*ip, *port))),
-            Self::V6(address) => Peer::Tcp(SocketAddr::V6(**address)),
             Self::Unix => Peer::Unix,
+            Self::Boxed(peer) => Peer::clone(peer),
         }
     }
 }
@@ -288,12 +295,16 @@ impl fmt::Display for Peer {
         match self {
             Self::Tcp(address) => write!(f, "{address}"),
             Self::Unix => f.write_str("unix"),
+            // The client of a proxy chooses it, and it gets into logs.
+            Self::UnixPath(path) => write!(f, "unix:{}", path.to_string_lossy().escape_debug()),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::{Address, HAS_ABSTRACT, PackedPeer, Peer};
 
     #[test]
@@ -332,9 +343,18 @@ mod tests {
     fn a_packed_peer_is_the_same_peer() {
         let tcp = ["127.0.0.1:1685", "[::1]:80", "[fe80::1%3]:80"];
         let tcp = tcp.map(|text| Peer::Tcp(text.parse().expect(text)));
-        for peer in [tcp.as_slice(), &[Peer::Unix]].concat() {
-            assert_eq!(PackedPeer::from(peer).peer(), peer);
+        let unix = [Peer::Unix, Peer::UnixPath(Path::new("/run/client.sock").into())];
+        for peer in tcp.into_iter().chain(unix) {
+            assert_eq!(PackedPeer::from(peer.clone()).peer(), peer);
         }
+        assert!(size_of::<PackedPeer>() <= 16, "there is one per connection");
+    }
+
+    #[test]
+    fn a_peers_path_cannot_end_a_line_of_the_log() {
+        let peer = Peer::UnixPath(Path::new("/tmp/ä\n\x1b[0m\u{202e}").into());
+        assert_eq!(peer.to_string(), r"unix:/tmp/ä\n\u{1b}[0m\u{202e}");
+        assert_eq!(peer.ip(), None);
     }
 
     #[test]

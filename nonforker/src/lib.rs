@@ -161,6 +161,7 @@ mod handle;
 mod handler;
 mod keepalive;
 mod memory_limit;
+mod networks;
 mod server;
 mod service;
 #[cfg(feature = "signals")]
@@ -177,4 +178,5 @@ pub use engine::stats::Stats;
 pub use error::{CloseReason, Error, NoSuchService, NotConnected, Result, TooManyTimers};
 pub use handle::Handle;
 pub use handler::{Closure, Failure, Frame, Handler, IntoOutcome, Outcome, Urgent};
+pub use networks::{Networks, NetworksError};
 pub use server::{Bound, Server};

@@ -6,7 +6,7 @@
 
 use std::{fs, io::Write, net::TcpStream, thread, time::Duration};
 
-use nonforker::{DriverKind, Error, Limits, Server, codec::Lines};
+use nonforker::{DriverKind, Error, Limits, Outcome, Server, codec::Lines};
 
 const MIB: usize = 1 << 20;
 const BUDGET: usize = 40 * MIB;
@@ -35,9 +35,10 @@ fn grow(driver: DriverKind, clients: usize, growth: Growth) -> nonforker::Result
     let reply = vec![b'x'; MIB];
     let server = Server::new().driver(driver).limits(limits);
     // A reply in pieces: it grows within a callback too.
-    let server = server.serve("127.0.0.1:0", Lines::with_max(8 * BUDGET), move |conn, _| {
-        reply.chunks(10_000).try_for_each(|piece| conn.write_all(piece))
-    });
+    let server =
+        server.serve("127.0.0.1:0", Lines::with_max(8 * BUDGET), move |conn, _| -> Outcome {
+            Ok(reply.chunks(10_000).try_for_each(|piece| conn.write_all(piece))?)
+        });
     let bound = server.bind()?;
     let (address, handle) = (bound.addresses()[0].to_string(), bound.handle());
     let pushing = thread::spawn(move || {

@@ -26,6 +26,8 @@ pub(crate) mod deadlines;
 mod inbound;
 pub(crate) mod outbound;
 pub(crate) mod output;
+#[cfg_attr(not(test), expect(dead_code, reason = "the engine does not receive headers yet"))]
+pub(crate) mod proxy;
 pub(crate) mod state;
 
 use self::{

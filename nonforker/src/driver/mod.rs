@@ -9,7 +9,7 @@
 //! ```
 //!
 //! A driver knows nothing of frames, limits or handlers. What it promises, and
-//! the suite in `contract` checks for each of them:
+//! the suite in `contract` checks for each of them, the simulated one included:
 //!
 //! 1. A send's buffer travels with the operation and comes back with [`Done`](Sending::Done),
 //!    [`Sent`](Completion::Sent), [`SendFailed`](Completion::SendFailed) or

@@ -113,11 +113,11 @@ impl Listener {
         let peer = peer_of(&address);
         socket.set_nonblocking(true)?;
         // A reset that arrived before us shows here as EINVAL or ENOTCONN.
-        Ok(self.set_up(&socket, peer).ok().map(|()| (socket, peer)))
+        Ok(self.set_up(&socket, &peer).ok().map(|()| (socket, peer)))
     }
 
     /// Sets a connection of this listener up as the head of this file says.
-    pub(crate) fn set_up(&self, socket: &Socket, peer: Peer) -> io::Result<()> {
+    pub(crate) fn set_up(&self, socket: &Socket, peer: &Peer) -> io::Result<()> {
         if let Peer::Tcp(_) = peer {
             socket.set_tcp_nodelay(true)?;
             if !INHERITS {

@@ -130,7 +130,7 @@ impl<S> Acceptor<S> {
     }
 
     /// Whether a connection of this peer is one too many; if not, it is counted.
-    fn is_one_too_many(&mut self, peer: Peer, per_ip_max: Option<usize>) -> bool {
+    fn is_one_too_many(&mut self, peer: &Peer, per_ip_max: Option<usize>) -> bool {
         let (Some(max), Some(ip)) = (per_ip_max, peer.ip()) else { return false };
         let count = self.per_ip.entry(ip).or_default();
         if *count >= max {
@@ -164,7 +164,7 @@ impl<S> Shard<S> {
         let Self { acceptor, core, table, services, .. } = self;
         while table.len() < acceptor.connections_max {
             let (listener, socket, peer) = acceptor.parked.pop_front()?;
-            if acceptor.is_one_too_many(peer, core.limits.max_connections_per_ip) {
+            if acceptor.is_one_too_many(&peer, core.limits.max_connections_per_ip) {
                 core.counters.refused.add(1);
                 if let Some(left_out) = core.notice(Notice::PerIp) {
                     tracing::warn!(%peer, left_out, "too many connections from this address: refused");
@@ -174,7 +174,7 @@ impl<S> Shard<S> {
             let service = acceptor.doors[listener].service;
             let Some(of) = services.get_mut(service as usize) else { continue };
             let token = table.insert(|token| {
-                let slot = core.new_slot(token, peer, service);
+                let slot = core.new_slot(token, peer.clone(), service);
                 of.entry(core, slot)
             });
             core.memory.ajar = false;

@@ -41,7 +41,7 @@ impl Client {
     /// IPv6, or what was said when it [connected](Net::connect_from). Ports differ as well.
     #[must_use]
     pub fn peer(&self) -> Peer {
-        self.net.world().links[self.link].peer
+        self.net.world().links[self.link].peer.clone()
     }
 
     /// Sends bytes; none once it has finished sending.

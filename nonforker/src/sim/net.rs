@@ -6,6 +6,7 @@ use std::{
     cell::{Cell, RefCell, RefMut},
     net::IpAddr,
     rc::Rc,
+    sync::atomic::Ordering::Relaxed,
     time::Duration,
 };
 
@@ -208,7 +209,7 @@ impl Net {
 
     fn wake(&self) {
         let mut world = self.world();
-        world.woken = true;
+        world.woken.store(true, Relaxed);
         let now = world.now;
         world.schedule(now, Event::Alarm);
     }
@@ -292,7 +293,7 @@ impl Net {
         self.settle();
         // Handlers may answer when their timers come, and may set them for ever.
         for _ in 0..TIMERS_MAX {
-            if self.world().asleep || !self.turn() {
+            if self.world().is_asleep() || !self.turn() {
                 break;
             }
             self.settle();

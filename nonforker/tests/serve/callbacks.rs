@@ -171,16 +171,16 @@ fn a_handler_greets_or_refuses_who_connects() {
 }
 
 #[test]
-fn a_closure_may_return_nothing_or_any_error() {
+fn a_closure_may_return_nothing_or_an_outcome() {
     on_every_driver(|case| {
         let server = case.start(|server| {
             server.serve(ANY, Lines::new(), |_conn, _line| {}).serve(
                 ANY,
                 Lines::new(),
-                |conn, line| {
+                |conn, line| -> Outcome {
                     let number: u32 = std::str::from_utf8(line).unwrap_or("?").parse()?;
                     conn.send((number + 1).to_string());
-                    Ok::<_, std::num::ParseIntError>(())
+                    Ok(())
                 },
             )
         });
@@ -238,7 +238,7 @@ impl Handler for Twice {
         conn.send("before");
         conn.close();
         conn.send("behind the close");
-        conn.after(Duration::ZERO, Self::timer)?;
+        conn.after(Duration::ZERO, |_, conn| conn.send("a timer"))?;
         conn.pause();
         conn.resume();
         conn.close();

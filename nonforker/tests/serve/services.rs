@@ -92,9 +92,9 @@ fn services_with_codecs_of_their_own_share_one_loop() {
                 .also_on(ANY)
                 .serve_with(ANY, Short, Backwards)
                 .serve(ANY, blank_line, |conn, text| conn.send(text.to_ascii_uppercase()))
-                .serve(ANY, Raw::new(), move |conn, bytes| {
+                .serve(ANY, Raw::new(), move |conn, bytes| -> Outcome {
                     calls += bytes.len();
-                    writeln!(conn, "{calls}")
+                    Ok(writeln!(conn, "{calls}")?)
                 })
         });
         let exchanges: [(&[u8], &[u8]); 5] = [

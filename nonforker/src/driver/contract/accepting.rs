@@ -43,6 +43,18 @@ pub(super) fn an_address_has_one_listener<R: Rig>(bench: &mut Bench<R>) {
     bench.adopt();
 }
 
+pub(super) fn an_address_is_free_again_when_its_listener_is_closed<R: Rig>(bench: &mut Bench<R>) {
+    let (first, address) = bench.listen();
+    bench.driver.submit(Op::Unlisten { listener: first });
+    // A driver may take a moment to let go.
+    bench.settle();
+    let second = bench.listen_at(&address);
+    bench.accept(second, true);
+    bench.rig.connect(&address).expect("somebody listens again");
+    bench.until("the connection", |bench| !bench.log.arrivals.is_empty());
+    assert_eq!(bench.log.arrivals[0].listener, second);
+}
+
 pub(super) fn each_listener_reports_under_its_own_number<R: Rig>(bench: &mut Bench<R>) {
     let addresses = [bench.listen().1, bench.listen().1, bench.listen().1];
     for listener in 0..3 {
@@ -82,8 +94,33 @@ pub(super) fn while_accepting_is_off_nobody_is_reported<R: Rig>(bench: &mut Benc
         bench.accept(listener, false);
     }
     let peers: Vec<_> = clients.iter().map(Client::peer).collect();
-    let reported: Vec<Peer> = bench.log.arrivals.iter().map(|arrival| arrival.peer).collect();
+    let reported: Vec<Peer> =
+        bench.log.arrivals.iter().map(|arrival| arrival.peer.clone()).collect();
     assert_eq!(reported, peers, "in the order in which they connected");
+}
+
+pub(super) fn running_out_of_descriptors_turns_accepting_off<R: Rig>(bench: &mut Bench<R>) {
+    if !R::is_alone() {
+        return;
+    }
+    let (mut served, token) = bench.open();
+    let (listener, address) = bench.listen();
+    let clients = [(); 3].map(|()| bench.rig.connect(&address).expect("somebody listens"));
+    bench.accept(listener, true);
+    R::without_descriptors(bench, |bench| {
+        bench.until("the failure", |bench| bench.log.accept_failures == 1);
+        // Accepting is off now, or the bench would object; nothing is retried, nothing spins.
+        bench.settle();
+        bench.receive(token, true);
+        assert_eq!(served.send(b"others go on"), 12);
+        bench.until("the others", |bench| bench.of(token).received == b"others go on");
+        bench.accept(listener, true);
+        bench.until("the second failure", |bench| bench.log.accept_failures == 2);
+    });
+    bench.settle();
+    assert!(bench.log.arrivals.is_empty(), "nobody asked again");
+    bench.accept(listener, true);
+    bench.promptly("those who waited", |bench| bench.log.arrivals.len() == clients.len());
 }
 
 pub(super) fn a_crowd_is_accepted_without_sleeping_on_it<R: Rig>(bench: &mut Bench<R>) {

@@ -52,6 +52,15 @@ impl<R: Rig> Bench<R> {
         (listener, address)
     }
 
+    /// Opens a listener at an address that another one had.
+    pub(super) fn listen_at(&mut self, address: &Address) -> ListenerId {
+        let listener = self.log.accepting.len();
+        let actual = self.driver.listen(listener, address, R::URGENT).expect("it is free again");
+        assert_eq!(actual, *address);
+        self.log.accepting.push(false);
+        listener
+    }
+
     pub(super) fn accept(&mut self, listener: ListenerId, on: bool) {
         self.log.accepting[listener] = on;
         self.driver.submit(Op::Accept { listener, on });

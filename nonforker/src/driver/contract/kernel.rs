@@ -6,7 +6,7 @@ use std::{
     net::Shutdown,
     os::fd::AsRawFd,
     path::{Path, PathBuf},
-    process,
+    process::{self, Command},
     sync::atomic::{AtomicUsize, Ordering::Relaxed},
     time::Duration,
 };
@@ -17,13 +17,16 @@ use nix::sys::{
 };
 use socket2::{Domain, MsgHdr, SockAddr, Socket, Type};
 
-use super::{Client, Heard, Rig, Transport, skip};
+use super::{Client, Heard, Rig, Transport, bench::Bench, skip};
 #[cfg(target_os = "linux")]
 use crate::driver::uring::UringDriver;
 use crate::{
     address::{Address, Peer},
     driver::{Driver, Options, poll::PollDriver},
 };
+
+/// Set in the process of a test that lowers its limits.
+const CHILD: &str = "NONFORKER_CONTRACT_CHILD";
 
 /// A way to make a driver of sockets, and to use it.
 pub(super) trait SocketDriver: Sized {
@@ -150,6 +153,29 @@ impl<D: SocketDriver> Rig for Sockets<D> {
         }
         has
     }
+
+    fn is_alone() -> bool {
+        if std::env::var_os(CHILD).is_some() {
+            return true;
+        }
+        let test = std::thread::current().name().expect("tests have names").to_owned();
+        let program = std::env::current_exe().expect("this program is a file");
+        let child = Command::new(program).args([&test, "--exact"]).env(CHILD, "").output();
+        let child = child.expect("a test can be run by itself");
+        let said = String::from_utf8_lossy(&child.stdout);
+        assert!(child.status.success() && said.contains("1 passed"), "{test}: {said}");
+        false
+    }
+
+    fn without_descriptors(bench: &mut Bench<Self>, body: impl FnOnce(&mut Bench<Self>)) {
+        let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("the limit can be read");
+        let lowest = fs::File::open("/dev/null").expect("there are descriptors");
+        let limit = u64::try_from(lowest.as_raw_fd()).expect("not negative");
+        drop(lowest);
+        setrlimit(Resource::RLIMIT_NOFILE, limit, hard).expect("a limit can be lowered");
+        body(bench);
+        setrlimit(Resource::RLIMIT_NOFILE, soft, hard).expect("it can be raised again");
+    }
 }
 
 impl<D> Drop for Sockets<D> {
@@ -221,17 +247,6 @@ impl Client for SocketClient {
         let address = self.socket.local_addr().expect("it is connected");
         address.as_socket().map_or(Peer::Unix, Peer::Tcp)
     }
-}
-
-/// Runs `body` while this process can open no descriptor.
-pub(super) fn without_descriptors(body: impl FnOnce()) {
-    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("the limit can be read");
-    let lowest = fs::File::open("/dev/null").expect("there are descriptors");
-    let limit = u64::try_from(lowest.as_raw_fd()).expect("not negative");
-    drop(lowest);
-    setrlimit(Resource::RLIMIT_NOFILE, limit, hard).expect("a limit can be lowered");
-    body();
-    setrlimit(Resource::RLIMIT_NOFILE, soft, hard).expect("it can be raised again");
 }
 
 /// A Unix socket's file that nobody answers at any more.

@@ -4,7 +4,6 @@ use std::{
     fs, io,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
-    process::Command,
     time::Duration,
 };
 
@@ -17,9 +16,6 @@ use crate::{
     address::Address,
     driver::{Driver, Op},
 };
-
-/// Set in the process that runs out of descriptors.
-const CHILD: &str = "NONFORKER_CONTRACT_CHILD";
 
 type On<D> = Bench<Sockets<D>>;
 
@@ -35,37 +31,6 @@ pub(super) fn another_thread_ends_a_wait<D: SocketDriver>(bench: &mut On<D>) {
         bench.promptly("the other thread", |bench| bench.log.wakes > before);
         thread.join().expect("it only wakes");
     }
-}
-
-pub(super) fn running_out_of_descriptors_turns_accepting_off<D: SocketDriver>(bench: &mut On<D>) {
-    if std::env::var_os(CHILD).is_none() {
-        // The limit is the process's, so that it takes one of its own.
-        let test = std::thread::current().name().expect("tests have names").to_owned();
-        let program = std::env::current_exe().expect("this program is a file");
-        let child = Command::new(program).args([&test, "--exact"]).env(CHILD, "").output();
-        let child = child.expect("a test can be run by itself");
-        let said = String::from_utf8_lossy(&child.stdout);
-        assert!(child.status.success() && said.contains("1 passed"), "{test}: {said}");
-        return;
-    }
-    let (mut served, token) = bench.open();
-    let (listener, address) = bench.listen();
-    let clients = [(); 3].map(|()| bench.rig.connect(&address).expect("somebody listens"));
-    bench.accept(listener, true);
-    kernel::without_descriptors(|| {
-        bench.until("the failure", |bench| bench.log.accept_failures == 1);
-        // Accepting is off now, or the bench would object; nothing is retried, nothing spins.
-        bench.settle();
-        bench.receive(token, true);
-        assert_eq!(served.send(b"others go on"), 12);
-        bench.until("the others", |bench| bench.of(token).received == b"others go on");
-        bench.accept(listener, true);
-        bench.until("the second failure", |bench| bench.log.accept_failures == 2);
-    });
-    bench.settle();
-    assert!(bench.log.arrivals.is_empty(), "nobody asked again");
-    bench.accept(listener, true);
-    bench.promptly("those who waited", |bench| bench.log.arrivals.len() == clients.len());
 }
 
 /// Runs `case` where there are Unix sockets, with a path that is free.

@@ -9,8 +9,10 @@
 //! must report. What holds in every case, such as "nothing after `Closed`", is asserted in
 //! [`log`] for every single report. Nothing here knows the engine.
 //!
-//! A new driver is a [`Rig`] and a line at the end of this file. A case is a function in the file
-//! of its subject and its name in the list below.
+//! The simulated driver runs the same table as the drivers of sockets do, in a network without
+//! faults. A new driver is a [`Rig`] and a line at the end of this file. A case is a function in the
+//! file of its subject and its name in the table below; one that only a kernel can be asked for has
+//! its reason there.
 
 mod accepting;
 mod bench;
@@ -20,6 +22,7 @@ mod kernel_cases;
 mod log;
 mod receiving;
 mod sending;
+mod simulated;
 #[cfg(target_os = "linux")]
 mod uring_cases;
 mod waiting;
@@ -63,6 +66,13 @@ trait Rig: Sized {
 
     /// Whether urgent bytes are known on this transport.
     fn has_urgent(&self) -> bool;
+
+    /// Whether the limits of this process may be lowered. If not, the present test is run in a
+    /// process of its own, where they may.
+    fn is_alone() -> bool;
+
+    /// Runs `body` while nothing can be accepted for want of descriptors.
+    fn without_descriptors(bench: &mut Bench<Self>, body: impl FnOnce(&mut Bench<Self>));
 }
 
 /// A peer. It never waits: time passes only while the driver does.
@@ -118,11 +128,13 @@ fn skip(why: fmt::Arguments<'_>) {
     let _ = writeln!(io::stderr(), "skipped: {why}");
 }
 
-/// `name: rig, cases` makes a module of tests.
+/// `name: rig, cases` makes a module of tests. Behind a case that does not run over every driver
+/// stands the reason.
 macro_rules! tests {
-    ($name:ident: $rig:ty, $($subject:ident { $($case:ident,)* })*) => {
+    ($name:ident: $rig:ty, $($subject:ident { $($case:ident $(=> $why:literal)?,)* })*) => {
         mod $name {
             $($(
+                $(#[doc = $why])?
                 #[test]
                 fn $case() {
                     super::run::<$rig>(super::$subject::$case);
@@ -132,18 +144,21 @@ macro_rules! tests {
     };
 }
 
-/// What every driver has to do.
-macro_rules! driver {
-    ($name:ident: $rig:ty) => {
+/// The table of cases: what every driver has to do, and what only a driver of this system's sockets
+/// can be asked to do.
+macro_rules! table {
+    (everywhere $name:ident: $rig:ty) => {
         tests! {
             $name: $rig,
             accepting {
                 an_accepted_connection_has_its_peer_and_can_be_adopted,
                 a_listener_tells_where_it_is,
                 an_address_has_one_listener,
+                an_address_is_free_again_when_its_listener_is_closed,
                 each_listener_reports_under_its_own_number,
                 a_dropped_connection_is_refused,
                 while_accepting_is_off_nobody_is_reported,
+                running_out_of_descriptors_turns_accepting_off,
                 a_crowd_is_accepted_without_sleeping_on_it,
                 a_closed_listener_refuses_and_leaves_connections_alone,
             }
@@ -194,31 +209,43 @@ macro_rules! driver {
             }
         }
     };
-}
-
-/// What a driver of this system's sockets has to do besides.
-macro_rules! kernel_driver {
-    ($name:ident: $driver:ident, $kernel:ident) => {
-        driver!($name: crate::driver::contract::kernel::Sockets<
-            crate::driver::contract::kernel::$driver,
-        >);
+    (kernel_only $name:ident: $rig:ty) => {
         tests! {
-            $kernel: crate::driver::contract::kernel::Sockets<
-            crate::driver::contract::kernel::$driver,
-        >,
+            $name: $rig,
             kernel_cases {
-                another_thread_ends_a_wait,
-                running_out_of_descriptors_turns_accepting_off,
-                a_unix_socket_has_the_mode_it_is_given,
-                a_stale_unix_socket_is_replaced,
-                a_unix_socket_in_use_is_left_alone,
-                a_file_that_is_no_socket_is_left_alone,
-                a_unix_socket_may_have_a_name_and_no_file,
-                a_unix_socket_goes_with_its_listener,
-                a_unix_socket_that_is_not_ours_any_more_stays,
-                a_passed_descriptor_does_not_cut_the_stream,
+                another_thread_ends_a_wait => "A simulation has one thread.",
+                a_unix_socket_has_the_mode_it_is_given => "The simulated network has no files.",
+                a_stale_unix_socket_is_replaced => "The simulated network has no files.",
+                a_unix_socket_in_use_is_left_alone => "The simulated network has no files.",
+                a_file_that_is_no_socket_is_left_alone => "The simulated network has no files.",
+                a_unix_socket_may_have_a_name_and_no_file => "The simulated network has no files.",
+                a_unix_socket_goes_with_its_listener => "The simulated network has no files.",
+                a_unix_socket_that_is_not_ours_any_more_stays => "The simulated network has no files.",
+                a_passed_descriptor_does_not_cut_the_stream => "Descriptors are a kernel's.",
             }
         }
+    };
+}
+
+table!(everywhere sim: crate::driver::contract::simulated::Simulated<
+    crate::driver::contract::simulated::Prompt,
+>);
+table!(everywhere late_sim: crate::driver::contract::simulated::Simulated<
+    crate::driver::contract::simulated::Late,
+>);
+table!(everywhere cutting_sim: crate::driver::contract::simulated::Simulated<
+    crate::driver::contract::simulated::Cutting,
+>);
+
+/// A driver of this system's sockets passes all of them.
+macro_rules! kernel_driver {
+    ($name:ident: $driver:ident, $kernel:ident) => {
+        table!(everywhere $name: crate::driver::contract::kernel::Sockets<
+            crate::driver::contract::kernel::$driver,
+        >);
+        table!(kernel_only $kernel: crate::driver::contract::kernel::Sockets<
+            crate::driver::contract::kernel::$driver,
+        >);
     };
 }
 
@@ -230,7 +257,7 @@ kernel_driver!(uring_for_urgent: UringForUrgent, uring_for_urgent_in_the_kernel)
 #[cfg(target_os = "linux")]
 kernel_driver!(tight_uring: TightUring, tight_uring_in_the_kernel);
 
-/// What is special about io_uring, with room and without.
+/// What is special about io_uring, with room and without: these cases read the driver's own counts.
 #[cfg(target_os = "linux")]
 macro_rules! uring_cases {
     ($name:ident: $driver:ident { $($case:ident,)* }) => {

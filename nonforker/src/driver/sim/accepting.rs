@@ -1,6 +1,6 @@
 //! How simulated connections are accepted, or not.
 
-use std::rc::Rc;
+use std::{io, net::SocketAddr, ops::RangeInclusive, rc::Rc};
 
 use rustix::io::Errno;
 
@@ -10,10 +10,35 @@ use super::{
     trace::What,
     world::{LinkId, World},
 };
-use crate::driver::{Completion, ListenerId, Sink};
+use crate::{
+    address::Address,
+    driver::{Completion, ListenerId, Sink},
+};
 
 /// The most connections accepted in one wait.
 const ACCEPTS: usize = 16;
+
+/// The ports that stand for port 0, as in a kernel: those that nobody has by agreement.
+const EPHEMERAL: RangeInclusive<u16> = 49_152..=u16::MAX;
+
+impl World {
+    /// The address that a listener gets that wants `address`.
+    pub(super) fn bind(&self, address: &Address) -> io::Result<Address> {
+        let is_free =
+            |address: &Address| !self.listeners.iter().any(|it| it.open && it.address == *address);
+        let with = |mut tcp: SocketAddr, port| {
+            tcp.set_port(port);
+            Address::Tcp(tcp)
+        };
+        match *address {
+            Address::Tcp(tcp) if tcp.port() == 0 => {
+                EPHEMERAL.map(|port| with(tcp, port)).find(is_free)
+            }
+            _ => Some(address.clone()).filter(is_free),
+        }
+        .ok_or_else(|| Errno::ADDRINUSE.into())
+    }
+}
 
 impl SimDriver {
     /// Whether somebody waits to be accepted.
@@ -66,7 +91,7 @@ impl SimDriver {
     ) -> Completion<'static, SimSocket> {
         world.links[link].side = Side::Accepted;
         world.note(link, What::Accepted);
-        let peer = world.links[link].peer;
+        let peer = world.links[link].peer.clone();
         let socket = SimSocket { link, world: Some(Rc::clone(&self.world)) };
         Completion::Accepted { listener, socket, peer }
     }

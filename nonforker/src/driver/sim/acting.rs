@@ -122,7 +122,7 @@ impl World {
     }
 
     /// A client reads up to `count` of the bytes that have arrived.
-    pub(super) fn read(&mut self, link: LinkId, count: usize) {
+    pub(crate) fn read(&mut self, link: LinkId, count: usize) {
         if self.links[link].read(count) > 0 {
             // There is room for the server to send again.
             self.look_at(link);

@@ -120,6 +120,38 @@ impl Link {
         }
     }
 
+    /// The client's direction ends. A reset destroys what the server has not received, unless the
+    /// client had finished before: then kernels keep the bytes and the end, and report the reset
+    /// behind them.
+    pub(super) fn end_up(&mut self, end: End) {
+        if self.up_end == End::Reset {
+            return;
+        }
+        if end == End::Reset {
+            self.untold_finish = self.up_end == End::Finished && !self.told_end;
+            if !self.untold_finish {
+                self.lose_input();
+            }
+        }
+        self.up_end = end;
+        self.told_end = false;
+    }
+
+    /// Destroys what has arrived, with the end that came behind it.
+    pub(super) fn lose_input(&mut self) {
+        if self.arrived() > 0 {
+            self.up_end = End::Open;
+        }
+        self.up.clear();
+        self.up_start = 0;
+    }
+
+    /// Whether the end of the stream is what the server receives next.
+    pub(super) const fn is_finished(&self) -> bool {
+        let has_finished = matches!(self.up_end, End::Finished) || self.untold_finish;
+        self.arrived() == 0 && has_finished
+    }
+
     /// How many bytes wait to be received.
     pub(crate) const fn arrived(&self) -> usize {
         self.up.len() - self.up_start
@@ -133,7 +165,7 @@ impl Link {
     /// Puts the bytes back of which the server has taken those before `start`. More may have
     /// arrived while it had them, or a reset, which destroys them.
     pub(super) fn give_back(&mut self, mut lent: Vec<u8>, start: usize) {
-        if self.up_end == End::Reset {
+        if self.up_end == End::Reset && !self.untold_finish {
             return;
         }
         lent.append(&mut self.up);

@@ -16,6 +16,7 @@ pub(crate) mod faults;
 pub(crate) mod link;
 mod receiving;
 pub(crate) mod rng;
+mod round;
 pub(crate) mod running;
 mod sending;
 pub(crate) mod torture;
@@ -26,6 +27,7 @@ use std::{
     cell::{RefCell, RefMut},
     io,
     rc::Rc,
+    sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
 };
 
@@ -97,6 +99,7 @@ impl SimDriver {
     /// Jumps to whatever comes first: an event, or the end of the sleep.
     fn sleep(&self, timeout: Option<Duration>) {
         let mut world = self.world();
+        let timeout = if world.is_woken() { Some(Duration::ZERO) } else { timeout };
         let wakes = timeout.map(|timeout| world.now.saturating_add(timeout));
         match world.next_at().into_iter().chain(wakes).min() {
             Some(at) => world.now = world.now.max(at),
@@ -108,45 +111,6 @@ impl SimDriver {
             world.now += Duration::from_millis(millis);
             world.note(0, What::ClockJumps(millis));
         }
-    }
-
-    /// Gives every link of the round one turn, as far as the sink takes it.
-    fn serve_round(&mut self, sink: &mut Sink<'_, SimSocket>) {
-        let mut next = Next::Return;
-        while self.round > 0 && next != Next::Enough {
-            self.round -= 1;
-            // The world must be free while the link is served.
-            let link = self.world().ready.pop_front();
-            let Some(link) = link else { break };
-            next = self.serve(link, sink);
-        }
-    }
-
-    /// Gives a link one turn: an urgent byte, a send, a read, an end.
-    fn serve(&self, link: LinkId, sink: &mut Sink<'_, SimSocket>) -> Next {
-        let mut world = self.world();
-        world.links[link].queued = false;
-        let Side::Adopted(token) = world.links[link].side else { return Next::Return };
-        if let Some(byte) = world.links[link].urgent.take() {
-            world.note(link, What::ServerSeesUrgent(byte));
-            drop(world);
-            sink(Completion::Urgent { token, byte });
-            world = self.world();
-        }
-        if world.links[link].sending.is_some() {
-            world.go_on_sending(token, link);
-        }
-        if world.links[link].receiving {
-            return self.receive(world, token, link, sink);
-        }
-        if world.links[link].up_end == End::Reset
-            && world.links[link].sending.is_none()
-            && !std::mem::replace(&mut world.links[link].told_end, true)
-        {
-            drop(world);
-            return sink(Completion::Failed { token, error: Errno::CONNRESET.into() });
-        }
-        Next::Return
     }
 }
 
@@ -160,9 +124,7 @@ impl Driver for SimDriver {
         _urgent: bool,
     ) -> io::Result<Address> {
         let mut world = self.world();
-        if world.listeners.iter().any(|other| other.address == *address) {
-            return Err(Errno::ADDRINUSE.into());
-        }
+        let address = world.bind(address)?;
         debug_assert_eq!(listener, world.listeners.len(), "listeners are opened in order");
         world.listeners.push(Listener {
             address: address.clone(),
@@ -170,7 +132,7 @@ impl Driver for SimDriver {
             on: false,
             open: true,
         });
-        Ok(address.clone())
+        Ok(address)
     }
 
     fn submit(&mut self, op: Op<SimSocket>) {
@@ -254,10 +216,11 @@ impl Driver for SimDriver {
             return Ok(());
         }
         self.world().settle();
-        if std::mem::take(&mut self.world().woken) {
+        let woken = self.world().woken.swap(false, Relaxed);
+        if woken {
             sink(Completion::Woken);
         }
-        let round = self.world().ready.len();
+        let round = self.world().begin_round();
         self.round = round;
         self.serve_round(sink);
         // What a send that waited has led to belongs to this look.
@@ -286,8 +249,8 @@ impl Driver for SimDriver {
     }
 
     fn waker(&self) -> Waker {
-        // Whoever uses it stands outside the simulation: see `Net::drain`.
-        Waker::new(|| ())
+        let woken = Arc::clone(&self.world().woken);
+        Waker::new(move || woken.store(true, Relaxed))
     }
 }
 

@@ -45,13 +45,12 @@ impl SimDriver {
             let mut world = self.world();
             let state = &mut world.links[link];
             state.give_back(up, start + count);
-            let is_last = state.arrived() == 0 && state.up_end == End::Finished;
-            if is_last && world.rng.chance(world.faults.end_with_bytes) {
+            if state.is_finished() && world.rng.chance(world.faults.end_with_bytes) {
                 return Self::end(world, token, link, sink);
             }
             let state = &world.links[link];
             if state.arrived() > 0 || state.up_end != End::Open {
-                world.look_at(link);
+                world.look_again_at(link);
             }
             return next;
         }

@@ -5,7 +5,14 @@
 //! by the order in which it was put there. Nothing else makes anything happen, so a run depends on
 //! its seed and on nothing else.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use slotmap::SecondaryMap;
 
@@ -50,8 +57,12 @@ pub(crate) struct World {
     pub(crate) done: VecDeque<Completion<'static, SimSocket>>,
     /// Links on which something may be possible.
     pub(crate) ready: VecDeque<LinkId>,
+    /// Links that had their share of a look and have more: they come after all that become ready
+    /// before the next look.
+    pub(crate) served: VecDeque<LinkId>,
     pub(crate) backlog_max: usize,
-    pub(crate) woken: bool,
+    /// Somebody used the driver's waker. It may be used from any thread, so this is shared.
+    pub(crate) woken: Arc<AtomicBool>,
     /// The server sleeps for ever, and nothing is under way.
     pub(crate) asleep: bool,
     /// The process was away, and its next look brings nothing.
@@ -76,8 +87,9 @@ impl World {
             by_token: SecondaryMap::new(),
             done: VecDeque::new(),
             ready: VecDeque::new(),
+            served: VecDeque::new(),
             backlog_max: usize::MAX,
-            woken: false,
+            woken: Arc::default(),
             asleep: false,
             interrupted: false,
             torture: Torture::default(),
@@ -143,21 +155,23 @@ impl World {
 
     /// Whether there is something that the server was not told.
     pub(super) fn has_news(&self) -> bool {
-        !self.ready.is_empty() || !self.done.is_empty()
+        !self.ready.is_empty() || !self.served.is_empty() || !self.done.is_empty()
+    }
+
+    pub(crate) fn is_woken(&self) -> bool {
+        self.woken.load(Relaxed)
+    }
+
+    /// Whether the server sleeps for ever.
+    pub(crate) fn is_asleep(&self) -> bool {
+        self.asleep && !self.is_woken()
     }
 
     /// Whether nothing is under way that the server could hear of.
     pub(crate) fn is_quiet(&self) -> bool {
         let waits = |listener: &Listener| listener.on && !listener.backlog.is_empty();
-        let told = !self.has_news() && !self.woken && !self.interrupted;
+        let told = !self.has_news() && !self.is_woken() && !self.interrupted;
         told && self.next_at().is_none() && !self.listeners.iter().any(waits)
-    }
-
-    /// A link's turn comes.
-    pub(crate) fn look_at(&mut self, link: LinkId) {
-        if !std::mem::replace(&mut self.links[link].queued, true) {
-            self.ready.push_back(link);
-        }
     }
 
     /// How late something is that takes no time as long as nothing goes wrong.
@@ -196,6 +210,7 @@ impl World {
         self.links[link].gone = true;
         self.links[link].down_end = End::Reset;
         self.links[link].unread.clear();
+        self.links[link].lose_input();
         self.happen(Event::UpEnd(link, End::Reset));
     }
 
@@ -210,20 +225,7 @@ impl World {
                 }
             }
             Event::UpEnd(link, end) => {
-                let state = &mut self.links[link];
-                // Kernels report the end first, and the reset behind it.
-                state.untold_finish = end == End::Reset
-                    && state.up_end == End::Finished
-                    && !state.told_end
-                    && state.arrived() == 0;
-                if state.up_end != End::Reset {
-                    state.up_end = end;
-                    state.told_end = false;
-                }
-                if end == End::Reset {
-                    state.up.clear();
-                    state.up_start = 0;
-                }
+                self.links[link].end_up(end);
                 self.look_at(link);
             }
             Event::Down(link, bytes) => self.down(link, &bytes),

@@ -44,7 +44,7 @@ impl Accepting {
         let (socket, address) = self.listener.socket.accept()?;
         let peer = socket::peer_of(&address);
         // A socket that cannot be set up broke while it waited.
-        let set_up = self.listener.set_up(&socket, peer).ok();
+        let set_up = self.listener.set_up(&socket, &peer).ok();
         Ok(set_up.map(|()| (Incoming { socket, urgent: self.urgent }, peer)))
     }
 }

@@ -85,7 +85,7 @@ impl Net {
             if reached(&self.world()) {
                 return true;
             }
-            if self.world().asleep || self.now() > patience || !self.turn() {
+            if self.world().is_asleep() || self.now() > patience || !self.turn() {
                 return reached(&self.world());
             }
         }
@@ -99,7 +99,7 @@ impl Net {
         match restless {
             Some(time) => format!("the server had {turns} turns within {time:.0?} and no rest"),
             None if self.has_ended() => "the server has ended".to_owned(),
-            None if self.world().asleep => {
+            None if self.world().is_asleep() => {
                 "the server waits for somebody, nothing is under way".to_owned()
             }
             None => "a day has passed".to_owned(),
