@@ -1,6 +1,9 @@
 //! What each completion and each turn of waiting work does to its connection.
 
-use std::{io::ErrorKind, time::Duration};
+use std::{
+    io::{self, ErrorKind},
+    time::Duration,
+};
 
 use super::{
     Services,
@@ -15,7 +18,7 @@ use crate::{
         outbound::{Pressure, Watermarks},
         state::{Event, State},
     },
-    driver::Token,
+    driver::{Sent, Token},
     error::CloseReason,
 };
 
@@ -119,8 +122,12 @@ impl Core {
         }
     }
 
-    /// The kernel took `count` bytes.
-    pub(crate) fn sent(&mut self, token: Token, count: usize, batch: Buffer) {
+    /// A send that was in flight is over.
+    pub(crate) fn sent(&mut self, token: Token, Sent { batch, result }: Sent) {
+        let count = match result {
+            Ok(count) => count,
+            Err(error) => return self.send_failed(token, error, batch),
+        };
         self.counters.sent_bytes.add(count);
         self.is_active(token);
         let Some(slot) = self.slots.get_mut(token) else { return self.pool.put(batch) };
@@ -139,7 +146,7 @@ impl Core {
     }
 
     /// The kernel took nothing.
-    pub(crate) fn send_failed(&mut self, token: Token, error: std::io::Error, batch: Buffer) {
+    pub(super) fn send_failed(&mut self, token: Token, error: io::Error, batch: Buffer) {
         let now = self.tick();
         let Some(slot) = self.slots.get_mut(token) else { return self.pool.put(batch) };
         slot.conn.outbound.sent(0, batch, &self.marks);
@@ -155,15 +162,14 @@ impl Core {
     }
 
     /// The driver has let go of a connection.
-    pub(crate) fn released(&mut self, token: Token, unsent: Option<Buffer>) {
+    pub(crate) fn released(&mut self, token: Token) {
         let Some(mut slot) = self.slots.remove(token) else { return };
         slot.conn.apply(Event::Released);
         self.timers.cancel(token, &mut slot.scheduled);
         self.memory.account(token, slot.accounted, 0, true);
         self.counters.closed.add(1);
         self.count_defect(&slot);
-        let [pending, rest] = slot.conn.outbound.discard();
-        for buffer in [pending, rest, unsent].into_iter().flatten() {
+        for buffer in slot.conn.outbound.discard().into_iter().flatten() {
             self.pool.put(buffer);
         }
     }
@@ -237,7 +243,7 @@ impl Slot {
 }
 
 /// Whether the kernel lacks memory, which passes.
-fn is_out_of_buffers(error: &std::io::Error) -> bool {
+fn is_out_of_buffers(error: &io::Error) -> bool {
     use rustix::io::Errno;
     error.kind() == ErrorKind::OutOfMemory || Errno::from_io_error(error) == Some(Errno::NOBUFS)
 }

@@ -18,7 +18,7 @@ use crate::{
         deadlines::Kind,
         state::{Event, State},
     },
-    driver::{Driver, Op, Sending, Token},
+    driver::{Driver, Op, Sent, Token},
     error::CloseReason,
 };
 
@@ -64,14 +64,19 @@ impl<D: Driver> Engine<D> {
                 || slot.conn.outbound.is_pressured()
                 || memory.is_scarce();
             match self.driver.send(token, batch, awaited) {
-                Sending::Done { count, batch } => {
+                Some(Sent { batch, result: Ok(count) }) => {
                     counters.sent_bytes.add(count);
                     if slot.take_sent(count, batch, marks, pool) {
                         slot.mark_runnable(token, runnable);
                     }
                     queue = Queue::Moved;
                 }
-                Sending::InFlight => {
+                Some(Sent { batch, result: Err(error) }) => {
+                    self.core.send_failed(token, error, batch);
+                    // It may have become something to close or to try again later.
+                    return self.core.mark_dirty(token);
+                }
+                None => {
                     queue = Queue::InFlight;
                     break;
                 }

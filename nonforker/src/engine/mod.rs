@@ -45,7 +45,6 @@ use self::{
 use crate::{
     address::Address,
     config::Limits,
-    conn::buffer::Buffer,
     driver::{Completion, Driver, ListenerId, Next, Token, Waker, nanos},
     error::CloseReason,
 };
@@ -250,7 +249,7 @@ impl<S> Turn<'_, S> {
                 self.brought.something = true;
                 self.core.received(self.services, token, bytes);
             }
-            Completion::Sent { token, count, batch } => self.core.sent(token, count, batch),
+            Completion::Sent { token, sent } => self.core.sent(token, sent),
             Completion::Accepted { listener, socket, peer } => {
                 self.brought.something = true;
                 self.acceptor.park(listener, socket, peer);
@@ -261,14 +260,11 @@ impl<S> Turn<'_, S> {
                 self.core.end_of_stream(self.services, token);
             }
             Completion::Urgent { token, byte } => self.core.urgent(self.services, token, byte),
-            Completion::SendFailed { token, error, batch } => {
-                self.core.send_failed(token, error, batch);
-            }
             Completion::Failed { token, error } => {
                 self.core.fail(token, CloseReason::Broken(error), false);
             }
-            Completion::Closed { token, unsent } => {
-                self.closed(token, unsent);
+            Completion::Closed { token } => {
+                self.closed(token);
                 // There is room for somebody who waits, or nobody is left and this is the end.
                 return Next::Return;
             }
@@ -285,12 +281,12 @@ impl<S> Turn<'_, S> {
         self.core.next()
     }
 
-    fn closed(&mut self, token: Token, unsent: Option<Buffer>) {
+    fn closed(&mut self, token: Token) {
         if let Some(slot) = self.core.slots.get(token) {
             self.acceptor
                 .released(slot.peer.peer(), self.core.limits.max_connections_per_ip.is_some());
         }
-        self.core.released(token, unsent);
+        self.core.released(token);
     }
 }
 
@@ -303,7 +299,7 @@ mod tests {
         address::Address,
         config::Limits,
         conn::buffer::Buffer,
-        driver::{Clock, Completion, Driver, ListenerId, Op, Sending, Sink, Token, Waker},
+        driver::{Clock, Completion, Driver, ListenerId, Op, Sent, Sink, Token, Waker},
     };
 
     /// A driver that notes how long it may sleep, and is woken in the wait of this number.
@@ -322,8 +318,8 @@ mod tests {
 
         fn submit(&mut self, _: Op<()>) {}
 
-        fn send(&mut self, _: Token, _: Buffer, _: bool) -> Sending {
-            Sending::InFlight
+        fn send(&mut self, _: Token, _: Buffer, _: bool) -> Option<Sent> {
+            None
         }
 
         fn wait(&mut self, timeout: Option<Duration>, sink: &mut Sink<'_, ()>) -> io::Result<()> {

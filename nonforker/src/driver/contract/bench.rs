@@ -11,7 +11,7 @@ use super::{
 use crate::{
     address::Address,
     conn::buffer::Buffer,
-    driver::{Driver, ListenerId, Next, Op, Sending, Token},
+    driver::{Driver, ListenerId, Next, Op, Token},
 };
 
 /// For how long something may be waited for.
@@ -117,9 +117,8 @@ impl<R: Rig> Bench<R> {
 
     fn send_batch(&mut self, token: Token, batch: Buffer, awaited: bool) {
         self.track(token).send(&batch);
-        match self.driver.send(token, batch, awaited) {
-            Sending::Done { count, batch } => self.track(token).note_sent(count, batch),
-            Sending::InFlight => {}
+        if let Some(sent) = self.driver.send(token, batch, awaited) {
+            self.track(token).note_sent(sent);
         }
     }
 

@@ -35,7 +35,7 @@ use socket2::{SockRef, Socket};
 
 use self::sockets::Sockets;
 use super::{
-    Clock, Completion, Driver, ListenerId, Next, Op, Options, Sending, Sink, Token, Waker,
+    Clock, Completion, Driver, ListenerId, Next, Op, Options, Sent, Sink, Token, Waker,
     socket::{Listener, unacknowledged, unread},
 };
 use crate::{address::Address, conn::buffer::Buffer};
@@ -131,7 +131,10 @@ impl PollDriver {
             // A socket that cannot be told to reset is closed in order.
             let _ = socket.set_linger(Some(Duration::ZERO));
         }
-        self.done.push(Completion::Closed { token, unsent });
+        if let Some(batch) = unsent {
+            self.done.push(Completion::Sent { token, sent: Sent::cancelled(batch) });
+        }
+        self.done.push(Completion::Closed { token });
     }
 
     /// Passes on what could be done at once. Returns whether `wait` may sleep.
@@ -284,14 +287,8 @@ impl Driver for PollDriver {
     }
 
     #[inline]
-    fn send(&mut self, token: Token, batch: Buffer, _awaited: bool) -> Sending {
-        match self.sockets.send(token, batch) {
-            Ok(sending) => sending,
-            Err((error, batch)) => {
-                self.done.push(Completion::SendFailed { token, error, batch });
-                Sending::InFlight
-            }
-        }
+    fn send(&mut self, token: Token, batch: Buffer, _awaited: bool) -> Option<Sent> {
+        self.sockets.send(token, batch)
     }
 
     fn wait(&mut self, timeout: Option<Duration>, sink: &mut Sink<'_, Socket>) -> io::Result<()> {

@@ -7,7 +7,7 @@
 //!
 //! Invariant: whoever could be read from without a new edge, and is wanted to be, is in `ready`.
 
-use std::{collections::VecDeque, io, mem};
+use std::{collections::VecDeque, mem};
 
 use mio::event::Event;
 use slotmap::SecondaryMap;
@@ -16,7 +16,7 @@ use socket2::Socket;
 use super::entry::Entry;
 use crate::{
     conn::buffer::Buffer,
-    driver::{Next, Sending, Sink, Token},
+    driver::{Next, Sent, Sink, Token},
 };
 
 /// See the [module](self).
@@ -61,12 +61,8 @@ impl Sockets {
     }
 
     #[inline]
-    pub(super) fn send(
-        &mut self,
-        token: Token,
-        batch: Buffer,
-    ) -> Result<Sending, (io::Error, Buffer)> {
-        let Some(entry) = self.entries.get_mut(token) else { return Ok(Sending::InFlight) };
+    pub(super) fn send(&mut self, token: Token, batch: Buffer) -> Option<Sent> {
+        let entry = self.entries.get_mut(token)?;
         debug_assert!(entry.sending.is_none(), "one send in flight");
         entry.send(batch)
     }

@@ -14,7 +14,7 @@ use std::{
 
 use rustix::io::Errno;
 
-use crate::{conn::buffer::Buffer, driver::Token};
+use crate::driver::Token;
 
 /// How the peer's direction ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,8 +40,6 @@ struct Entry {
     bytes: usize,
     /// It comes behind them.
     end: Option<End>,
-    /// What came of a send that the close overtook.
-    unsent: Option<Buffer>,
 }
 
 /// See the [module](self).
@@ -97,15 +95,11 @@ impl Aside {
         self.entries.get(&token)?.end
     }
 
-    pub(super) fn set_unsent(&mut self, token: Token, batch: Buffer) {
-        self.entries.entry(token).or_default().unsent = Some(batch);
-    }
-
-    /// Forgets a connection. Returns what came of a send that the close overtook.
-    pub(super) fn forget(&mut self, token: Token) -> Option<Buffer> {
-        let entry = self.entries.remove(&token)?;
-        self.bytes -= entry.pieces.iter().map(|piece| piece.len()).sum::<usize>();
-        entry.unsent
+    /// Forgets a connection.
+    pub(super) fn forget(&mut self, token: Token) {
+        if let Some(entry) = self.entries.remove(&token) {
+            self.bytes -= entry.pieces.iter().map(|piece| piece.len()).sum::<usize>();
+        }
     }
 }
 
@@ -133,7 +127,8 @@ mod tests {
         assert_eq!(aside.bytes(), 3);
         aside.set_end(token, End::Finished);
         assert_eq!(aside.end(token), Some(End::Finished));
-        assert!(aside.forget(token).is_none() && aside.forget(other).is_none());
+        aside.forget(token);
+        aside.forget(other);
         assert_eq!(aside.bytes(), 0);
         assert!(aside.entries.is_empty(), "nobody is remembered");
     }

@@ -61,7 +61,7 @@ use self::{
     size::Size,
 };
 use super::{
-    Clock, Completion, Driver, ListenerId, Next, Op, Options, Sending, Sink, Token, Waker,
+    Clock, Completion, Driver, ListenerId, Next, Op, Options, Sent, Sink, Token, Waker,
     socket::{Listener, unacknowledged, unread},
 };
 use crate::{address::Address, conn::buffer::Buffer};
@@ -198,8 +198,8 @@ impl UringDriver {
             let _ = connection.socket.set_linger(Some(Duration::ZERO));
         }
         self.connections.remove(token);
-        let unsent = self.aside.forget(token);
-        self.done.push(Completion::Closed { token, unsent });
+        self.aside.forget(token);
+        self.done.push(Completion::Closed { token });
     }
 
     fn take(&mut self, report: Report, sink: &mut Sink<'_, Incoming>) -> Next {
@@ -208,7 +208,12 @@ impl UringDriver {
         match kind {
             Kind::Knock => self.knocked(&report),
             Kind::Receive => return self.received(token, report, sink),
-            Kind::Send => self.sent_patiently(token, report, sink),
+            Kind::Send => {
+                if let Some(batch) = report.batch {
+                    let result = report.result.map(|count| count as usize);
+                    self.sent(token, Sent { batch, result }, sink);
+                }
+            }
             Kind::Watch => self.watched(token, &report, sink),
             Kind::Wake => self.woken(&report, sink),
             Kind::Cancel | Kind::Flight => {}
@@ -281,9 +286,8 @@ impl Driver for UringDriver {
         }
     }
 
-    fn send(&mut self, token: Token, batch: Buffer, awaited: bool) -> Sending {
-        self.send_batch(token, batch, awaited);
-        Sending::InFlight
+    fn send(&mut self, token: Token, batch: Buffer, awaited: bool) -> Option<Sent> {
+        self.send_batch(token, batch, awaited)
     }
 
     fn wait(&mut self, timeout: Option<Duration>, sink: &mut Sink<'_, Incoming>) -> io::Result<()> {

@@ -41,7 +41,7 @@ use super::{
     report::{Kind, Lent, Name, Report},
     size::{Size, Tally},
 };
-use crate::conn::buffer::Buffer;
+use crate::{conn::buffer::Buffer, driver::Sent};
 
 /// The one group of receive buffers.
 const GROUP: u16 = 0;
@@ -140,14 +140,14 @@ impl Ring {
         who: u64,
         socket: BorrowedFd<'_>,
         batch: Buffer,
-    ) -> Result<(), (io::Error, Buffer)> {
+    ) -> Result<(), Sent> {
         let flags = SendFlags::DONTWAIT | WAIT_FOR_ALL;
         let entry = send_entry(socket, &batch, flags).flags(squeue::Flags::SKIP_SUCCESS);
         // The batch's bytes stay where they are when it moves: they are on the heap.
         let number = self.flights.depart(who, batch);
         self.start(Name { kind: Kind::Flight, who: number }, entry).map_err(|error| {
-            let batch = self.flights.recall();
-            (error, batch.unwrap_or_else(|| Buffer::with_capacity(0)))
+            let batch = self.flights.recall().unwrap_or_else(|| Buffer::with_capacity(0));
+            Sent { batch, result: Err(error) }
         })
     }
 
@@ -157,14 +157,15 @@ impl Ring {
         who: u64,
         socket: BorrowedFd<'_>,
         batch: Buffer,
-    ) -> Result<(), (io::Error, Buffer)> {
+    ) -> Result<(), Sent> {
         let name = Name { kind: Kind::Send, who };
         let entry = send_entry(socket, &batch, SendFlags::empty());
         let previous = self.waiting.insert(name.pack(), batch);
         debug_assert!(previous.is_none(), "one send in flight");
         self.start(name, entry).map_err(|error| {
             let batch = self.waiting.remove(&name.pack());
-            (error, batch.unwrap_or_else(|| Buffer::with_capacity(0)))
+            let batch = batch.unwrap_or_else(|| Buffer::with_capacity(0));
+            Sent { batch, result: Err(error) }
         })
     }
 
