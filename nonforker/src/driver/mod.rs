@@ -15,8 +15,8 @@
 //!    [`send`](Driver::send), or from a later wait and before [`Closed`](Completion::Closed). At
 //!    most one send per token is in flight.
 //! 2. Received bytes are lent until the sink returns. A token is given at most `read_max` bytes
-//!    per wait, in one [`Received`](Completion::Received) or several: whoever has more comes again
-//!    after everybody else.
+//!    per wait. A connection that has more comes again, after the others. After receiving is
+//!    turned off, one more piece may come, or the end.
 //! 3. [`Op::Close`] stops whatever is in flight, and [`Closed`](Completion::Closed) is the last
 //!    word about a token. Tokens carry a generation: a late report cannot reach another
 //!    connection.
@@ -31,6 +31,7 @@ pub(crate) mod poll;
 mod queue;
 pub(crate) mod sim;
 pub(crate) mod socket;
+mod turns;
 #[cfg(target_os = "linux")]
 pub(crate) mod uring;
 

@@ -95,7 +95,7 @@ impl<R: Rig> Bench<R> {
     }
 
     pub(super) fn receive(&mut self, token: Token, on: bool) {
-        self.track(token).receiving = on;
+        self.track(token).receive(on);
         self.driver.submit(Op::Receive { token, on });
     }
 
@@ -139,7 +139,7 @@ impl<R: Rig> Bench<R> {
     pub(super) fn close(&mut self, token: Token, reset: bool) {
         let track = self.track(token);
         track.closing = true;
-        track.receiving = false;
+        track.receive(false);
         self.driver.submit(Op::Close { token, reset });
     }
 

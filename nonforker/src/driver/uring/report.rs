@@ -2,6 +2,7 @@
 
 use std::io;
 
+use super::buffers::Lent;
 use crate::conn::buffer::Buffer;
 
 /// What an operation is, in its user data: four bits that no token uses.
@@ -52,13 +53,6 @@ impl Name {
     }
 }
 
-/// A receive buffer that the kernel has filled.
-#[derive(Debug)]
-pub(super) struct Lent {
-    pub(super) index: u16,
-    pub(super) length: usize,
-}
-
 /// What became of an operation.
 #[derive(Debug)]
 pub(super) struct Report {
@@ -66,6 +60,8 @@ pub(super) struct Report {
     pub(super) result: io::Result<u32>,
     /// There will be more reports of the same operation.
     pub(super) more: bool,
+    /// Of a receive: the kernel has more.
+    pub(super) more_waits: bool,
     pub(super) lent: Option<Lent>,
     pub(super) batch: Option<Buffer>,
 }
