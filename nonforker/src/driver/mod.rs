@@ -23,6 +23,7 @@
 //! 4. A driver never retries what failed and never waits on purpose; that is policy. An accept
 //!    that fails turns accepting off until the engine turns it on again.
 
+mod accepting;
 #[cfg(test)]
 mod contract;
 pub(crate) mod poll;

@@ -49,13 +49,14 @@ use socket2::Socket;
 
 use self::{
     connection::{Arm, Connection, Fact},
-    listener::Accepting,
+    listener::Watched,
     report::{Kind, Name, Report},
     ring::Ring,
     size::Size,
 };
 use super::{
     Clock, Completion, Driver, ListenerId, Next, Op, Options, Sent, Sink, Token, Waker,
+    accepting::Listeners,
     socket::{Listener, unacknowledged, unread},
     turns::Turns,
 };
@@ -87,7 +88,7 @@ pub(crate) struct UringDriver {
     ring: Ring,
     event: Arc<OwnedFd>,
     options: Options,
-    listeners: Vec<Option<Accepting>>,
+    listeners: Listeners<Watched>,
     connections: SecondaryMap<Token, Connection>,
     turns: Turns,
     /// Connections to be received from by the ring when the next wait begins.
@@ -131,7 +132,7 @@ impl UringDriver {
             piece: receiving::piece(options.read_max),
             scratch: vec![0; options.read_max].into_boxed_slice(),
             options,
-            listeners: Vec::new(),
+            listeners: Listeners::new(),
             connections: SecondaryMap::new(),
             turns: Turns::default(),
             unarmed: Vec::new(),
@@ -190,7 +191,7 @@ impl UringDriver {
         let Name { kind, who } = report.name;
         let token = Token::from(KeyData::from_ffi(who));
         match kind {
-            Kind::Knock => self.knocked(&report),
+            Kind::Listener => self.is_to_accept(&report),
             Kind::Receive => return self.received(token, report, sink),
             Kind::Send => {
                 if let Some(batch) = report.batch {
@@ -245,7 +246,7 @@ fn name(kind: Kind, token: Token) -> Name {
 }
 
 const fn name_of_listener(listener: ListenerId) -> Name {
-    Name { kind: Kind::Knock, who: listener as u64 }
+    Name { kind: Kind::Listener, who: listener as u64 }
 }
 
 impl Driver for UringDriver {
@@ -259,8 +260,7 @@ impl Driver for UringDriver {
     ) -> io::Result<Address> {
         let opened = Listener::open(address, &self.options)?;
         let address = opened.address()?;
-        debug_assert_eq!(listener, self.listeners.len(), "listeners are opened in order");
-        self.listeners.push(Some(Accepting::new(opened, urgent)));
+        self.listeners.add(listener, opened, Watched { watch: Arm::Idle, urgent });
         Ok(address)
     }
 
@@ -290,7 +290,7 @@ impl Driver for UringDriver {
         let awake = self.deliver(sink) != Next::Sleep;
         let had_more = self.turns.count_more();
         let hurry = std::mem::take(&mut self.hurry);
-        let at_hand = had_more > 0 || self.turns.are_behind() || self.has_knocked();
+        let at_hand = had_more > 0 || self.turns.are_behind() || self.listeners.may_accept();
         let busy = awake || hurry || at_hand;
         let timeout = match timeout {
             _ if busy => Some(Duration::ZERO),

@@ -8,8 +8,8 @@ use crate::conn::buffer::Buffer;
 /// What an operation is, in its user data: four bits that no token uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// Somebody connects to a listener.
-    Knock,
+    /// A connection waits at a listener.
+    Listener,
     /// Received bytes, in buffers of the ring.
     Receive,
     /// A send that waits until the kernel takes some of it.
@@ -32,7 +32,7 @@ pub(super) struct Name {
 impl Name {
     const SHIFT: u32 = 28;
     const KINDS: [Kind; 7] = [
-        Kind::Knock,
+        Kind::Listener,
         Kind::Receive,
         Kind::Send,
         Kind::Flight,
