@@ -11,18 +11,19 @@
 //! A driver knows nothing of frames, limits or handlers. What it promises, and
 //! the suite in `contract` checks for each of them, the simulated one included:
 //!
-//! 1. A send's buffer travels with the operation and comes back with [`Done`](Sending::Done),
-//!    [`Sent`](Completion::Sent), [`SendFailed`](Completion::SendFailed) or
-//!    [`Closed`](Completion::Closed). At most one send per token is in flight.
+//! 1. A send's buffer travels with the operation and comes back once, in a [`Sent`]: from
+//!    [`send`](Driver::send), or from a later wait and before [`Closed`](Completion::Closed). At
+//!    most one send per token is in flight.
 //! 2. Received bytes are lent until the sink returns. A token is given at most `read_max` bytes
-//!    per wait, in one [`Received`](Completion::Received) or several: whoever has more comes again
-//!    after everybody else.
+//!    per wait. A connection that has more comes again, after the others. After receiving is
+//!    turned off, one more piece may come, or the end.
 //! 3. [`Op::Close`] stops whatever is in flight, and [`Closed`](Completion::Closed) is the last
 //!    word about a token. Tokens carry a generation: a late report cannot reach another
 //!    connection.
 //! 4. A driver never retries what failed and never waits on purpose; that is policy. An accept
 //!    that fails turns accepting off until the engine turns it on again.
 
+mod accepting;
 #[cfg(test)]
 mod contract;
 pub(crate) mod poll;
@@ -31,12 +32,16 @@ pub(crate) mod poll;
 mod queue;
 pub(crate) mod sim;
 pub(crate) mod socket;
+mod turns;
 #[cfg(target_os = "linux")]
 pub(crate) mod uring;
 
 use std::{fmt, io, rc::Rc, sync::Arc, time::Duration};
 
-use rustix::time::{ClockId, clock_gettime};
+use rustix::{
+    io::Errno,
+    time::{ClockId, clock_gettime},
+};
 use slotmap::new_key_type;
 
 use crate::{
@@ -69,16 +74,23 @@ pub(crate) enum Op<S> {
     Close { token: Token, reset: bool },
 }
 
-/// What has become of a send so far.
+/// What became of a send.
 #[derive(Debug)]
-pub(crate) enum Sending {
-    /// The kernel took the first `count` unsent bytes of `batch`, at least one, and that was it.
-    Done { count: usize, batch: Buffer },
-    /// It is in flight. Its completion comes from a later [`wait`](Driver::wait).
-    InFlight,
+pub(crate) struct Sent {
+    /// The buffer that was sent from, as it was.
+    pub(crate) batch: Buffer,
+    /// How many of its first bytes the kernel took, at least one; or why it took none.
+    pub(crate) result: io::Result<usize>,
 }
 
-/// What became of it.
+impl Sent {
+    /// A close came before the kernel took anything.
+    pub(crate) fn cancelled(batch: Buffer) -> Self {
+        Self { batch, result: Err(Errno::CANCELED.into()) }
+    }
+}
+
+/// What became of an operation, or what a peer did.
 #[derive(Debug)]
 pub(crate) enum Completion<'a, S> {
     /// Somebody connected. To drop `socket` is to refuse them.
@@ -91,14 +103,12 @@ pub(crate) enum Completion<'a, S> {
     EndOfStream { token: Token },
     /// The peer sent an urgent byte, beside its stream.
     Urgent { token: Token, byte: u8 },
-    /// The kernel took the first `count` unsent bytes of `batch`, at least one.
-    Sent { token: Token, count: usize, batch: Buffer },
-    /// The kernel took nothing of `batch`.
-    SendFailed { token: Token, error: io::Error, batch: Buffer },
+    /// A send is no longer in flight.
+    Sent { token: Token, sent: Sent },
     /// The connection broke. What remains is to close it.
     Failed { token: Token, error: io::Error },
-    /// The last word about `token`, with what was in flight.
-    Closed { token: Token, unsent: Option<Buffer> },
+    /// The last word about `token`.
+    Closed { token: Token },
     /// Somebody used the [`Waker`].
     Woken,
     /// The driver may have slept: comes before anything that it slept for, in every wait but those
@@ -176,11 +186,12 @@ pub(crate) trait Driver {
     /// Sends `batch`. Never while another send of the token is in flight.
     ///
     /// It is what is asked for most, and where a driver tries at once, it knows at once: so this
-    /// operation may be done when it returns.
+    /// operation may be done when it returns. `None` is one that is in flight: a later
+    /// [`wait`](Self::wait) reports it.
     ///
     /// If it is `awaited`, something follows from its end, and no wait may sleep on that. Of one
     /// that is not awaited a driver may tell a moment later, or when something else ends the wait.
-    fn send(&mut self, token: Token, batch: Buffer, awaited: bool) -> Sending;
+    fn send(&mut self, token: Token, batch: Buffer, awaited: bool) -> Option<Sent>;
 
     /// Passes completions to `sink`, sleeping up to `timeout` for the first. The sleep may be up to a
     /// millisecond shorter than that, but is no longer than the kernel makes it.

@@ -13,10 +13,7 @@
 use std::{
     fs,
     io::{self, ErrorKind},
-    os::{
-        fd::AsFd,
-        unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
-    },
+    os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
@@ -41,7 +38,7 @@ pub(crate) fn unread(socket: &Socket) -> usize {
 /// How many bytes the kernel took that the peer's has not acknowledged.
 #[cfg(any(target_os = "linux", target_vendor = "apple"))]
 pub(crate) fn unacknowledged(socket: &Socket) -> Option<usize> {
-    super::queue::unacknowledged(socket.as_fd())
+    super::queue::unacknowledged(socket)
 }
 
 /// Only the kernel could tell, and here it does not.
@@ -111,13 +108,12 @@ impl Listener {
     pub(crate) fn accept(&self) -> io::Result<Option<(Socket, Peer)>> {
         let (socket, address) = self.socket.accept()?;
         let peer = peer_of(&address);
-        socket.set_nonblocking(true)?;
         // A reset that arrived before us shows here as EINVAL or ENOTCONN.
         Ok(self.set_up(&socket, &peer).ok().map(|()| (socket, peer)))
     }
 
     /// Sets a connection of this listener up as the head of this file says.
-    pub(crate) fn set_up(&self, socket: &Socket, peer: &Peer) -> io::Result<()> {
+    fn set_up(&self, socket: &Socket, peer: &Peer) -> io::Result<()> {
         if let Peer::Tcp(_) = peer {
             socket.set_tcp_nodelay(true)?;
             if !INHERITS {
@@ -140,7 +136,7 @@ fn abstract_address(name: &str) -> io::Result<SockAddr> {
 }
 
 /// Who is at the other end of a connection from `address`.
-pub(crate) fn peer_of(address: &SockAddr) -> Peer {
+fn peer_of(address: &SockAddr) -> Peer {
     address.as_socket().map_or(Peer::Unix, Peer::Tcp)
 }
 

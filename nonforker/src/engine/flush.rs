@@ -21,7 +21,7 @@ use crate::{
         deadlines::Kind,
         state::{Event, Manner, State},
     },
-    driver::{Driver, Op, Sending, Token},
+    driver::{Driver, Op, Sent, Token},
     error::CloseReason,
 };
 
@@ -48,8 +48,13 @@ impl<D: Driver> Engine<D> {
                 || slot.conn.bars().has(Bars::PRESSURED)
                 || core.memory.is_scarce();
             match driver.send(token, batch, awaited) {
-                Sending::Done { count, batch } => core.sent(slot, count, batch),
-                Sending::InFlight => {
+                Some(Sent { batch, result: Ok(count) }) => core.sent(slot, count, batch),
+                Some(Sent { batch, result: Err(error) }) => {
+                    core.send_failed(slot, error, batch);
+                    // It may have become something to close or to try again later.
+                    return core.mark_dirty(slot);
+                }
+                None => {
                     core.await_sent(slot);
                     break;
                 }

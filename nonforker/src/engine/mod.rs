@@ -166,7 +166,7 @@ mod tests {
         address::Address,
         config::Limits,
         conn::buffer::Buffer,
-        driver::{Clock, Completion, Driver, ListenerId, Op, Sending, Sink, Token, Waker},
+        driver::{Clock, Completion, Driver, ListenerId, Op, Sent, Sink, Token, Waker},
     };
 
     /// A driver that notes how long it may sleep, and is woken in the wait of this number.
@@ -185,8 +185,8 @@ mod tests {
 
         fn submit(&mut self, _: Op<()>) {}
 
-        fn send(&mut self, _: Token, _: Buffer, _: bool) -> Sending {
-            Sending::InFlight
+        fn send(&mut self, _: Token, _: Buffer, _: bool) -> Option<Sent> {
+            None
         }
 
         fn wait(&mut self, timeout: Option<Duration>, sink: &mut Sink<'_, ()>) -> io::Result<()> {

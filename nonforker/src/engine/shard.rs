@@ -1,6 +1,6 @@
 //! A shard: its connections, its services, and what each completion does to them. No driver.
 
-use std::{mem, sync::Arc, time::Duration};
+use std::{io, mem, sync::Arc, time::Duration};
 
 use super::{
     Services,
@@ -19,7 +19,7 @@ use crate::{
         deadlines::{Kind, Tick},
         state::{Event, Manner, State},
     },
-    driver::{Clock, Completion, Next, Token},
+    driver::{Clock, Completion, Next, Sent, Token},
     error::{CloseReason, Error},
 };
 
@@ -150,7 +150,7 @@ impl<S> Shard<S> {
                 self.brought.something = true;
                 self.received(token, bytes);
             }
-            Completion::Sent { token, count, batch } => self.sent(token, count, batch),
+            Completion::Sent { token, sent } => self.sent(token, sent),
             Completion::Awake => {
                 self.brought.looked = true;
                 self.core.look_at_clock();
@@ -179,15 +179,14 @@ impl<S> Shard<S> {
                 self.end_of_stream(token);
             }
             Completion::Urgent { token, byte } => self.urgent(token, byte),
-            Completion::SendFailed { token, error, batch } => self.send_failed(token, error, batch),
             Completion::Failed { token, error } => {
                 if let Some(slot) = self.table.get_mut(token) {
                     self.core.fail(slot, CloseReason::Broken(error), false);
                 }
             }
-            Completion::Closed { token, unsent } => {
+            Completion::Closed { token } => {
                 // There is room for a client that waits, or no connection is left: this is the end.
-                self.released(token, unsent);
+                self.released(token);
                 next = Next::Return;
             }
             Completion::Woken => next = Next::Return,
@@ -264,12 +263,15 @@ impl<S> Shard<S> {
         }
     }
 
-    /// The kernel took `count` bytes.
+    /// A send is no longer in flight.
     #[inline]
-    fn sent(&mut self, token: Token, count: usize, batch: Buffer) {
+    fn sent(&mut self, token: Token, Sent { batch, result }: Sent) {
         let core = &mut self.core;
         let Some(slot) = self.table.get_mut(token) else { return core.pool.put(batch) };
-        core.sent(slot, count, batch);
+        match result {
+            Ok(count) => core.sent(slot, count, batch),
+            Err(error) => return core.send_failed(slot, error, batch),
+        }
         let conn = &slot.conn;
         // With nothing to follow there is nothing to flush.
         let is_done = conn.outbound().is_empty() && conn.bars().is_none();
@@ -280,32 +282,15 @@ impl<S> Shard<S> {
         }
     }
 
-    /// The kernel took nothing.
-    fn send_failed(&mut self, token: Token, error: std::io::Error, batch: Buffer) {
-        let core = &mut self.core;
-        let Some(slot) = self.table.get_mut(token) else { return core.pool.put(batch) };
-        slot.conn.sent(0, batch);
-        if is_out_of_buffers(&error) {
-            // No edge will come when there are buffers again.
-            if let Some(left_out) = core.notice(Notice::Send) {
-                let peer = slot.peer();
-                tracing::warn!(%peer, left_out, "the kernel is out of buffers: {error}");
-            }
-            core.arm(slot, Kind::Retry, RETRY);
-        } else {
-            core.fail(slot, CloseReason::Broken(error), false);
-        }
-    }
-
     /// The driver has let go of a connection.
-    fn released(&mut self, token: Token, unsent: Option<Buffer>) {
+    fn released(&mut self, token: Token) {
         let Some(mut entry) = self.table.remove(token) else { return };
         let (slot, core) = (&mut entry.slot, &mut self.core);
         slot.conn.apply(Event::Released);
         core.timers.cancel(token, &mut slot.scheduled);
         core.memory.account(token, slot.accounted(), 0, true);
         core.counters.closed.add(1);
-        for buffer in slot.conn.discard_output().into_iter().flatten().chain(unsent) {
+        for buffer in slot.conn.discard_output().into_iter().flatten() {
             core.pool.put(buffer);
         }
         if slot.conn.manner() == Manner::Illegal {
@@ -355,6 +340,22 @@ impl Core {
         }
     }
 
+    /// The kernel took nothing of `batch`.
+    #[cold]
+    pub(super) fn send_failed(&mut self, slot: &mut Slot, error: io::Error, batch: Buffer) {
+        slot.conn.sent(0, batch);
+        if is_out_of_buffers(&error) {
+            // No edge will come when there are buffers again.
+            if let Some(left_out) = self.notice(Notice::Send) {
+                let peer = slot.peer();
+                tracing::warn!(%peer, left_out, "the kernel is out of buffers: {error}");
+            }
+            self.arm(slot, Kind::Retry, RETRY);
+        } else {
+            self.fail(slot, CloseReason::Broken(error), false);
+        }
+    }
+
     /// A send is in flight: from now on the peer has to take some of it in time. It is soon asked
     /// what the peer's kernel has not acknowledged, and from then on the time runs.
     pub(super) fn await_sent(&mut self, slot: &mut Slot) {
@@ -380,8 +381,7 @@ impl Core {
 }
 
 /// Whether the kernel lacks memory, which passes.
-fn is_out_of_buffers(error: &std::io::Error) -> bool {
+fn is_out_of_buffers(error: &io::Error) -> bool {
     use rustix::io::Errno;
-    error.kind() == std::io::ErrorKind::OutOfMemory
-        || Errno::from_io_error(error) == Some(Errno::NOBUFS)
+    error.kind() == io::ErrorKind::OutOfMemory || Errno::from_io_error(error) == Some(Errno::NOBUFS)
 }

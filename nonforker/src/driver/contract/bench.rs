@@ -11,7 +11,7 @@ use super::{
 use crate::{
     address::Address,
     conn::buffer::Buffer,
-    driver::{Driver, ListenerId, Next, Op, Sending, Token},
+    driver::{Driver, ListenerId, Next, Op, Token},
 };
 
 /// For how long something may be waited for.
@@ -104,7 +104,7 @@ impl<R: Rig> Bench<R> {
     }
 
     pub(super) fn receive(&mut self, token: Token, on: bool) {
-        self.track(token).receiving = on;
+        self.track(token).receive(on);
         self.driver.submit(Op::Receive { token, on });
     }
 
@@ -126,9 +126,8 @@ impl<R: Rig> Bench<R> {
 
     fn send_batch(&mut self, token: Token, batch: Buffer, awaited: bool) {
         self.track(token).send(&batch);
-        match self.driver.send(token, batch, awaited) {
-            Sending::Done { count, batch } => self.track(token).note_sent(count, batch),
-            Sending::InFlight => {}
+        if let Some(sent) = self.driver.send(token, batch, awaited) {
+            self.track(token).note_sent(sent);
         }
     }
 
@@ -149,7 +148,7 @@ impl<R: Rig> Bench<R> {
     pub(super) fn close(&mut self, token: Token, reset: bool) {
         let track = self.track(token);
         track.closing = true;
-        track.receiving = false;
+        track.receive(false);
         self.driver.submit(Op::Close { token, reset });
     }
 

@@ -9,7 +9,7 @@ use super::READ_MAX;
 use crate::{
     address::Peer,
     conn::buffer::Buffer,
-    driver::{Completion, ListenerId, Token},
+    driver::{Completion, ListenerId, Sent, Token},
 };
 
 /// What was asked for a token, and what has been reported about it.
@@ -25,9 +25,11 @@ pub(super) struct Track {
     /// What is left of a batch that came back.
     pub(super) rest: Option<Buffer>,
     pub(super) closed: bool,
-    /// Bytes that came back with `Closed`.
+    /// Bytes of which the kernel took nothing before the close.
     pub(super) unsent: Option<usize>,
-    pub(super) receiving: bool,
+    receiving: bool,
+    /// Receiving was turned off, and nothing has come since: one piece may, or the end.
+    may_be_late: bool,
     pub(super) closing: bool,
     /// Where the bytes in flight are, and how many.
     in_flight: Option<(*const u8, usize)>,
@@ -53,8 +55,19 @@ impl Track {
         assert_eq!(self.in_flight.take(), back, "what comes back is what was in flight");
     }
 
+    pub(super) const fn receive(&mut self, on: bool) {
+        self.may_be_late = !on && (self.receiving || self.may_be_late);
+        self.receiving = on;
+    }
+
+    /// Whether something may come: if receiving is off, this once.
+    const fn may_come(&mut self) -> bool {
+        let was_late = std::mem::replace(&mut self.may_be_late, false);
+        self.receiving || was_late
+    }
+
     fn note_received(&mut self, bytes: &[u8], wait: usize) {
-        assert!(self.receiving, "bytes come only while receiving is on");
+        assert!(self.may_come(), "one piece comes after receiving was turned off");
         assert!((1..=READ_MAX).contains(&bytes.len()), "{} bytes", bytes.len());
         if self.served < wait {
             self.served = wait;
@@ -66,27 +79,32 @@ impl Track {
     }
 
     fn note_end(&mut self) {
-        assert!(self.receiving, "the end comes only while receiving is on");
+        assert!(self.may_come(), "the end comes only while receiving is on, or just after");
         assert!(!self.ended && !self.failed, "there is one end");
         self.ended = true;
         self.receiving = false;
     }
 
-    pub(super) fn note_sent(&mut self, count: usize, mut batch: Buffer) {
+    pub(super) fn note_sent(&mut self, Sent { mut batch, result }: Sent) {
         self.take_back(&batch);
+        let Ok(count) = result else {
+            if self.closing {
+                self.unsent = Some(batch.bytes().len());
+            } else {
+                self.send_failed = true;
+                self.rest = Some(batch);
+            }
+            return;
+        };
         assert!((1..=batch.bytes().len()).contains(&count), "{count} bytes sent");
         batch.advance(count);
         self.sent += count;
         self.rest = (!batch.bytes().is_empty()).then_some(batch);
     }
 
-    fn note_closed(&mut self, unsent: Option<Buffer>) {
+    fn note_closed(&mut self) {
         assert!(self.closing, "nobody asked for it to be closed");
-        assert_eq!(self.is_sending(), unsent.is_some(), "the batch comes back once");
-        if let Some(batch) = unsent {
-            self.take_back(&batch);
-            self.unsent = Some(batch.bytes().len());
-        }
+        assert!(!self.is_sending(), "the batch comes back before the last word");
         self.closed = true;
     }
 }
@@ -174,20 +192,14 @@ impl<S> Log<S> {
             }
             Completion::EndOfStream { token } => self.live(token).note_end(),
             Completion::Urgent { token, byte } => self.live(token).urgent.push(byte),
-            Completion::Sent { token, count, batch } => self.live(token).note_sent(count, batch),
-            Completion::SendFailed { token, batch, .. } => {
-                let track = self.live(token);
-                track.take_back(&batch);
-                track.send_failed = true;
-                track.rest = Some(batch);
-            }
+            Completion::Sent { token, sent } => self.live(token).note_sent(sent),
             Completion::Failed { token, error } => {
                 let track = self.live(token);
                 assert!(!track.failed, "a connection breaks once: {error}");
                 track.failed = true;
                 track.receiving = false;
             }
-            Completion::Closed { token, unsent } => self.live(token).note_closed(unsent),
+            Completion::Closed { token } => self.live(token).note_closed(),
         }
         self.reports += 1;
     }

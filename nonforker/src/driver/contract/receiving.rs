@@ -107,12 +107,12 @@ pub(super) fn what_was_sent_before_adoption_arrives<R: Rig>(bench: &mut Bench<R>
     assert_eq!(bench.of(token).received, b"early");
 }
 
-pub(super) fn nothing_is_delivered_while_receiving_is_off<R: Rig>(bench: &mut Bench<R>) {
+pub(super) fn nothing_is_lost_while_receiving_is_off<R: Rig>(bench: &mut Bench<R>) {
     let (mut client, token) = bench.open();
     let mut expected = Vec::new();
     for word in ["before", "once", "twice"] {
         bench.send_from(&mut client, word.as_bytes());
-        // The bench sees to it that nothing comes now.
+        // The bench sees to it that one piece comes now at most.
         bench.settle();
         bench.receive(token, true);
         expected.extend_from_slice(word.as_bytes());
@@ -163,7 +163,7 @@ pub(super) fn the_end_comes_once_and_behind_all_data<R: Rig>(bench: &mut Bench<R
     }
 }
 
-pub(super) fn an_end_while_receiving_is_off_is_told_when_it_is_on<R: Rig>(bench: &mut Bench<R>) {
+pub(super) fn an_end_while_receiving_is_off_is_not_lost<R: Rig>(bench: &mut Bench<R>) {
     let (mut client, token) = bench.open();
     bench.receive(token, true);
     bench.send_from(&mut client, b"all there is");

@@ -5,33 +5,17 @@
 use std::time::Duration;
 
 use super::{
-    Client, Heard, READ_MAX, Rig,
+    Client, Heard, READ_MAX,
     bench::{Bench, PATIENCE, QUIET},
     kernel::{SocketDriver, Sockets},
     receiving::bytes,
     sending::hear,
 };
-use crate::driver::{Driver, Next, Op, Token, uring::UringDriver};
+use crate::driver::{Driver, Next, Op, uring::UringDriver};
 
 type On<D> = Bench<Sockets<D>>;
-type Pairs<D> = Vec<(<Sockets<D> as Rig>::Client, Token)>;
-
-/// More often than is needed.
-const CALM: usize = 10;
-
 /// How often a wait may come back empty before that counts as spinning.
 const EMPTY_MAX: usize = 10;
-
-/// Has each peer send a little often enough, so that its connection counts as calm.
-fn calm<D: SocketDriver<Driver = UringDriver>>(bench: &mut On<D>, pairs: &mut Pairs<D>) -> usize {
-    for _ in 0..CALM {
-        for (client, _) in &mut *pairs {
-            assert_eq!(client.send(b"."), 1);
-        }
-        bench.settle();
-    }
-    CALM
-}
 
 /// Has many peers send at once, and waits until all of it has arrived, each in its order.
 fn flood_from_many<D: SocketDriver<Driver = UringDriver>>(bench: &mut On<D>, count: usize) {
@@ -40,7 +24,6 @@ fn flood_from_many<D: SocketDriver<Driver = UringDriver>>(bench: &mut On<D>, cou
         bench.receive(token, true);
     }
     bench.settle();
-    let before = calm(bench, &mut pairs);
     let all = bytes(3 * READ_MAX);
     let mut waits = 0;
     for piece in all.chunks(READ_MAX) {
@@ -49,9 +32,8 @@ fn flood_from_many<D: SocketDriver<Driver = UringDriver>>(bench: &mut On<D>, cou
         }
         bench.wait(QUIET);
     }
-    let received = |bench: &On<D>, token| bench.of(token).received.len() - before;
     let is_complete =
-        |bench: &On<D>| pairs.iter().all(|&(_, token)| received(bench, token) == all.len());
+        |bench: &On<D>| pairs.iter().all(|&(_, token)| bench.of(token).received.len() == all.len());
     let mut empty = 0;
     while !is_complete(bench) {
         waits += 1;
@@ -59,7 +41,7 @@ fn flood_from_many<D: SocketDriver<Driver = UringDriver>>(bench: &mut On<D>, cou
         assert!(empty <= EMPTY_MAX, "it spins: {empty} of {waits} waits brought nothing");
     }
     for (_, token) in pairs {
-        assert!(bench.of(token).received[before..] == all, "each byte once and in order");
+        assert!(bench.of(token).received == all, "each byte once and in order");
     }
     bench.settle();
 }
@@ -87,18 +69,6 @@ pub(super) fn completions_that_do_not_fit_are_not_lost<D: SocketDriver<Driver = 
     bench.promptly("the ends", |bench| tokens.iter().all(|&token| bench.of(token).ended));
     assert!(bench.driver.tally().overflowed > 0, "{:?}", bench.driver.tally());
     bench.settle();
-}
-
-pub(super) fn a_receive_that_ends_for_no_reason_goes_on<D: SocketDriver<Driver = UringDriver>>(
-    bench: &mut On<D>,
-) {
-    for _ in 0..10 {
-        flood_from_many(bench, 20);
-        if bench.driver.tally().cut_short > 0 {
-            return;
-        }
-    }
-    panic!("a full completion queue ends receives: {:?}", bench.driver.tally());
 }
 
 pub(super) fn a_batch_that_does_not_fit_is_handed_over_in_parts<
@@ -148,7 +118,7 @@ pub(super) fn a_short_send_comes_back_with_its_rest<D: SocketDriver<Driver = Uri
     assert_eq!(bench.driver.tally().bounced, before);
 }
 
-pub(super) fn what_a_cancelled_receive_still_brings_is_kept<
+pub(super) fn a_receive_that_is_armed_brings_one_piece_after_receiving_is_off<
     D: SocketDriver<Driver = UringDriver>,
 >(
     bench: &mut On<D>,
@@ -156,20 +126,24 @@ pub(super) fn what_a_cancelled_receive_still_brings_is_kept<
     let (mut client, token) = bench.open();
     let mut expected = Vec::new();
     for round in 0..20 {
-        let piece = bytes(3 * READ_MAX + round);
-        bench.send_from(&mut client, &piece);
-        expected.extend_from_slice(&piece);
-        // Armed and cancelled in one go, with bytes that are there already.
         bench.receive(token, true);
-        bench.receive(token, false);
         bench.settle();
+        bench.receive(token, false);
+        // A piece that is not full, and one that is.
+        let first = if round % 2 == 0 { 100 + round } else { READ_MAX };
+        for size in [first, 2 * READ_MAX] {
+            let piece = bytes(size);
+            bench.send_from(&mut client, &piece);
+            expected.extend_from_slice(&piece);
+            bench.settle();
+        }
+        let waits = expected.len() - bench.of(token).received.len();
+        assert_eq!(waits, 2 * READ_MAX, "the piece that was armed comes, and no more");
         bench.receive(token, true);
-        bench.promptly("what came late", |bench| bench.of(token).received.len() == expected.len());
+        bench.promptly("the rest", |bench| bench.of(token).received.len() == expected.len());
         assert!(bench.of(token).received == expected, "each byte once and in order");
-        bench.receive(token, false);
-        bench.settle();
     }
-    assert!(bench.driver.tally().late > 0, "{:?}", bench.driver.tally());
+    assert_eq!(bench.driver.tally().late, 20, "{:?}", bench.driver.tally());
 }
 
 pub(super) fn a_send_that_a_close_overtakes_is_told_of_exactly<
@@ -239,75 +213,12 @@ pub(super) fn a_flood_waits_in_the_kernel<D: SocketDriver<Driver = UringDriver>>
         sent += client.send(&all[sent..]);
         bench.receive(token, round % 3 > 0);
         bench.wait(QUIET);
-        assert_eq!(bench.driver.stashed(), 0, "in round {round}");
-        if bench.of(token).received.len() == all.len() {
+        let received = bench.of(token).received.len();
+        let in_kernel = bench.driver.unread(token);
+        assert_eq!(received + in_kernel, sent, "in round {round}");
+        if received == all.len() {
             break;
         }
     }
     assert!(bench.of(token).received == all, "each byte once and in order");
-}
-
-pub(super) fn who_has_flooded_is_received_from_in_pieces<D: SocketDriver<Driver = UringDriver>>(
-    bench: &mut On<D>,
-) {
-    let mut pairs = bench.open_many(1);
-    let token = pairs[0].1;
-    bench.receive(token, true);
-    let mut received = calm(bench, &mut pairs);
-    let all = bytes(100 * READ_MAX);
-    for is_known in [false, true] {
-        let (mut sent, mut most) = (0, 0);
-        while bench.of(token).received.len() < received + all.len() {
-            sent += pairs[0].0.send(&all[sent..]);
-            bench.wait(QUIET);
-            most = most.max(bench.driver.stashed());
-        }
-        assert_eq!(most == 0, is_known, "{most} bytes were stashed");
-        assert!(bench.of(token).received[received..] == all, "each byte once and in order");
-        received += all.len();
-    }
-}
-
-/// What a buffer holds, and all eight of them.
-const BUFFER: usize = 32 << 10;
-const BUFFERS: usize = 8 * BUFFER;
-
-pub(super) fn what_is_stashed_has_a_bound<D: SocketDriver<Driver = UringDriver>>(
-    bench: &mut On<D>,
-) {
-    let mut pairs = bench.open_many(40);
-    for &(_, token) in &pairs {
-        bench.receive(token, true);
-    }
-    let before = calm(bench, &mut pairs);
-    let all = bytes(100 * READ_MAX);
-    let mut sent = vec![0; pairs.len()];
-    let flood = |pairs: &mut [(_, _)], sent: &mut [usize]| {
-        for ((client, _), sent) in pairs.iter_mut().zip(sent) {
-            *sent += <Sockets<D> as Rig>::Client::send(client, &all[*sent..]);
-        }
-    };
-    // Half of them flood, and then nobody wants any of it: it stays stashed.
-    let (early, late) = (0..20, 20..40);
-    flood(&mut pairs[early.clone()], &mut sent[early.clone()]);
-    bench.until("a full stash", |bench| bench.driver.stashed() > 2 * BUFFERS);
-    for &(_, token) in &pairs[early.clone()] {
-        bench.receive(token, false);
-    }
-    // The others begin one by one, so that each could have all buffers.
-    for (wait, index) in late.enumerate() {
-        flood(&mut pairs[index..=index], &mut sent[index..=index]);
-        bench.wait(QUIET);
-        let stashed = bench.driver.stashed();
-        assert!(stashed <= 3 * BUFFERS + wait * BUFFER, "{stashed} bytes after {wait} waits");
-    }
-    for &(_, token) in &pairs[early] {
-        bench.receive(token, true);
-    }
-    for (index, &(_, token)) in pairs.iter().enumerate() {
-        let received = |bench: &On<D>| bench.of(token).received.len() - before;
-        bench.until("what was sent", |bench| received(bench) == sent[index]);
-        assert!(bench.of(token).received[before..] == all[..sent[index]], "each byte in order");
-    }
-    assert_eq!(bench.driver.stashed(), 0, "nothing is left");
 }

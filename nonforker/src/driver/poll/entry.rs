@@ -9,7 +9,7 @@
 //! - A short write means that the next writable edge will come, and no sooner.
 //! - The urgent byte has to be taken out, or it is announced with every edge.
 
-use std::io::{self, ErrorKind};
+use std::io::ErrorKind;
 
 use mio::event::Event;
 use rustix::{
@@ -20,7 +20,7 @@ use socket2::Socket;
 
 use crate::{
     conn::buffer::Buffer,
-    driver::{Completion, Next, Sending, Sink, Token},
+    driver::{Completion, Next, Sent, Sink, Token},
 };
 
 /// Where the signal cannot be kept off per call, socket2 does it per socket.
@@ -158,33 +158,27 @@ impl Entry {
 
     #[inline(never)]
     fn go_on_sending(&mut self, token: Token, batch: Buffer, sink: &mut Sink<'_, Socket>) {
-        match self.send(batch) {
-            Ok(Sending::Done { count, batch }) => {
-                sink(Completion::Sent { token, count, batch });
-            }
-            Ok(Sending::InFlight) => {}
-            Err((error, batch)) => {
-                sink(Completion::SendFailed { token, error, batch });
-            }
+        if let Some(sent) = self.send(batch) {
+            sink(Completion::Sent { token, sent });
         }
     }
 
     /// Sends what the kernel takes now. What it takes nothing of stays in flight.
     #[inline(always)]
-    pub(super) fn send(&mut self, batch: Buffer) -> Result<Sending, (io::Error, Buffer)> {
+    pub(super) fn send(&mut self, batch: Buffer) -> Option<Sent> {
         while self.edges.has(Edges::WRITABLE) {
             match send(&self.socket, batch.bytes(), NO_SIGNAL) {
                 Ok(count) => {
                     self.edges.set(Edges::WRITABLE, count == batch.len());
-                    return Ok(Sending::Done { count, batch });
+                    return Some(Sent { batch, result: Ok(count) });
                 }
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => self.edges.set(Edges::WRITABLE, false),
-                Err(error) => return Err((error.into(), batch)),
+                Err(error) => return Some(Sent { batch, result: Err(error.into()) }),
             }
         }
         self.sending = Some(batch);
-        Ok(Sending::InFlight)
+        None
     }
 
     /// Reads once, as much as `scratch` holds.

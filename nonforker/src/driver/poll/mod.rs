@@ -12,8 +12,7 @@
 //! in its [`Entry`](entry::Entry), so to turn receiving off and on costs no system call, and
 //! neither does backpressure.
 //!
-//! Those who have more than their share of a wait come again after the next look for edges, and
-//! after those whom it shows. So whoever floods waits for the others, and they do not wait for it.
+//! In which order connections are served, [`turns`](super::turns) says.
 
 mod entry;
 mod sockets;
@@ -35,16 +34,14 @@ use socket2::{SockRef, Socket};
 
 use self::sockets::Sockets;
 use super::{
-    Clock, Completion, Driver, ListenerId, Next, Op, Options, Sending, Sink, Token, Waker,
+    Clock, Completion, Driver, ListenerId, Next, Op, Options, Sent, Sink, Token, Waker,
+    accepting::Listeners,
     socket::{Listener, unacknowledged, unread},
 };
 use crate::{address::Address, conn::buffer::Buffer};
 
 /// Events taken per wait: fewer cost more waits, more cost cache (16: × .8, 4096: × .9).
 const EVENTS: usize = 512;
-
-/// Connections taken per listener and wait, so that a flood of them does not starve the rest.
-const ACCEPTS: usize = 16;
 
 /// The longest sleep: the kernel counts milliseconds in 31 bits.
 const SLEEP_MAX: Duration = Duration::from_secs(3600);
@@ -62,28 +59,14 @@ const EVERYTHING: Interest = Interest::READABLE.add(Interest::WRITABLE).add(Inte
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 const EVERYTHING: Interest = Interest::READABLE.add(Interest::WRITABLE);
 
-/// One listener. `None` once it is closed.
-#[derive(Debug)]
-struct Accepting {
-    listener: Listener,
-    on: bool,
-    readable: bool,
-}
-
 /// See the [module](self).
 #[derive(Debug)]
 pub(crate) struct PollDriver {
     poll: Poll,
     events: Events,
-    /// So many of them have not been looked at: the last ones.
-    unseen: usize,
-    /// Those who had more when there was a look have not had their turn since.
-    owed: bool,
     waker: Arc<mio::Waker>,
     options: Options,
-    listeners: Vec<Option<Accepting>>,
-    /// A listener may have somebody to let in.
-    knocked: bool,
+    listeners: Listeners<()>,
     sockets: Sockets,
     /// Completions of operations that could be carried out at once.
     done: Vec<Completion<'static, Socket>>,
@@ -97,13 +80,10 @@ impl PollDriver {
         Ok(Self {
             poll,
             events: Events::with_capacity(EVENTS),
-            unseen: 0,
-            owed: false,
             waker,
             sockets: Sockets::new(options.read_max),
             options,
-            listeners: Vec::new(),
-            knocked: false,
+            listeners: Listeners::new(),
             done: Vec::new(),
         })
     }
@@ -118,20 +98,16 @@ impl PollDriver {
         }
     }
 
-    fn accept(&mut self, listener: ListenerId, on: bool) {
-        if let Some(accepting) = self.listeners.get_mut(listener).and_then(Option::as_mut) {
-            accepting.on = on;
-            self.knocked |= on;
-        }
-    }
-
     fn close(&mut self, token: Token, reset: bool) {
         let Some((socket, unsent)) = self.sockets.release(token) else { return };
         if reset {
             // A socket that cannot be told to reset is closed in order.
             let _ = socket.set_linger(Some(Duration::ZERO));
         }
-        self.done.push(Completion::Closed { token, unsent });
+        if let Some(batch) = unsent {
+            self.done.push(Completion::Sent { token, sent: Sent::cancelled(batch) });
+        }
+        self.done.push(Completion::Closed { token });
     }
 
     /// Passes on what could be done at once. Returns whether `wait` may sleep.
@@ -173,8 +149,7 @@ impl PollDriver {
             }
             Err(error) => return Err(error),
         }
-        self.unseen = self.events.iter().count();
-        self.owed = self.sockets.count_ready() > 0;
+        self.sockets.turns.looked(self.events.iter().count());
         sink(Completion::Awake);
         Ok(())
     }
@@ -192,20 +167,13 @@ impl PollDriver {
 
     /// Gives those whom the edges are about their turn, as far as the sink takes it.
     fn serve_events(&mut self, sink: &mut Sink<'_, Socket>) -> Next {
-        let seen = self.events.iter().count() - self.unseen;
+        let seen = self.events.iter().count() - self.sockets.turns.left();
         let mut next = Next::Return;
         for event in self.events.iter().skip(seen) {
-            self.unseen -= 1;
+            self.sockets.turns.next_report();
             match event.token() {
                 WAKE => _ = sink(Completion::Woken),
-                token if is_of_listener(token) => {
-                    if let Some(accepting) =
-                        self.listeners.get_mut(token.0).and_then(Option::as_mut)
-                    {
-                        accepting.readable = true;
-                        self.knocked = true;
-                    }
-                }
+                token if is_of_listener(token) => self.listeners.note_readable(token.0),
                 token => next = self.sockets.note(token_of(token), event, sink),
             }
             if next == Next::Enough {
@@ -213,32 +181,6 @@ impl PollDriver {
             }
         }
         next
-    }
-
-    fn serve_listeners(&mut self, sink: &mut Sink<'_, Socket>) {
-        for (listener, accepting) in self.listeners.iter_mut().enumerate() {
-            let Some(accepting) = accepting else { continue };
-            for _ in 0..ACCEPTS {
-                if !accepting.on || !accepting.readable {
-                    break;
-                }
-                match accepting.listener.accept() {
-                    Ok(Some((socket, peer))) => {
-                        sink(Completion::Accepted { listener, socket, peer });
-                    }
-                    Ok(None) => {}
-                    Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                    Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                        accepting.readable = false;
-                    }
-                    Err(error) => {
-                        accepting.on = false;
-                        sink(Completion::AcceptFailed { listener, error });
-                    }
-                }
-            }
-        }
-        self.knocked = self.listeners.iter().flatten().any(|door| door.on && door.readable);
     }
 }
 
@@ -258,19 +200,14 @@ impl Driver for PollDriver {
             mio::Token(listener),
             Interest::READABLE,
         )?;
-        debug_assert_eq!(listener, self.listeners.len(), "listeners are opened in order");
-        self.listeners.push(Some(Accepting { listener: opened, on: false, readable: true }));
+        self.listeners.add(listener, opened, ());
         Ok(address)
     }
 
     fn submit(&mut self, op: Op<Socket>) {
         match op {
-            Op::Accept { listener, on } => self.accept(listener, on),
-            Op::Unlisten { listener } => {
-                if let Some(listener) = self.listeners.get_mut(listener) {
-                    *listener = None;
-                }
-            }
+            Op::Accept { listener, on } => self.listeners.turn(listener, on),
+            Op::Unlisten { listener } => drop(self.listeners.remove(listener)),
             Op::Adopt { token, socket } => self.adopt(token, socket),
             Op::Receive { token, on } => self.sockets.receive(token, on),
             Op::ShutdownWrite { token } => {
@@ -284,34 +221,26 @@ impl Driver for PollDriver {
     }
 
     #[inline]
-    fn send(&mut self, token: Token, batch: Buffer, _awaited: bool) -> Sending {
-        match self.sockets.send(token, batch) {
-            Ok(sending) => sending,
-            Err((error, batch)) => {
-                self.done.push(Completion::SendFailed { token, error, batch });
-                Sending::InFlight
-            }
-        }
+    fn send(&mut self, token: Token, batch: Buffer, _awaited: bool) -> Option<Sent> {
+        self.sockets.send(token, batch)
     }
 
     fn wait(&mut self, timeout: Option<Duration>, sink: &mut Sink<'_, Socket>) -> io::Result<()> {
-        let had_more = self.sockets.count_ready();
-        let sleepless = self.deliver(sink) != Next::Sleep || had_more > 0 || self.knocked;
-        if self.unseen == 0 && !self.owed {
+        let had_more = self.sockets.turns.count_more();
+        let sleepless =
+            self.deliver(sink) != Next::Sleep || had_more > 0 || self.listeners.may_accept();
+        if !self.is_behind() {
             self.look(if sleepless { Some(Duration::ZERO) } else { timeout }, sink)?;
         }
-        if self.serve_events(sink) != Next::Enough && had_more > 0 {
-            self.owed = false;
-            self.sockets.serve_ready(had_more, sink);
+        if self.serve_events(sink) != Next::Enough {
+            self.sockets.serve_more(had_more, sink);
         }
-        if self.knocked {
-            self.serve_listeners(sink);
-        }
+        self.listeners.serve(nonblocking, sink);
         Ok(())
     }
 
     fn is_behind(&self) -> bool {
-        self.unseen > 0 || self.owed
+        self.sockets.turns.are_behind()
     }
 
     fn unread(&self, token: Token) -> usize {
@@ -331,6 +260,12 @@ impl Driver for PollDriver {
         // It fails only if the queue is gone, and then nobody waits.
         Waker::new(move || drop(waker.wake()))
     }
+}
+
+/// Makes an accepted socket one that is tried.
+fn nonblocking(socket: Socket, (): &()) -> io::Result<Socket> {
+    socket.set_nonblocking(true)?;
+    Ok(socket)
 }
 
 fn mio_token(token: Token) -> mio::Token {

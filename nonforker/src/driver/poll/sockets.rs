@@ -2,12 +2,13 @@
 //!
 //! ```text
 //!  an edge ── note ──▶ its turn ──▶ sink
-//!                         └── has more ──▶ ready ── serve_ready ──▶ its next turn ──▶ sink
+//!                         └── has more ──▶ turns ── serve_more ──▶ its next turn ──▶ sink
 //! ```
 //!
-//! Invariant: whoever could be read from without a new edge, and is wanted to be, is in `ready`.
+//! Invariant: a connection that could be read from without a new edge, and is wanted to be, is among
+//! those that have more.
 
-use std::{collections::VecDeque, io, mem};
+use std::mem;
 
 use mio::event::Event;
 use slotmap::SecondaryMap;
@@ -16,15 +17,15 @@ use socket2::Socket;
 use super::entry::Entry;
 use crate::{
     conn::buffer::Buffer,
-    driver::{Next, Sending, Sink, Token},
+    driver::{Next, Sent, Sink, Token, turns::Turns},
 };
 
 /// See the [module](self).
 #[derive(Debug)]
 pub(super) struct Sockets {
     entries: SecondaryMap<Token, Entry>,
-    /// Those who have more than their share of a wait, or were told to receive again.
-    ready: VecDeque<Token>,
+    /// Also of those that receive again and may have something.
+    pub(super) turns: Turns,
     /// Where all of them are read into.
     scratch: Box<[u8]>,
 }
@@ -33,7 +34,7 @@ impl Sockets {
     pub(super) fn new(read_max: usize) -> Self {
         Self {
             entries: SecondaryMap::new(),
-            ready: VecDeque::new(),
+            turns: Turns::default(),
             scratch: vec![0; read_max].into_boxed_slice(),
         }
     }
@@ -55,24 +56,16 @@ impl Sockets {
         if let Some(entry) = self.entries.get_mut(token) {
             entry.receiving = on;
             if on && entry.is_readable() {
-                enqueue(&mut self.ready, entry, token);
+                enqueue(&mut self.turns, entry, token);
             }
         }
     }
 
     #[inline]
-    pub(super) fn send(
-        &mut self,
-        token: Token,
-        batch: Buffer,
-    ) -> Result<Sending, (io::Error, Buffer)> {
-        let Some(entry) = self.entries.get_mut(token) else { return Ok(Sending::InFlight) };
+    pub(super) fn send(&mut self, token: Token, batch: Buffer) -> Option<Sent> {
+        let entry = self.entries.get_mut(token)?;
         debug_assert!(entry.sending.is_none(), "one send in flight");
         entry.send(batch)
-    }
-
-    pub(super) fn count_ready(&self) -> usize {
-        self.ready.len()
     }
 
     /// Remembers what an edge says, and gives its connection a turn if it does not wait for one.
@@ -88,16 +81,16 @@ impl Sockets {
         if entry.queued {
             return Next::Return;
         }
-        take_turn(entry, token, &mut self.ready, &mut self.scratch, sink)
+        take_turn(entry, token, &mut self.turns, &mut self.scratch, sink)
     }
 
-    /// Gives the first `count` of those who have more a turn, as far as the sink takes it.
-    pub(super) fn serve_ready(&mut self, count: usize, sink: &mut Sink<'_, Socket>) {
+    /// Gives the first `count` of those that have more a turn, as far as the sink takes it.
+    pub(super) fn serve_more(&mut self, count: usize, sink: &mut Sink<'_, Socket>) {
         for _ in 0..count {
-            let Some(token) = self.ready.pop_front() else { return };
+            let Some(token) = self.turns.pop_more() else { return };
             let Some(entry) = self.entries.get_mut(token) else { continue };
             entry.queued = false;
-            let next = take_turn(entry, token, &mut self.ready, &mut self.scratch, sink);
+            let next = take_turn(entry, token, &mut self.turns, &mut self.scratch, sink);
             if next == Next::Enough {
                 return;
             }
@@ -110,20 +103,20 @@ impl Sockets {
 fn take_turn(
     entry: &mut Entry,
     token: Token,
-    ready: &mut VecDeque<Token>,
+    turns: &mut Turns,
     scratch: &mut [u8],
     sink: &mut Sink<'_, Socket>,
 ) -> Next {
     let next = entry.serve(token, scratch, sink);
     if entry.is_readable() && entry.receiving {
-        enqueue(ready, entry, token);
+        enqueue(turns, entry, token);
     }
     next
 }
 
 /// Has a connection served after the next look for edges.
-fn enqueue(ready: &mut VecDeque<Token>, entry: &mut Entry, token: Token) {
+fn enqueue(turns: &mut Turns, entry: &mut Entry, token: Token) {
     if !mem::replace(&mut entry.queued, true) {
-        ready.push_back(token);
+        turns.push_more(token);
     }
 }

@@ -38,9 +38,7 @@ use self::{
     trace::What,
     world::{LinkId, Listener, World},
 };
-use super::{
-    Clock, Completion, Driver, ListenerId, Next, Op, Options, Sending, Sink, Token, Waker,
-};
+use super::{Clock, Completion, Driver, ListenerId, Next, Op, Options, Sent, Sink, Token, Waker};
 use crate::{address::Address, conn::buffer::Buffer};
 
 /// What one wait costs: without it a server that never sleeps would stop time.
@@ -181,13 +179,18 @@ impl Driver for SimDriver {
             Op::Close { token, reset } => {
                 let link = known(world, token);
                 world.by_token.remove(token);
-                let unsent = world.close(link, reset);
-                world.report(link, Completion::Closed { token, unsent });
+                let in_flight = world.close(link, reset);
+                let at = world.report_time(link);
+                if let Some(batch) = in_flight {
+                    let sent = Sent::cancelled(batch);
+                    world.report_at(at, Completion::Sent { token, sent });
+                }
+                world.report_at(at, Completion::Closed { token });
             }
         }
     }
 
-    fn send(&mut self, token: Token, batch: Buffer, _awaited: bool) -> Sending {
+    fn send(&mut self, token: Token, batch: Buffer, _awaited: bool) -> Option<Sent> {
         let mut world = self.world();
         let link = known(&world, token);
         world.send(token, link, batch)

@@ -1,6 +1,6 @@
 //! How a simulated send ends: with some of the bytes on their way, later, or not at all.
 
-use std::{io, time::Duration};
+use std::time::Duration;
 
 use rustix::io::Errno;
 
@@ -12,36 +12,32 @@ use super::{
 };
 use crate::{
     conn::buffer::Buffer,
-    driver::{Completion, Sending, Token},
+    driver::{Completion, Sent, Token},
 };
 
 impl World {
     /// Sends, and tells at once what the link took of it, or later: a driver may do either.
-    pub(crate) fn send(&mut self, token: Token, link: LinkId, batch: Buffer) -> Sending {
+    pub(crate) fn send(&mut self, token: Token, link: LinkId, batch: Buffer) -> Option<Sent> {
         assert!(self.links[link].sending.is_none(), "one send in flight per token");
         self.links[link].sending = Some(batch);
-        match self.try_send(token, link) {
-            None => Sending::InFlight,
-            Some((count, batch)) => {
-                let at = self.report_time(link);
-                if at <= self.now && self.prompt {
-                    return Sending::Done { count, batch };
-                }
-                self.report_at(at, Completion::Sent { token, count, batch });
-                Sending::InFlight
-            }
+        let sent = self.try_send(token, link)?;
+        let at = self.report_time(link);
+        if at <= self.now && self.prompt {
+            return Some(sent);
         }
+        self.report_at(at, Completion::Sent { token, sent });
+        None
     }
 
     /// Goes on with the send that is in flight on a link.
     pub(crate) fn go_on_sending(&mut self, token: Token, link: LinkId) {
-        if let Some((count, batch)) = self.try_send(token, link) {
-            self.report(link, Completion::Sent { token, count, batch });
+        if let Some(sent) = self.try_send(token, link) {
+            self.report(link, Completion::Sent { token, sent });
         }
     }
 
     /// Tries the send that is in flight on a link. Returns what it took of it.
-    fn try_send(&mut self, token: Token, link: LinkId) -> Option<(usize, Buffer)> {
+    fn try_send(&mut self, token: Token, link: LinkId) -> Option<Sent> {
         let state = &self.links[link];
         let batch = state.sending.as_ref()?;
         let (unsent, room, broken) = (batch.bytes().len(), state.room(), state.up_end);
@@ -75,15 +71,15 @@ impl World {
             }
             let batch = self.links[link].sending.take()?;
             self.send_down(link, batch.bytes()[..count].to_vec());
-            return Some((count, batch));
+            return Some(Sent { batch, result: Ok(count) });
         }
         None
     }
 
     fn fail_send(&mut self, token: Token, link: LinkId, errno: Errno) {
         if let Some(batch) = self.links[link].sending.take() {
-            let error = io::Error::from(errno);
-            self.report(link, Completion::SendFailed { token, error, batch });
+            let sent = Sent { batch, result: Err(errno.into()) };
+            self.report(link, Completion::Sent { token, sent });
         }
     }
 }

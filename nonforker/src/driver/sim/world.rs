@@ -310,13 +310,13 @@ impl World {
     }
 
     /// When the next report on `link` is made.
-    pub(super) fn report_time(&mut self, link: LinkId) -> Duration {
+    pub(crate) fn report_time(&mut self, link: LinkId) -> Duration {
         let at = (self.now + self.lateness()).max(self.links[link].report_clock);
         self.links[link].report_clock = at;
         at
     }
 
-    pub(super) fn report_at(&mut self, at: Duration, completion: Completion<'static, SimSocket>) {
+    pub(crate) fn report_at(&mut self, at: Duration, completion: Completion<'static, SimSocket>) {
         if at <= self.now {
             self.done.push_back(completion);
         } else {

@@ -1,14 +1,11 @@
 //! The receive buffers, and the ring in which they are offered to the kernel.
 //!
 //! ```text
-//!  give(index) ──▶ entries ── publish ──▶ the kernel fills one ──▶ Lent ──▶ bytes ──▶ give
+//!  give(Lent) ──▶ entries ── publish ──▶ the kernel fills one ──▶ Lent ──▶ bytes ──▶ give
 //! ```
 //!
 //! A buffer that the kernel filled is named by a [`Lent`], of which there is one. Its bytes can be
-//! looked at through it only, and the kernel gets the buffer back only in exchange for it.
-//!
-//! The kernel fills what it is offered, wanted or not. So when memory is short it is
-//! [rationed](Buffers::ration): what comes back beyond that is kept from it.
+//! looked at through it only, and to give the buffer back is to give the `Lent` away.
 
 #![expect(unsafe_code, reason = "this is memory that is shared with the kernel")]
 
@@ -21,12 +18,17 @@ use std::{
 
 use io_uring::types::BufRingEntry;
 
-use super::report::Lent;
-
 const PAGE: usize = 4096;
 
 /// The bytes of a buffer.
 pub(super) const BUFFER_SIZE: u32 = 32 * 1024;
+
+/// A buffer that the kernel has filled. There is one of it, and it is given back by value.
+#[derive(Debug)]
+pub(super) struct Lent {
+    index: u16,
+    length: usize,
+}
 
 /// See the [module](self).
 #[derive(Debug)]
@@ -35,10 +37,6 @@ pub(super) struct Buffers {
     memory: Pages,
     /// How many there are: a power of two.
     count: u16,
-    /// So many of them may be with the kernel, or filled.
-    most: usize,
-    /// Those that are kept from the kernel.
-    spare: Vec<u16>,
     tail: u16,
 }
 
@@ -48,8 +46,7 @@ impl Buffers {
         debug_assert!(count.is_power_of_two(), "the kernel wants a power of two");
         let entries = Pages::new(usize::from(count) * size_of::<BufRingEntry>());
         let memory = Pages::new(usize::from(count) * BUFFER_SIZE as usize);
-        let mut buffers =
-            Self { entries, memory, count, most: count.into(), spare: Vec::new(), tail: 0 };
+        let mut buffers = Self { entries, memory, count, tail: 0 };
         for index in 0..count {
             buffers.put(index);
         }
@@ -65,42 +62,28 @@ impl Buffers {
         self.count
     }
 
-    /// The bytes of all of them.
-    pub(super) const fn size(&self) -> usize {
-        self.memory.layout.size()
+    /// Takes a buffer over that the kernel reports to have filled with `length` bytes.
+    ///
+    /// # Safety
+    ///
+    /// The kernel reported `index` just now, and this is called once for each such report.
+    pub(super) const unsafe fn filled(&self, index: u16, length: usize) -> Lent {
+        debug_assert!(index < self.count, "the kernel names buffers that we gave it");
+        Lent { index, length }
     }
 
     /// The bytes in a buffer that was filled.
     pub(super) fn bytes(&self, lent: &Lent) -> &[u8] {
         let length = lent.length.min(BUFFER_SIZE as usize);
         // SAFETY: the kernel filled this part and does not touch the buffer until it is given
-        // back, in exchange for `lent`.
+        // back, which takes `lent`.
         unsafe { slice::from_raw_parts(self.start_of(lent.index), length) }
     }
 
-    /// Offers a buffer to the kernel again, with the next [`publish`](Self::publish), if the
-    /// ration allows it.
-    pub(super) fn give(&mut self, lent: &Lent) {
-        if self.offered() > self.most {
-            self.spare.push(lent.index);
-        } else {
-            self.put(lent.index);
-        }
-    }
-
-    /// From now on up to `most` buffers are for the kernel, and one at least.
-    pub(super) fn ration(&mut self, most: usize) {
-        self.most = most.clamp(1, usize::from(self.count));
-        while self.offered() < self.most
-            && let Some(index) = self.spare.pop()
-        {
-            self.put(index);
-        }
-    }
-
-    /// How many are not kept from the kernel.
-    pub(super) fn offered(&self) -> usize {
-        usize::from(self.count) - self.spare.len()
+    /// Offers a buffer to the kernel again, with the next [`publish`](Self::publish).
+    #[expect(clippy::needless_pass_by_value, reason = "nobody can look at its bytes any more")]
+    pub(super) fn give(&mut self, lent: Lent) {
+        self.put(lent.index);
     }
 
     /// Lets the kernel see what was given.
@@ -124,7 +107,6 @@ impl Buffers {
     }
 
     fn start_of(&self, index: u16) -> *mut u8 {
-        debug_assert!(index < self.count, "the kernel names buffers that we gave it");
         let offset = usize::from(index % self.count) * BUFFER_SIZE as usize;
         // SAFETY: the offset is within the memory.
         unsafe { self.memory.start.as_ptr().add(offset) }

@@ -1,22 +1,16 @@
 //! What the io_uring driver remembers of a connection.
 //!
-//! There is one of these for each idle connection too, so it is kept small: what most connections
-//! never have is [aside](super::aside).
+//! There is one of these for each idle connection too, so it is kept small.
 
 use socket2::Socket;
 
-/// Where an operation is that reports later, or many times.
+/// Whether the kernel has an operation that reports later, or many times.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Arm {
     #[default]
     Idle,
     Armed,
-    /// Cancelled, and its last report has not come.
-    Ending,
 }
-
-/// A connection that was calm so often may bring as much as it wants.
-const CALM_MIN: u8 = 8;
 
 /// What is true of a connection, a bit each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,15 +28,15 @@ impl Fact {
     pub(super) const BROKEN: Self = Self(1 << 4);
     /// That it broke was told, or will be.
     pub(super) const TOLD_BROKEN: Self = Self(1 << 5);
-    /// Bytes or an end are [aside](super::aside), and are told before anything else.
-    pub(super) const STASHED: Self = Self(1 << 6);
-    /// It is in the queue of those to be served.
+    /// The kernel had more when the ring brought the last piece.
+    pub(super) const WAITING: Self = Self(1 << 6);
+    /// It is among those that have more, to be read by a call.
     pub(super) const QUEUED: Self = Self(1 << 7);
     /// It is in the list of those that may have to be watched.
     pub(super) const MINDED: Self = Self(1 << 8);
     /// Urgent bytes are wanted: it is received from as [`urgent`](super::urgent) says.
     pub(super) const URGENT: Self = Self(1 << 9);
-    /// There may be something to be read.
+    /// There may be something to be read by a call: the ring does not receive meanwhile.
     pub(super) const READABLE: Self = Self(1 << 10);
     /// A short read does not mean that there is no more.
     pub(super) const PROBE: Self = Self(1 << 11);
@@ -52,13 +46,7 @@ impl Fact {
 #[derive(Debug)]
 pub(super) struct Connection {
     pub(super) socket: Socket,
-    /// With how many bytes it was served, and in which wait that was. Its number comes round, and
-    /// then a connection may have to do with a smaller share once.
-    taken: u32,
-    turn: u16,
     facts: u16,
-    /// How many receives have brought less than they could, since it flooded.
-    pub(super) calm: u8,
     pub(super) receive: Arm,
     pub(super) watch: Arm,
     /// The engine wants it closed, with a reset or without.
@@ -69,7 +57,7 @@ impl Connection {
     pub(super) const fn new(socket: Socket, urgent: bool) -> Self {
         let facts = if urgent { Fact::URGENT.0 } else { 0 };
         let (receive, watch) = (Arm::Idle, Arm::Idle);
-        Self { socket, taken: 0, turn: 0, facts, calm: 0, receive, watch, closing: None }
+        Self { socket, facts, receive, watch, closing: None }
     }
 
     pub(super) const fn is(&self, fact: Fact) -> bool {
@@ -87,9 +75,13 @@ impl Connection {
         was
     }
 
-    /// Whether it is received from in single pieces: see [`receiving`](super::receiving).
-    pub(super) const fn comes_in_pieces(&self) -> bool {
-        self.calm < CALM_MIN
+    /// Whether the ring is to receive a piece.
+    pub(super) fn may_be_armed(&self) -> bool {
+        self.is(Fact::RECEIVING)
+            && !self.is(Fact::READABLE)
+            && !self.is(Fact::ENDED)
+            && self.receive == Arm::Idle
+            && self.closing.is_none()
     }
 
     /// Whether the kernel has no operation of it any more.
@@ -102,22 +94,7 @@ impl Connection {
         !self.is(Fact::RECEIVING)
             && self.receive == Arm::Idle
             && !self.is(Fact::SENDING)
-            && !self.is(Fact::STASHED)
             && self.closing.is_none()
-    }
-
-    /// What is left of this turn's share of `read_max` bytes.
-    pub(super) fn share(&mut self, turn: u16, read_max: usize) -> usize {
-        if self.turn != turn {
-            self.turn = turn;
-            self.taken = 0;
-        }
-        read_max.saturating_sub(self.taken as usize)
-    }
-
-    /// It was served so many bytes of its share.
-    pub(super) fn took(&mut self, count: usize) {
-        self.taken = self.taken.saturating_add(u32::try_from(count).unwrap_or(u32::MAX));
     }
 }
 
@@ -127,6 +104,6 @@ mod tests {
 
     #[test]
     fn it_is_small() {
-        assert!(size_of::<Connection>() <= 16, "{} bytes", size_of::<Connection>());
+        assert!(size_of::<Connection>() <= 12, "{} bytes", size_of::<Connection>());
     }
 }

@@ -10,17 +10,15 @@
 //! |---|---|
 //! | `ring`, `buffers`, `flights`, `report` | what is shared with the kernel; all `unsafe` |
 //! | `probe` | whether this kernel has what is needed |
-//! | `round` | whose turn it is |
 //! | `listener`, `receiving`, `urgent`, `sending`, `watching` | what becomes of each operation |
-//! | `connection`, `aside` | what is remembered of each connection, and of few |
+//! | `connection` | what is remembered of each connection |
 //!
-//! Receiving is armed once and reports many times. To turn it off is to cancel it; what it still
-//! reports meanwhile is stashed, so that nothing is lost and nothing comes that was not wanted.
+//! A receive brings one piece, and is armed again when the next wait begins. To turn receiving off
+//! is to arm no more.
 //!
 //! A connection that is closed goes in three steps: what is in flight is cancelled, its last
 //! reports are awaited, the descriptor is closed. Then comes `Closed`.
 
-mod aside;
 mod buffers;
 mod connection;
 mod flights;
@@ -29,14 +27,12 @@ mod probe;
 mod receiving;
 mod report;
 mod ring;
-mod round;
 mod sending;
 mod size;
 mod urgent;
 mod watching;
 
 use std::{
-    collections::VecDeque,
     io,
     net::Shutdown,
     os::fd::{AsFd, OwnedFd},
@@ -52,17 +48,17 @@ use slotmap::{Key, KeyData, SecondaryMap};
 use socket2::Socket;
 
 use self::{
-    aside::Aside,
     connection::{Arm, Connection, Fact},
-    listener::Accepting,
+    listener::Watched,
     report::{Kind, Name, Report},
     ring::Ring,
-    round::Round,
     size::Size,
 };
 use super::{
-    Clock, Completion, Driver, ListenerId, Next, Op, Options, Sending, Sink, Token, Waker,
+    Clock, Completion, Driver, ListenerId, Next, Op, Options, Sent, Sink, Token, Waker,
+    accepting::Listeners,
     socket::{Listener, unacknowledged, unread},
+    turns::Turns,
 };
 use crate::{address::Address, conn::buffer::Buffer};
 
@@ -92,22 +88,20 @@ pub(crate) struct UringDriver {
     ring: Ring,
     event: Arc<OwnedFd>,
     options: Options,
-    listeners: Vec<Option<Accepting>>,
+    listeners: Listeners<Watched>,
     connections: SecondaryMap<Token, Connection>,
-    aside: Aside,
-    /// Connections with stashed bytes, an end, or something to be read, served in the next wait.
-    ready: VecDeque<Token>,
-    /// Connections to be received from again when the next wait begins.
-    unarmed: VecDeque<Token>,
+    turns: Turns,
+    /// Connections to be received from by the ring when the next wait begins.
+    unarmed: Vec<Token>,
     /// Connections that may have to be watched.
     minded: Vec<Token>,
     done: Vec<Completion<'static, Incoming>>,
     /// Something is told of at once, and by no completion: the next wait does not sleep.
     hurry: bool,
-    turn: u16,
-    round: Round,
-    /// Where connections are read into of which urgent bytes are wanted.
-    scratch: Vec<u8>,
+    /// The most bytes that the ring receives at a time.
+    piece: usize,
+    /// Where connections are read into by calls.
+    scratch: Box<[u8]>,
 }
 
 impl UringDriver {
@@ -128,12 +122,6 @@ impl UringDriver {
         self.ring.tally
     }
 
-    /// How many bytes are stashed, of everybody.
-    #[cfg(test)]
-    pub(crate) const fn stashed(&self) -> usize {
-        self.aside.bytes()
-    }
-
     fn with_size(options: Options, size: Size) -> io::Result<Self> {
         let mut ring = Ring::new(size)?;
         let event = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
@@ -141,18 +129,16 @@ impl UringDriver {
         Ok(Self {
             ring,
             event,
+            piece: receiving::piece(options.read_max),
+            scratch: vec![0; options.read_max].into_boxed_slice(),
             options,
-            listeners: Vec::new(),
+            listeners: Listeners::new(),
             connections: SecondaryMap::new(),
-            aside: Aside::default(),
-            ready: VecDeque::new(),
-            unarmed: VecDeque::new(),
+            turns: Turns::default(),
+            unarmed: Vec::new(),
             minded: Vec::new(),
             done: Vec::new(),
             hurry: false,
-            turn: 0,
-            round: Round::default(),
-            scratch: Vec::new(),
         })
     }
 
@@ -198,17 +184,21 @@ impl UringDriver {
             let _ = connection.socket.set_linger(Some(Duration::ZERO));
         }
         self.connections.remove(token);
-        let unsent = self.aside.forget(token);
-        self.done.push(Completion::Closed { token, unsent });
+        self.done.push(Completion::Closed { token });
     }
 
     fn take(&mut self, report: Report, sink: &mut Sink<'_, Incoming>) -> Next {
         let Name { kind, who } = report.name;
         let token = Token::from(KeyData::from_ffi(who));
         match kind {
-            Kind::Knock => self.knocked(&report),
+            Kind::Listener => self.is_to_accept(&report),
             Kind::Receive => return self.received(token, report, sink),
-            Kind::Send => self.sent_patiently(token, report, sink),
+            Kind::Send => {
+                if let Some(batch) = report.batch {
+                    let result = report.result.map(|count| count as usize);
+                    self.sent(token, Sent { batch, result }, sink);
+                }
+            }
             Kind::Watch => self.watched(token, &report, sink),
             Kind::Wake => self.woken(&report, sink),
             Kind::Cancel | Kind::Flight => {}
@@ -225,9 +215,19 @@ impl UringDriver {
         }
     }
 
-    /// Whether something is at hand to be told.
-    fn is_busy(&self) -> bool {
-        self.round.is_left() || !self.ready.is_empty() || self.has_knocked()
+    /// Delivers what the ring brought, as far as the sink takes it.
+    fn serve_reports(&mut self, sink: &mut Sink<'_, Incoming>) -> Next {
+        if !self.turns.are_behind() {
+            self.turns.looked(self.ring.waiting());
+        }
+        let mut next = Next::Return;
+        while self.turns.left() > 0 && next != Next::Enough {
+            self.turns.next_report();
+            if let Some(report) = self.ring.next() {
+                next = self.take(report, sink);
+            }
+        }
+        next
     }
 
     fn deliver(&mut self, sink: &mut Sink<'_, Incoming>) -> Next {
@@ -246,7 +246,7 @@ fn name(kind: Kind, token: Token) -> Name {
 }
 
 const fn name_of_listener(listener: ListenerId) -> Name {
-    Name { kind: Kind::Knock, who: listener as u64 }
+    Name { kind: Kind::Listener, who: listener as u64 }
 }
 
 impl Driver for UringDriver {
@@ -260,8 +260,7 @@ impl Driver for UringDriver {
     ) -> io::Result<Address> {
         let opened = Listener::open(address, &self.options)?;
         let address = opened.address()?;
-        debug_assert_eq!(listener, self.listeners.len(), "listeners are opened in order");
-        self.listeners.push(Some(Accepting::new(opened, urgent)));
+        self.listeners.add(listener, opened, Watched { watch: Arm::Idle, urgent });
         Ok(address)
     }
 
@@ -281,18 +280,18 @@ impl Driver for UringDriver {
         }
     }
 
-    fn send(&mut self, token: Token, batch: Buffer, awaited: bool) -> Sending {
-        self.send_batch(token, batch, awaited);
-        Sending::InFlight
+    fn send(&mut self, token: Token, batch: Buffer, awaited: bool) -> Option<Sent> {
+        self.send_batch(token, batch, awaited)
     }
 
     fn wait(&mut self, timeout: Option<Duration>, sink: &mut Sink<'_, Incoming>) -> io::Result<()> {
-        let awake = self.deliver(sink) != Next::Sleep;
-        self.turn = self.turn.wrapping_add(1);
-        let are_unarmed = self.arm_again();
+        self.arm_receives();
         self.watch_minded();
+        let awake = self.deliver(sink) != Next::Sleep;
+        let had_more = self.turns.count_more();
         let hurry = std::mem::take(&mut self.hurry);
-        let busy = awake || hurry || are_unarmed || self.is_busy();
+        let at_hand = had_more > 0 || self.turns.are_behind() || self.listeners.may_accept();
+        let busy = awake || hurry || at_hand;
         let timeout = match timeout {
             _ if busy => Some(Duration::ZERO),
             _ if self.ring.has_flights() => Some(timeout.unwrap_or(MOMENT).min(MOMENT)),
@@ -301,20 +300,19 @@ impl Driver for UringDriver {
         self.ring.enter(timeout)?;
         sink(Completion::Awake);
         self.serve_flights(sink);
-        if self.serve_reports(sink) {
-            self.serve_ready(sink);
-            self.serve_listeners(sink);
+        if self.serve_reports(sink) != Next::Enough {
+            self.serve_more(had_more, sink);
         }
+        self.serve_listeners(sink);
         Ok(())
     }
 
     fn is_behind(&self) -> bool {
-        self.round.is_behind()
+        self.turns.are_behind()
     }
 
     fn unread(&self, token: Token) -> usize {
-        let Some(connection) = self.connections.get(token) else { return 0 };
-        unread(&connection.socket) + self.aside.bytes_of(token) + self.round.bytes_of(token)
+        self.connections.get(token).map_or(0, |connection| unread(&connection.socket))
     }
 
     fn unacknowledged(&self, token: Token) -> Option<usize> {

@@ -2,7 +2,7 @@
 //!
 //! The kernel is asked what it can do, and never which version it is: distributions carry features
 //! back, and sandboxes take them away. The setup itself asks for `DEFER_TASKRUN`. It came with
-//! Linux 6.1, and a kernel that has it has multishot receives (6.0) and rings of buffers (5.19),
+//! Linux 6.1, and a kernel that has it has rings of buffers and receives that wait first (5.19),
 //! for which there is no flag. It is also entered once: a filter that forbids only this would else end
 //! the server with its first client.
 
@@ -34,7 +34,7 @@ pub(super) fn check(ring: &IoUring) -> io::Result<()> {
     let mut probe = Probe::new();
     ring.submitter().register_probe(&mut probe).map_err(explain)?;
     let operations = [
-        ("receive", opcode::RecvMulti::CODE),
+        ("receive", opcode::Recv::CODE),
         ("send", opcode::Send::CODE),
         ("poll", opcode::PollAdd::CODE),
         ("cancel", opcode::AsyncCancel2::CODE),

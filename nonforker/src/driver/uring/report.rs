@@ -2,13 +2,14 @@
 
 use std::io;
 
+use super::buffers::Lent;
 use crate::conn::buffer::Buffer;
 
 /// What an operation is, in its user data: four bits that no token uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// Somebody connects to a listener.
-    Knock,
+    /// A connection waits at a listener.
+    Listener,
     /// Received bytes, in buffers of the ring.
     Receive,
     /// A send that waits until the kernel takes some of it.
@@ -31,7 +32,7 @@ pub(super) struct Name {
 impl Name {
     const SHIFT: u32 = 28;
     const KINDS: [Kind; 7] = [
-        Kind::Knock,
+        Kind::Listener,
         Kind::Receive,
         Kind::Send,
         Kind::Flight,
@@ -52,13 +53,6 @@ impl Name {
     }
 }
 
-/// A receive buffer that the kernel has filled.
-#[derive(Debug)]
-pub(super) struct Lent {
-    pub(super) index: u16,
-    pub(super) length: usize,
-}
-
 /// What became of an operation.
 #[derive(Debug)]
 pub(super) struct Report {
@@ -66,6 +60,8 @@ pub(super) struct Report {
     pub(super) result: io::Result<u32>,
     /// There will be more reports of the same operation.
     pub(super) more: bool,
+    /// Of a receive: the kernel has more.
+    pub(super) more_waits: bool,
     pub(super) lent: Option<Lent>,
     pub(super) batch: Option<Buffer>,
 }

@@ -35,13 +35,16 @@ use rustix::{
 };
 
 use super::{
-    buffers::Buffers,
+    buffers::{Buffers, Lent},
     flights::{Bounced, Flight, Flights},
     probe,
-    report::{Kind, Lent, Name, Report},
+    report::{Kind, Name, Report},
     size::{Size, Tally},
 };
-use crate::conn::buffer::Buffer;
+use crate::{conn::buffer::Buffer, driver::Sent};
+
+/// A receive waits for bytes before it tries: `IORING_RECVSEND_POLL_FIRST`.
+const POLL_FIRST: u16 = 1;
 
 /// The one group of receive buffers.
 const GROUP: u16 = 0;
@@ -61,7 +64,7 @@ const LAST_TRIES: usize = 1000;
 /// See the [module](self).
 pub(super) struct Ring {
     ring: IoUring,
-    pub(super) buffers: Buffers,
+    buffers: Buffers,
     flights: Flights,
     /// What waits to be sent, by name.
     waiting: HashMap<u64, Buffer>,
@@ -113,22 +116,21 @@ impl Ring {
         })
     }
 
-    /// Receives up to `most` bytes once; or until it is cancelled, the stream ends, or there is no
-    /// buffer.
+    /// Receives one piece of up to `most` bytes into a buffer of the ring. If it `waits_first`, the
+    /// kernel does not try before there is something: it is told that there is nothing yet.
     pub(super) fn receive(
         &mut self,
         who: u64,
         socket: BorrowedFd<'_>,
-        most: Option<usize>,
+        most: usize,
+        waits_first: bool,
     ) -> io::Result<()> {
-        let fd = Fd(socket.as_raw_fd());
-        let entry = match most.map(|most| u32::try_from(most).unwrap_or(u32::MAX)) {
-            None => opcode::RecvMulti::new(fd, GROUP).build(),
-            Some(most) => opcode::Recv::new(fd, ptr::null_mut(), most)
-                .buf_group(GROUP)
-                .build()
-                .flags(squeue::Flags::BUFFER_SELECT),
-        };
+        let most = u32::try_from(most).unwrap_or(u32::MAX);
+        let entry = opcode::Recv::new(Fd(socket.as_raw_fd()), ptr::null_mut(), most)
+            .buf_group(GROUP)
+            .ioprio(if waits_first { POLL_FIRST } else { 0 })
+            .build()
+            .flags(squeue::Flags::BUFFER_SELECT);
         self.start(Name { kind: Kind::Receive, who }, entry)
     }
 
@@ -140,14 +142,14 @@ impl Ring {
         who: u64,
         socket: BorrowedFd<'_>,
         batch: Buffer,
-    ) -> Result<(), (io::Error, Buffer)> {
+    ) -> Result<(), Sent> {
         let flags = SendFlags::DONTWAIT | WAIT_FOR_ALL;
         let entry = send_entry(socket, &batch, flags).flags(squeue::Flags::SKIP_SUCCESS);
         // The batch's bytes stay where they are when it moves: they are on the heap.
         let number = self.flights.depart(who, batch);
         self.start(Name { kind: Kind::Flight, who: number }, entry).map_err(|error| {
-            let batch = self.flights.recall();
-            (error, batch.unwrap_or_else(|| Buffer::with_capacity(0)))
+            let batch = self.flights.recall().unwrap_or_else(|| Buffer::with_capacity(0));
+            Sent { batch, result: Err(error) }
         })
     }
 
@@ -157,14 +159,15 @@ impl Ring {
         who: u64,
         socket: BorrowedFd<'_>,
         batch: Buffer,
-    ) -> Result<(), (io::Error, Buffer)> {
+    ) -> Result<(), Sent> {
         let name = Name { kind: Kind::Send, who };
         let entry = send_entry(socket, &batch, SendFlags::empty());
         let previous = self.waiting.insert(name.pack(), batch);
         debug_assert!(previous.is_none(), "one send in flight");
         self.start(name, entry).map_err(|error| {
             let batch = self.waiting.remove(&name.pack());
-            (error, batch.unwrap_or_else(|| Buffer::with_capacity(0)))
+            let batch = batch.unwrap_or_else(|| Buffer::with_capacity(0));
+            Sent { batch, result: Err(error) }
         })
     }
 
@@ -231,13 +234,27 @@ impl Ring {
         let result = u32::try_from(entry.result())
             .map_err(|_| io::Error::from_raw_os_error(-entry.result()));
         let length = result.as_ref().map_or(0, |&length| length) as usize;
-        let lent = cqueue::buffer_select(entry.flags()).map(|index| Lent { index, length });
+        // SAFETY: the kernel reported it, and an entry is taken once.
+        let filled = |index| unsafe { self.buffers.filled(index, length) };
+        let lent = cqueue::buffer_select(entry.flags()).map(filled);
         let name = Name::unpack(entry.user_data())?;
         let batch = match name.kind {
             Kind::Send => self.waiting.remove(&entry.user_data()),
             _ => None,
         };
-        Some(Report { name, result, more: cqueue::more(entry.flags()), lent, batch })
+        let (more, more_waits) =
+            (cqueue::more(entry.flags()), cqueue::sock_nonempty(entry.flags()));
+        Some(Report { name, result, more, more_waits, lent, batch })
+    }
+
+    /// The bytes of a buffer that was filled.
+    pub(super) fn bytes(&self, lent: &Lent) -> &[u8] {
+        self.buffers.bytes(lent)
+    }
+
+    /// Lets the kernel have a buffer again, with the next [`enter`](Self::enter).
+    pub(super) fn give_back(&mut self, lent: Lent) {
+        self.buffers.give(lent);
     }
 
     /// Whether something is being sent of which the kernel may tell nothing.

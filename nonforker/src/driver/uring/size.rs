@@ -24,8 +24,6 @@ pub(crate) struct Tally {
     pub(crate) overflowed: u32,
     /// A receive found no buffer.
     pub(crate) hungry: u32,
-    /// A receive ended though nothing was wrong.
-    pub(crate) cut_short: u32,
     /// Bytes came after a receive was turned off.
     pub(crate) late: u32,
     /// A send did not go in one piece.

@@ -10,12 +10,11 @@ use rustix::io::Errno;
 
 use super::{
     Incoming, POLLERR, UringDriver,
-    aside::End,
     connection::{Arm, Fact},
     name,
     report::{Kind, Report},
 };
-use crate::driver::{Sink, Token};
+use crate::driver::{Completion, Sink, Token};
 
 impl UringDriver {
     /// Has a connection looked at when the next wait begins.
@@ -38,7 +37,8 @@ impl UringDriver {
                 continue;
             }
             if connection.is(Fact::BROKEN) {
-                self.tell_broken(token);
+                let failure = self.broken(token);
+                self.done.extend(failure);
             } else if connection.watch == Arm::Idle && !connection.is(Fact::URGENT) {
                 let fd = connection.socket.as_fd();
                 // The kernel adds POLLRDHUP to whatever is watched for. A watch that reports once
@@ -70,16 +70,22 @@ impl UringDriver {
             // It may end for lack of room for its reports.
             self.mind(token);
         }
-        self.tell_broken(token);
+        self.tell_broken(token, sink);
     }
 
     /// Tells that a connection broke, if no operation of it does.
-    pub(super) fn tell_broken(&mut self, token: Token) {
-        let Some(connection) = self.connections.get_mut(token) else { return };
-        if connection.is_silent() && connection.replace(Fact::BROKEN, false) {
-            let error = connection.socket.take_error().ok().flatten();
-            let errno = error.and_then(|error| error.raw_os_error());
-            self.end(token, End::Broken(errno.unwrap_or(Errno::CONNRESET.raw_os_error())));
+    pub(super) fn tell_broken(&mut self, token: Token, sink: &mut Sink<'_, Incoming>) {
+        if let Some(failure) = self.broken(token) {
+            sink(failure);
         }
+    }
+
+    fn broken(&mut self, token: Token) -> Option<Completion<'static, Incoming>> {
+        let connection = self.connections.get(token)?;
+        if !connection.is_silent() || !connection.is(Fact::BROKEN) {
+            return None;
+        }
+        let error = connection.socket.take_error().ok().flatten();
+        self.fail(token, error.unwrap_or_else(|| Errno::CONNRESET.into()))
     }
 }
