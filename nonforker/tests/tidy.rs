@@ -75,7 +75,7 @@ fn length(text: &str) -> usize {
 #[test]
 fn every_file_says_what_it_is_for() {
     let root = root();
-    for folder in ["src", "tests", "examples", "../cli", "../bench"] {
+    for folder in ["src", "tests", "examples", "../cli", "../load", "../bench"] {
         for (path, text) in rust_files(&root.join(folder)) {
             assert!(text.starts_with("//! "), "{} has no header", path.display());
         }
@@ -90,6 +90,7 @@ fn files_stay_short_enough_to_be_one_subject() {
         ("src", FILE_LINES_MAX),
         ("tests", FILE_LINES_MAX),
         ("../cli", FILE_LINES_MAX),
+        ("../load", FILE_LINES_MAX),
         ("../bench", FILE_LINES_MAX),
         ("examples", EXAMPLE_LINES_MAX),
     ] {

@@ -12,21 +12,32 @@
 //! cannot afford to be one.
 
 mod bounds;
+#[path = "../../../load/src/client.rs"]
 mod client;
+#[path = "../../../load/src/clock.rs"]
 mod clock;
+#[path = "../../../load/src/codec.rs"]
 mod codec;
+#[path = "../../../load/src/connect.rs"]
 mod connect;
+#[path = "../../../load/src/faults.rs"]
 mod faults;
 mod files;
 mod flags;
 mod json;
+#[path = "../../../load/src/generator/mod.rs"]
 mod load;
+#[path = "../../../load/src/measure.rs"]
 mod measure;
+#[path = "../../../load/src/messages.rs"]
 mod messages;
 mod plot;
+#[path = "../../../load/src/prepare.rs"]
 mod prepare;
+#[path = "../../../load/src/process.rs"]
 mod process;
 mod progress;
+#[path = "../../../load/src/report.rs"]
 mod report;
 mod text;
 
