@@ -6,43 +6,34 @@
 //! ```
 //!
 //! RESP has a command that every server of Redis' kind knows, changes nothing and is answered with
-//! what was sent. So replies are told apart there, too.
+//! what was sent. So each reply differs from the others there, too.
 
-use std::{borrow::Cow, str::FromStr};
-
-use super::messages::Around;
-use crate::values;
+use crate::messages::Around;
 
 /// How requests are framed, and their replies.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Codec {
-    /// A reply is the request. Both end as this codec says.
-    Framed(values::Codec),
-    /// A request is Redis' command ECHO.
+#[non_exhaustive]
+pub enum Codec {
+    /// A request ends in `\n`, and its reply is the same bytes.
+    Lines,
+    /// The same, with `\r\n`.
+    Crlf,
+    /// The same, with these bytes. They must leave two letters or digits to write requests with.
+    Delimited(Vec<u8>),
+    /// A request has no end: its reply is the bytes that were sent.
+    Raw,
+    /// A request is Redis' command ECHO, and its reply is the string in it.
     Resp,
 }
 
 impl Codec {
-    pub(crate) fn name(&self) -> Cow<'static, str> {
-        match self {
-            Self::Framed(values::Codec::Lines) => "lines".into(),
-            Self::Framed(values::Codec::Crlf) => "crlf".into(),
-            Self::Framed(values::Codec::StrictCrlf) => "strict-crlf".into(),
-            Self::Framed(values::Codec::Delimited(end)) => {
-                format!("delimited:{}", end.escape_ascii()).into()
-            }
-            Self::Framed(values::Codec::Raw) => "raw".into(),
-            Self::Resp => "resp".into(),
-        }
-    }
-
     /// What a request ends in, if that is where a reply ends, too.
     pub(crate) fn end(&self) -> &[u8] {
         match self {
-            Self::Framed(values::Codec::Lines) => b"\n",
-            Self::Framed(values::Codec::Crlf | values::Codec::StrictCrlf) => b"\r\n",
-            Self::Framed(values::Codec::Delimited(end)) => end,
-            Self::Framed(values::Codec::Raw) | Self::Resp => b"",
+            Self::Lines => b"\n",
+            Self::Crlf => b"\r\n",
+            Self::Delimited(end) => end,
+            Self::Raw | Self::Resp => b"",
         }
     }
 
@@ -54,17 +45,14 @@ impl Codec {
     /// What is around the letters of a request of this size.
     pub(crate) fn request(&self, size: usize) -> Around {
         match self {
-            Self::Framed(_) => Around { head: Vec::new(), end: self.end().to_vec() },
             Self::Resp => bulk("*2\r\n$4\r\nECHO\r\n", size),
+            _ => Around { head: Vec::new(), end: self.end().to_vec() },
         }
     }
 
     /// What is around them in its reply, if that is something else.
     pub(crate) fn reply(&self, size: usize) -> Option<Around> {
-        match self {
-            Self::Framed(_) => None,
-            Self::Resp => Some(bulk("", size)),
-        }
+        (*self == Self::Resp).then(|| bulk("", size))
     }
 
     /// Bytes of a request of this size, as they are sent.
@@ -74,23 +62,9 @@ impl Codec {
     }
 }
 
-/// What is around a bulk string of so many bytes.
+/// What is around a bulk string of `size` bytes.
 fn bulk(before: &str, size: usize) -> Around {
     Around { head: format!("{before}${size}\r\n").into(), end: b"\r\n".into() }
-}
-
-impl FromStr for Codec {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text.parse() {
-            _ if text == "resp" => Ok(Self::Resp),
-            Ok(codec) => Ok(Self::Framed(codec)),
-            Err(what) if text.starts_with("delimited:") => Err(what),
-            // It ends in the codecs that there are elsewhere.
-            Err(what) => Err(format!("{what}, resp")),
-        }
-    }
 }
 
 #[cfg(test)]
@@ -98,25 +72,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn codecs_are_called_what_they_are_read_from() {
-        for text in
-            ["lines", "crlf", "strict-crlf", "raw", "resp", r"delimited:\x1e", "delimited:;"]
-        {
-            let codec: Codec = text.parse().expect(text);
-            assert_eq!(codec.name(), text);
-        }
-        for (text, hint) in [("redis", "raw, resp"), ("delimited:", "write delimited:;")] {
-            let error = text.parse::<Codec>().expect_err(text);
-            assert!(error.contains(hint), "{text}: {error}");
-        }
-        assert!("delimited:".parse::<Codec>().is_err_and(|error| !error.contains("resp")));
-    }
-
-    #[test]
     fn sizes_are_those_of_what_is_sent() {
-        let size = |text: &str, size| text.parse::<Codec>().expect(text).request_bytes(size);
-        assert_eq!((size("lines", 64), size("crlf", 3), size("raw", 1)), (64, 3, 1));
-        assert_eq!(size("resp", 5), b"*2\r\n$4\r\nECHO\r\n$5\r\nabcde\r\n".len());
-        assert_eq!(size("resp", 100), b"*2\r\n$4\r\nECHO\r\n$100\r\n\r\n".len() + 100);
+        for (codec, size) in [(Codec::Lines, 64), (Codec::Crlf, 3), (Codec::Raw, 1)] {
+            assert_eq!(codec.request_bytes(size), size, "{codec:?}");
+        }
+        let resp = |size| Codec::Resp.request_bytes(size);
+        assert_eq!(resp(5), b"*2\r\n$4\r\nECHO\r\n$5\r\nabcde\r\n".len());
+        assert_eq!(resp(100), b"*2\r\n$4\r\nECHO\r\n$100\r\n\r\n".len() + 100);
     }
 }

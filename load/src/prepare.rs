@@ -1,46 +1,48 @@
-//! From flags to connections under load: how many of which kind, what they send, and how.
+//! From settings to connections under load: how many of which kind, what they send, and how.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use socket2::Socket;
 
-use super::{
+use crate::{
     client::Check,
     connect,
+    error::Error,
     faults::Faults,
-    flags::{BenchArgs, Mode},
-    load::{Load, Manner, READ_BYTES, Role},
+    generator::{Generator, Manner, READ_BYTES, Role},
+    load::{Load, Mode},
     messages::Messages,
 };
-use crate::ending::Ending;
 
 /// Opens the connections, and gets everything ready that needs no measuring.
-pub(crate) fn load<'r>(args: &BenchArgs, interrupted: &'r AtomicBool) -> Result<Load<'r>, Ending> {
-    let senders = usize::from(args.load.mode == Mode::Broadcast);
-    let normal = args.load.connections.saturating_add(senders);
-    connect::reserve(normal.saturating_add(args.company.count()))?;
-    let roles = roles(args);
-    let manner = manner(args);
+pub(crate) fn prepare<'r>(
+    load: &Load,
+    interrupted: &'r AtomicBool,
+) -> Result<Generator<'r>, Error> {
+    let senders = usize::from(load.mode == Mode::Broadcast);
+    let normal = load.connections.saturating_add(senders);
+    connect::reserve(normal.saturating_add(load.company()))?;
+    let roles = roles(load);
+    let manner = manner(load);
     let in_flight = manner.in_flight.max(manner.flood_in_flight);
-    let (codec, size) = (&args.load.codec, args.load.size);
-    let messages =
-        Messages::new(codec, size, roles.len(), in_flight, READ_BYTES).map_err(Ending::Usage)?;
+    let messages = Messages::new(&load.codec, load.size, roles.len(), in_flight, READ_BYTES)
+        .map_err(Error::Settings)?;
     let mut faults = Faults::default();
-    let sockets = open(args, roles, interrupted, &mut faults)?;
-    let mut load = Load::new(sockets, messages, manner, interrupted)?;
-    load.faults = faults;
-    Ok(load)
+    let sockets = open(load, roles, interrupted, &mut faults)?;
+    let mut generator = Generator::new(sockets, messages, manner, interrupted)?;
+    generator.faults = faults;
+    Ok(generator)
 }
 
 /// What each connection is; the normal ones first, the sender of a broadcast last.
-fn roles(args: &BenchArgs) -> Vec<Role> {
-    let (count, company) = (args.load.connections, &args.company);
-    let groups = match args.load.mode {
+fn roles(load: &Load) -> Vec<Role> {
+    let count = load.connections;
+    let groups = match load.mode {
         Mode::Echo => vec![
             (Role::Normal, count),
-            (Role::Flooding, company.flooding),
-            (Role::NeverReading, company.never_reading),
-            (Role::Trickling, company.trickling),
+            (Role::Flooding, load.flooding),
+            (Role::NeverReading, load.never_reading),
+            (Role::Trickling, load.trickling),
         ],
         Mode::Idle => vec![(Role::Idle, count)],
         Mode::Broadcast => vec![(Role::Receiver, count), (Role::Sender, 1)],
@@ -48,19 +50,18 @@ fn roles(args: &BenchArgs) -> Vec<Role> {
     groups.into_iter().flat_map(|(role, count)| std::iter::repeat_n(role, count)).collect()
 }
 
-fn manner(args: &BenchArgs) -> Manner {
-    let (load, company) = (&args.load, &args.company);
-    let check = match (load.no_verify, load.codec.end().last()) {
-        (false, _) => Check::Same,
-        (true, Some(&end)) => Check::Ends(end),
-        (true, None) => Check::Length,
+fn manner(load: &Load) -> Manner {
+    let check = match (load.verify, load.codec.end().last()) {
+        (true, _) => Check::Same,
+        (false, Some(&end)) => Check::Ends(end),
+        (false, None) => Check::Length,
     };
     Manner {
-        in_flight: load.in_flight.get(),
-        flood_in_flight: if company.flooding > 0 { company.flood_in_flight.get() } else { 0 },
+        in_flight: load.in_flight,
+        flood_in_flight: if load.flooding > 0 { load.flood_in_flight } else { 0 },
         check,
         timeout: load.timeout,
-        trickle_interval: company.trickle_interval,
+        trickle_interval: load.trickle_interval,
         rate: load.rate,
         spin: load.spin,
     }
@@ -68,25 +69,24 @@ fn manner(args: &BenchArgs) -> Manner {
 
 /// Opens as many as can be: what comes after a failure is not tried.
 fn open(
-    args: &BenchArgs,
+    load: &Load,
     roles: Vec<Role>,
     interrupted: &AtomicBool,
     faults: &mut Faults,
-) -> Result<Vec<(Role, Socket)>, Ending> {
+) -> Result<Vec<(Role, Socket)>, Error> {
     let wanted = roles.len();
     let mut sockets = Vec::with_capacity(wanted);
     for role in roles {
         let nth = sockets.len();
-        let opened = connect::open(&args.address, nth, args.load.timeout);
+        let opened = connect::open(&load.address, nth, load.timeout);
         // A signal may have ended the attempt.
         if interrupted.load(Relaxed) {
-            return Err(Ending::Failed("interrupted before all connections were open".into()));
+            return Err(Error::Interrupted { when: "before all connections were open" });
         }
         match opened {
             Ok(socket) => sockets.push((role, socket)),
-            Err(error) if nth == 0 => {
-                let address = &args.address;
-                return Err(Ending::Failed(format!("cannot connect to {address}: {error}")));
+            Err(source) if nth == 0 => {
+                return Err(Error::Connect { address: load.address.clone(), source });
             }
             Err(error) => {
                 let left = (wanted - nth) as u64;

@@ -1,43 +1,18 @@
 //! `nonforker bench`: loads a server, checks every reply, reports speed, latency and cost.
 //!
 //! ```text
-//!  flags ──▶ prepare ──▶ measure ──▶ report ──▶ text, files (json, plot)
-//!             │           │    ╲
-//!          connect       load   process (what the server used)
-//!                         │
-//!                       client ── messages ── codec
+//!  flags ──▶ nonforker_load ──▶ report ──▶ text, files (json, plot)
+//!                  │
+//!              progress
 //! ```
-//!
-//! It has a loop of its own and not the library's: a client that is to be faster than any server
-//! cannot afford to be one.
 
 mod bounds;
-#[path = "../../../load/src/client.rs"]
-mod client;
-#[path = "../../../load/src/clock.rs"]
-mod clock;
-#[path = "../../../load/src/codec.rs"]
 mod codec;
-#[path = "../../../load/src/connect.rs"]
-mod connect;
-#[path = "../../../load/src/faults.rs"]
-mod faults;
 mod files;
 mod flags;
 mod json;
-#[path = "../../../load/src/generator/mod.rs"]
-mod load;
-#[path = "../../../load/src/measure.rs"]
-mod measure;
-#[path = "../../../load/src/messages.rs"]
-mod messages;
 mod plot;
-#[path = "../../../load/src/prepare.rs"]
-mod prepare;
-#[path = "../../../load/src/process.rs"]
-mod process;
 mod progress;
-#[path = "../../../load/src/report.rs"]
 mod report;
 mod text;
 
@@ -50,7 +25,7 @@ use std::{
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 pub(crate) use self::flags::{BenchArgs, EXAMPLES};
-use self::{files::Files, report::Report};
+use self::{files::Files, progress::Bar, report::Report};
 use crate::{console, ending::Ending};
 
 /// Loads a server, and reports.
@@ -58,12 +33,13 @@ pub(crate) fn run(args: &BenchArgs) -> Result<ExitCode, Ending> {
     args.check()?;
     let files = Files::open(&args.report)?;
     let interrupted = until_interrupted()?;
-    let report = measure::run(args, &interrupted)?;
-    let failed = report
-        .faults
+    let measured = args.to_load().run(&interrupted, &mut Bar::new())?;
+    let report = Report { args, measured };
+    let faults = &report.measured.faults;
+    let failed = faults
         .first
         .as_ref()
-        .map(|first| format!("{} connections failed; the first: {first}", report.faults.sum()));
+        .map(|first| format!("{} connections failed; the first: {first}", faults.sum()));
     let wrong: Vec<String> = failed.into_iter().chain(publish(&report, files)).collect();
     match wrong.is_empty() {
         true => Ok(ExitCode::SUCCESS),
@@ -84,7 +60,7 @@ fn until_interrupted() -> Result<Arc<AtomicBool>, Ending> {
 
 /// Prints the report, then writes the files that were asked for. Returns what could not be written.
 fn publish(report: &Report<'_>, mut files: Files) -> Vec<String> {
-    let latencies = &report.tally.latencies;
+    let latencies = &report.measured.tally.latencies;
     let text = text::report(report);
     if !files.take_stdout() {
         console::print(io::stdout(), &text);
