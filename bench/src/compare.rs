@@ -3,12 +3,13 @@
 use std::{collections::BTreeMap, fs, path::PathBuf};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nonforker::Address;
 
 use crate::{
     args::CompareArgs,
     cases::{self, Case, Kind},
     job,
-    load::Load,
+    load::Loader,
     peers::{self, Job},
     prepare::{Ready, Skipped, Workshop},
     process::{Result, Stop, say},
@@ -32,13 +33,8 @@ pub(crate) fn compare(args: &CompareArgs, stop: &Stop) -> Result<()> {
     if jobs.contains(&Job::Redis) {
         workshop.tool("redis-benchmark", "redis-tools")?;
     }
-    let load = Load {
-        program: workshop.nonforker()?,
-        core: args.load_core,
-        duration: args.duration,
-        warm_up: args.warm_up,
-        stop,
-    };
+    let load =
+        Loader { core: args.load_core, duration: args.duration, warm_up: args.warm_up, stop };
     let (ready, skipped) = workshop.prepare_all(&peers)?;
     let mut field = Field { args, load, ready, servers: BTreeMap::new(), peak: None };
     let incorrect = field.start_all()?;
@@ -49,6 +45,10 @@ pub(crate) fn compare(args: &CompareArgs, stop: &Stop) -> Result<()> {
 }
 
 fn check_machine(args: &CompareArgs) -> Result<()> {
+    // The load runs in this program, and would be what limits.
+    if cfg!(debug_assertions) {
+        return Err("the load is slow in a debug build: cargo run --release --package bench".into());
+    }
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     if args.server_core == args.load_core || args.server_core.max(args.load_core) >= cores {
         let why = "server and load need a core each";
@@ -62,7 +62,7 @@ fn check_machine(args: &CompareArgs) -> Result<()> {
 /// All servers, and the load.
 struct Field<'a> {
     args: &'a CompareArgs,
-    load: Load<'a>,
+    load: Loader<'a>,
     ready: Vec<Ready>,
     /// By the place in `ready`.
     servers: BTreeMap<usize, Server>,
@@ -143,16 +143,15 @@ impl Field<'_> {
             self.servers.insert(nth, self.start(nth)?);
         }
         let server = self.servers.get(&nth).ok_or("it is not running")?;
-        let mut flags = case.kind.flags();
+        let load = case.kind.load(Address::Tcp(server.address));
         match case.kind {
             Kind::Redis(command, in_flight) => self.load.redis(server, command, in_flight),
-            Kind::NeverReading => self.load.beside_never_reading(server, &flags),
+            Kind::NeverReading => self.load.beside_never_reading(server, load),
             Kind::HalfRate => {
                 let peak = self.peak.ok_or("raw epoll's peak is not known")?;
-                flags.extend(["--rate".into(), format!("{:.0}", peak / 2.0)]);
-                Ok(self.load.sample(server, &flags))
+                Ok(self.load.sample(server, load.rate(Some((peak / 2.0).round()))))
             }
-            _ => Ok(self.load.sample(server, &flags)),
+            _ => Ok(self.load.sample(server, load)),
         }
     }
 

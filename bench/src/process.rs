@@ -35,6 +35,11 @@ impl Stop {
         Ok(Self(flag))
     }
 
+    /// Whether we are, for the load to look at.
+    pub(crate) fn flag(&self) -> &AtomicBool {
+        &self.0
+    }
+
     /// An error if we are.
     pub(crate) fn check(&self) -> Result<()> {
         match self.0.load(Ordering::Relaxed) {
