@@ -139,7 +139,7 @@
 //!
 //! # Cargo features
 //!
-//! - `signals` (default): [`Server::drain_on_signals`].
+//! - `signals` (default): [`Server::drain_on_signals`], and the module `signals` for what it leaves out.
 
 mod address;
 mod bounds;
@@ -157,7 +157,7 @@ mod keepalive;
 mod memory_limit;
 mod server;
 #[cfg(feature = "signals")]
-mod signals;
+pub mod signals;
 pub mod sim;
 
 pub use address::{Address, AddressError, Peer};

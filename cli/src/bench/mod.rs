@@ -19,20 +19,17 @@ mod text;
 use std::{
     io::{self, IsTerminal},
     process::ExitCode,
-    sync::{Arc, atomic::AtomicBool},
 };
-
-use signal_hook::consts::{SIGINT, SIGTERM};
 
 pub(crate) use self::flags::{BenchArgs, EXAMPLES};
 use self::{files::Files, progress::Bar, report::Report};
-use crate::{console, ending::Ending};
+use crate::{console, ending::Ending, signals};
 
 /// Loads a server, and reports.
 pub(crate) fn run(args: &BenchArgs) -> Result<ExitCode, Ending> {
     args.check()?;
     let files = Files::open(&args.report)?;
-    let interrupted = until_interrupted()?;
+    let interrupted = signals::interrupt_flag()?;
     let measured = args.to_load().run(&interrupted, &mut Bar::new())?;
     let report = Report { args, measured };
     let faults = &report.measured.faults;
@@ -45,17 +42,6 @@ pub(crate) fn run(args: &BenchArgs) -> Result<ExitCode, Ending> {
         true => Ok(ExitCode::SUCCESS),
         false => Err(Ending::Failed(wrong.join("; "))),
     }
-}
-
-/// Set by the first SIGINT or SIGTERM; the second ends the program as if nobody listened.
-fn until_interrupted() -> Result<Arc<AtomicBool>, Ending> {
-    let flag = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM] {
-        signal_hook::flag::register_conditional_default(signal, Arc::clone(&flag))
-            .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&flag)))
-            .map_err(|error| Ending::Failed(format!("cannot take over the signals: {error}")))?;
-    }
-    Ok(flag)
 }
 
 /// Prints the report, then writes the files that were asked for. Returns what could not be written.
