@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fs, path::PathBuf};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use nonforker::Address;
+use nonforker::{Address, sim::Rng};
 
 use crate::{
     args::CompareArgs,
@@ -102,7 +102,7 @@ impl Field<'_> {
 
     fn measure_all(&mut self, comparison: &mut Comparison, out: &PathBuf) -> Result<()> {
         fs::create_dir_all(out).map_err(|why| format!("cannot make {}: {why}", out.display()))?;
-        let mut order = Shuffle(self.args.seed);
+        let rng = Rng::new(self.args.seed);
         for case in comparison.cases.clone() {
             if case.kind == Kind::HalfRate {
                 self.find_peak()?;
@@ -112,7 +112,7 @@ impl Field<'_> {
                 let mut turn: Vec<usize> = (0..self.ready.len())
                     .filter(|&nth| self.ready[nth].peer.job == case.kind.job())
                     .collect();
-                order.shuffle(&mut turn);
+                shuffle(&rng, &mut turn);
                 for nth in turn {
                     let run = self.measure(&case, nth, round)?;
                     say(line(&run, self.args.rounds));
@@ -184,22 +184,10 @@ fn line(run: &Run, rounds: u16) -> String {
     text
 }
 
-/// Random orders, the same for the same seed (xorshift).
-struct Shuffle(u64);
-
-impl Shuffle {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 |= u64::from(self.0 == 0);
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        usize::try_from(self.0 >> 33).unwrap_or(0) % bound
-    }
-
-    fn shuffle<T>(&mut self, items: &mut [T]) {
-        for last in (1..items.len()).rev() {
-            items.swap(last, self.below(last + 1));
-        }
+/// Puts them into a random order.
+fn shuffle<T>(rng: &Rng, items: &mut [T]) {
+    for last in (1..items.len()).rev() {
+        items.swap(last, rng.between(0, last));
     }
 }
 
@@ -209,11 +197,11 @@ mod tests {
 
     #[test]
     fn a_shuffle_moves_everything_everywhere_and_loses_nothing() {
-        let mut order = Shuffle(1);
+        let rng = Rng::new(1);
         let mut at_first = [0; 5];
         for _ in 0..1000 {
             let mut items = [0, 1, 2, 3, 4];
-            order.shuffle(&mut items);
+            shuffle(&rng, &mut items);
             at_first[items[0]] += 1;
             items.sort_unstable();
             assert_eq!(items, [0, 1, 2, 3, 4]);

@@ -155,6 +155,33 @@ fn the_engine_and_what_is_above_it_make_no_system_calls() {
     }
 }
 
+/// What is typical of small random generators: constants, and the shifts of xorshift.
+const GENERATORS: [&str; 5] =
+    ["bf58_476d", "6_364_136_223", "2_654_435_761", "^= self.0 <<", "xorshift"];
+
+#[test]
+fn there_is_one_random_generator() {
+    let (root, itself) = (root(), Path::new(file!()).file_name().expect("it is a file"));
+    for folder in [
+        "src",
+        "tests",
+        "examples",
+        "../cli",
+        "../load",
+        "../bench",
+        "../fuzz/targets",
+        "../fuzz/bodies",
+    ] {
+        for (path, text) in rust_files(&root.join(folder)) {
+            if path.ends_with("driver/sim/rng.rs") || path.ends_with(itself) {
+                continue;
+            }
+            let found = GENERATORS.iter().find(|word| text.contains(*word));
+            assert_eq!(found, None, "{} has one; take nonforker::sim::Rng", path.display());
+        }
+    }
+}
+
 #[test]
 fn the_architecture_fits_on_a_few_pages() {
     let path = root().join("../ARCHITECTURE.md");
