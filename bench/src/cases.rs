@@ -1,4 +1,7 @@
-//! What is measured: the scenarios, by name, and the flags of `nonforker bench` that each means.
+//! What is measured: the scenarios, by name, and the load that each means.
+
+use nonforker::Address;
+use nonforker_load::{Load, Mode};
 
 use crate::peers::Job;
 
@@ -77,21 +80,21 @@ impl Kind {
         matches!(self, Self::Idle(_) | Self::NeverReading)
     }
 
-    /// The flags of `nonforker bench`, but for time and rate. None of `redis-benchmark`.
-    pub(crate) fn flags(self) -> Vec<String> {
-        let idle = IDLE.to_string();
-        let words = match self {
+    /// The load, but for time and rate. That of `redis-benchmark` is none of ours.
+    pub(crate) fn load(self, server: Address) -> Load {
+        let load = Load::new(server).connections(64).size(64);
+        match self {
             Self::Closed(connections, in_flight, size) => {
-                format!("-c {connections} -p {in_flight} -s {size}")
+                load.connections(connections).in_flight(in_flight).size(size)
             }
-            Self::HalfRate | Self::NeverReading => "-c 64 -s 64".into(),
-            Self::Idle(None) => format!("--mode idle -c {idle}"),
-            Self::Idle(Some(size)) => format!("--mode idle -c {idle} --exchange 1 -s {size}"),
-            Self::Flooding => "-c 64 -s 64 --flooding 4 --flood-in-flight 2048".into(),
-            Self::Broadcast(count) => format!("--mode broadcast -c {count} -s 64"),
-            Self::Redis(..) => String::new(),
-        };
-        words.split_whitespace().map(ToString::to_string).collect()
+            Self::HalfRate | Self::NeverReading | Self::Redis(..) => load,
+            Self::Idle(None) => load.mode(Mode::Idle).connections(IDLE),
+            Self::Idle(Some(size)) => {
+                load.mode(Mode::Idle).connections(IDLE).exchange(1).size(size)
+            }
+            Self::Flooding => load.flooding(4).flood_in_flight(2048),
+            Self::Broadcast(count) => load.mode(Mode::Broadcast).connections(count),
+        }
     }
 }
 
@@ -165,6 +168,14 @@ mod tests {
             let cases = cases(&[name.to_string()]).unwrap();
             let cases: Vec<_> = cases.iter().map(|case| (case.name.as_str(), case.kind)).collect();
             assert_eq!(cases, *expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn every_load_is_within_the_bounds() {
+        for case in cases(&[]).unwrap() {
+            let load = case.kind.load("127.0.0.1:1".parse().unwrap());
+            assert!(load.check().is_ok(), "{}: {load:?}", case.name);
         }
     }
 

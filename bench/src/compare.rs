@@ -3,12 +3,13 @@
 use std::{collections::BTreeMap, fs, path::PathBuf};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nonforker::{Address, sim::Rng};
 
 use crate::{
     args::CompareArgs,
     cases::{self, Case, Kind},
     job,
-    load::Load,
+    load::Loader,
     peers::{self, Job},
     prepare::{Ready, Skipped, Workshop},
     process::{Result, Stop, say},
@@ -32,13 +33,8 @@ pub(crate) fn compare(args: &CompareArgs, stop: &Stop) -> Result<()> {
     if jobs.contains(&Job::Redis) {
         workshop.tool("redis-benchmark", "redis-tools")?;
     }
-    let load = Load {
-        program: workshop.nonforker()?,
-        core: args.load_core,
-        duration: args.duration,
-        warm_up: args.warm_up,
-        stop,
-    };
+    let load =
+        Loader { core: args.load_core, duration: args.duration, warm_up: args.warm_up, stop };
     let (ready, skipped) = workshop.prepare_all(&peers)?;
     let mut field = Field { args, load, ready, servers: BTreeMap::new(), peak: None };
     let incorrect = field.start_all()?;
@@ -49,6 +45,10 @@ pub(crate) fn compare(args: &CompareArgs, stop: &Stop) -> Result<()> {
 }
 
 fn check_machine(args: &CompareArgs) -> Result<()> {
+    // The load runs in this program, and would be what limits.
+    if cfg!(debug_assertions) {
+        return Err("the load is slow in a debug build: cargo run --release --package bench".into());
+    }
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     if args.server_core == args.load_core || args.server_core.max(args.load_core) >= cores {
         let why = "server and load need a core each";
@@ -62,7 +62,7 @@ fn check_machine(args: &CompareArgs) -> Result<()> {
 /// All servers, and the load.
 struct Field<'a> {
     args: &'a CompareArgs,
-    load: Load<'a>,
+    load: Loader<'a>,
     ready: Vec<Ready>,
     /// By the place in `ready`.
     servers: BTreeMap<usize, Server>,
@@ -102,7 +102,7 @@ impl Field<'_> {
 
     fn measure_all(&mut self, comparison: &mut Comparison, out: &PathBuf) -> Result<()> {
         fs::create_dir_all(out).map_err(|why| format!("cannot make {}: {why}", out.display()))?;
-        let mut order = Shuffle(self.args.seed);
+        let rng = Rng::new(self.args.seed);
         for case in comparison.cases.clone() {
             if case.kind == Kind::HalfRate {
                 self.find_peak()?;
@@ -112,7 +112,7 @@ impl Field<'_> {
                 let mut turn: Vec<usize> = (0..self.ready.len())
                     .filter(|&nth| self.ready[nth].peer.job == case.kind.job())
                     .collect();
-                order.shuffle(&mut turn);
+                shuffle(&rng, &mut turn);
                 for nth in turn {
                     let run = self.measure(&case, nth, round)?;
                     say(line(&run, self.args.rounds));
@@ -143,16 +143,15 @@ impl Field<'_> {
             self.servers.insert(nth, self.start(nth)?);
         }
         let server = self.servers.get(&nth).ok_or("it is not running")?;
-        let mut flags = case.kind.flags();
+        let load = case.kind.load(Address::Tcp(server.address));
         match case.kind {
             Kind::Redis(command, in_flight) => self.load.redis(server, command, in_flight),
-            Kind::NeverReading => self.load.beside_never_reading(server, &flags),
+            Kind::NeverReading => self.load.beside_never_reading(server, load),
             Kind::HalfRate => {
                 let peak = self.peak.ok_or("raw epoll's peak is not known")?;
-                flags.extend(["--rate".into(), format!("{:.0}", peak / 2.0)]);
-                Ok(self.load.sample(server, &flags))
+                Ok(self.load.sample(server, load.rate(Some((peak / 2.0).round()))))
             }
-            _ => Ok(self.load.sample(server, &flags)),
+            _ => Ok(self.load.sample(server, load)),
         }
     }
 
@@ -185,22 +184,10 @@ fn line(run: &Run, rounds: u16) -> String {
     text
 }
 
-/// Random orders, the same for the same seed (xorshift).
-struct Shuffle(u64);
-
-impl Shuffle {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 |= u64::from(self.0 == 0);
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        usize::try_from(self.0 >> 33).unwrap_or(0) % bound
-    }
-
-    fn shuffle<T>(&mut self, items: &mut [T]) {
-        for last in (1..items.len()).rev() {
-            items.swap(last, self.below(last + 1));
-        }
+/// Puts them into a random order.
+fn shuffle<T>(rng: &Rng, items: &mut [T]) {
+    for last in (1..items.len()).rev() {
+        items.swap(last, rng.between(0, last));
     }
 }
 
@@ -210,11 +197,11 @@ mod tests {
 
     #[test]
     fn a_shuffle_moves_everything_everywhere_and_loses_nothing() {
-        let mut order = Shuffle(1);
+        let rng = Rng::new(1);
         let mut at_first = [0; 5];
         for _ in 0..1000 {
             let mut items = [0, 1, 2, 3, 4];
-            order.shuffle(&mut items);
+            shuffle(&rng, &mut items);
             at_first[items[0]] += 1;
             items.sort_unstable();
             assert_eq!(items, [0, 1, 2, 3, 4]);

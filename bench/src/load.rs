@@ -1,8 +1,8 @@
-//! Loading a server: with `nonforker bench`, or with `redis-benchmark`.
+//! Loading a server: with the load of `nonforker bench`, or with `redis-benchmark`.
 
-use std::{path::PathBuf, process::Command, time::Duration};
+use std::{error::Error, process::Command, thread, time::Duration};
 
-use serde_json::Value;
+use nonforker_load::{Load, Measured, Process};
 
 use crate::{
     process::{Result, Stop, now, run},
@@ -10,53 +10,45 @@ use crate::{
     server::Server,
 };
 
-/// How much longer than asked for a load may take: connections have to be opened, and to fail.
+/// How much longer than asked for `redis-benchmark` may take: connections have to be opened, and to
+/// fail.
 const GRACE: Duration = Duration::from_secs(90);
 
 /// How a server is loaded.
 #[derive(Debug)]
-pub(crate) struct Load<'s> {
-    pub(crate) program: PathBuf,
+pub(crate) struct Loader<'s> {
     pub(crate) core: usize,
     pub(crate) duration: Duration,
     pub(crate) warm_up: Duration,
     pub(crate) stop: &'s Stop,
 }
 
-impl Load<'_> {
-    /// Loads `server` with `nonforker bench` and these flags; its report.
-    pub(crate) fn report(&self, server: &Server, flags: &[String]) -> Result<Value> {
-        let mut command = self.pinned();
-        command.arg(&self.program).arg("bench").arg(server.address.to_string()).args(flags);
-        command.args(["--json", "-", "--pid", &server.pid().to_string()]);
-        command.args(["-d", &format!("{}us", self.duration.as_micros())]);
-        command.args(["--warm-up", &format!("{}us", self.warm_up.as_micros())]);
-        let output = run(&mut command, self.duration + self.warm_up + GRACE, self.stop)?;
-        // A run with wrong replies fails, and reports them.
-        match serde_json::from_str(&output.stdout) {
-            Ok(report) => Ok(report),
-            Err(_) => Err(output.success("no report").err().unwrap_or_default()),
-        }
+impl Loader<'_> {
+    /// Loads `server` on a thread that has a core of its own.
+    pub(crate) fn measure(&self, server: &Server, load: Load) -> Result<Measured> {
+        let load = load.duration(self.duration).warm_up(self.warm_up).pid(Some(server.pid()));
+        let run = || {
+            pin(self.core)?;
+            load.run(self.stop.flag(), &mut ()).map_err(|error| text(&error))
+        };
+        let ended = thread::scope(|scope| scope.spawn(run).join());
+        ended.unwrap_or_else(|_| Err("the load panicked".into()))
     }
 
     /// The same, as a sample; a load that fails is one, too.
-    pub(crate) fn sample(&self, server: &Server, flags: &[String]) -> Sample {
-        self.report(server, flags).map_or_else(Sample::failed, |report| Sample::of_report(&report))
+    pub(crate) fn sample(&self, server: &Server, load: Load) -> Sample {
+        self.measure(server, load).map_or_else(Sample::failed, |measured| Sample::of(&measured))
     }
 
     /// Loads a fresh server without and with a client that never reads.
-    pub(crate) fn beside_never_reading(&self, server: &Server, flags: &[String]) -> Result<Sample> {
-        let without = self.report(server, flags)?;
-        let with = [flags, &["--never-reading".into(), "1".into()]].concat();
-        let with = self.report(server, &with)?;
-        let mut sample = Sample::of_report(&with);
-        let rate = |report: &Value| report["messages_per_second"].as_f64();
-        if let (Some(without), Some(with)) = (rate(&without), rate(&with)) {
-            sample.values.insert(Metric::Kept, with / without);
-        }
-        let rss = |report: &Value| report["server"]["rss_end"].as_f64();
-        if let (Some(without), Some(with)) = (rss(&without), rss(&with)) {
-            sample.values.insert(Metric::Memory, with - without);
+    pub(crate) fn beside_never_reading(&self, server: &Server, load: Load) -> Result<Sample> {
+        let without = self.measure(server, load.clone())?;
+        let with = self.measure(server, load.never_reading(1))?;
+        let mut sample = Sample::of(&with);
+        sample.values.insert(Metric::Kept, with.rate() / without.rate());
+        if let (Some(without), Some(with)) = (without.server, with.server) {
+            let grown = with.rss_after as f64 - without.rss_after as f64;
+            sample.values.insert(Metric::Memory, grown);
         }
         Ok(sample)
     }
@@ -80,22 +72,56 @@ impl Load<'_> {
         in_flight: usize,
         requests: f64,
     ) -> Result<(f64, f64)> {
-        let mut command = self.pinned();
-        command.args(["redis-benchmark", "-p", &server.address.port().to_string(), "-c", "64"]);
+        let mut command = Command::new("taskset");
+        command.args([
+            "-c",
+            &self.core.to_string(),
+            "redis-benchmark",
+            "-p",
+            &server.address.port().to_string(),
+            "-c",
+            "64",
+        ]);
         command.args(["-t", redis_test(what), "-P", &in_flight.to_string(), "--csv"]);
         command.args(["-n", &format!("{requests:.0}")]);
-        let (cpu, begun) = (server.cpu()?, now());
+        let process = Process::find(server.pid()).map_err(|error| text(&error))?;
+        let before = process.snapshot().map_err(|error| text(&error))?;
+        let begun = now();
         let output = run(&mut command, self.duration * 4 + GRACE, self.stop)?;
-        let (spent, time) = (server.cpu()?.saturating_sub(cpu), begun.elapsed());
+        let time = begun.elapsed();
+        let used = process.since(&before).ok_or("the server has ended")?;
         let text = output.success("redis-benchmark")?;
         let rate = csv_rate(&text).unwrap_or(requests / time.as_secs_f64());
-        Ok((rate, spent.as_secs_f64() * 1e6 / requests))
+        Ok((rate, used.cpu.as_secs_f64() * 1e6 / requests))
     }
+}
 
-    fn pinned(&self) -> Command {
-        let mut command = Command::new("taskset");
-        command.args(["-c", &self.core.to_string()]);
-        command
+/// Has the calling thread run on this core only.
+#[cfg(target_os = "linux")]
+fn pin(core: usize) -> Result<()> {
+    use nix::{
+        sched::{CpuSet, sched_setaffinity},
+        unistd::Pid,
+    };
+
+    let mut cores = CpuSet::new();
+    // Process 0 is the calling thread.
+    cores
+        .set(core)
+        .and_then(|()| sched_setaffinity(Pid::from_raw(0), &cores))
+        .map_err(|error| format!("cannot run on core {core}: {error}"))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn pin(core: usize) -> Result<()> {
+    Err(format!("cannot run on core {core}: this needs Linux"))
+}
+
+/// An error, and its cause.
+fn text(error: &dyn Error) -> String {
+    match error.source() {
+        Some(cause) => format!("{error}: {cause}"),
+        None => error.to_string(),
     }
 }
 

@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use nonforker::signals::{self, SIGHUP, SIGINT, SIGTERM};
 
 /// What went wrong, for the person who waits.
 pub(crate) type Result<T, E = String> = std::result::Result<T, E>;
@@ -25,14 +25,15 @@ const LOOK: Duration = Duration::from_millis(5);
 pub(crate) struct Stop(Arc<AtomicBool>);
 
 impl Stop {
-    /// Set by SIGINT, SIGTERM and SIGHUP from now on.
+    /// Set by the first SIGINT, SIGTERM or SIGHUP from now on; the second one ends the program.
     pub(crate) fn on_signals() -> Result<Self> {
-        let flag = Arc::new(AtomicBool::new(false));
-        for signal in [SIGINT, SIGTERM, SIGHUP] {
-            signal_hook::flag::register(signal, Arc::clone(&flag))
-                .map_err(|error| format!("cannot wait for signals: {error}"))?;
-        }
-        Ok(Self(flag))
+        let flag = signals::interrupt_flag(&[SIGINT, SIGTERM, SIGHUP]);
+        flag.map(Self).map_err(|error| format!("cannot take over the signals: {error}"))
+    }
+
+    /// Whether we are, for the load to look at.
+    pub(crate) fn flag(&self) -> &AtomicBool {
+        &self.0
     }
 
     /// An error if we are.

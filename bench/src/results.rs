@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::Value;
+use nonforker_load::{Measured, Mode};
 
 /// What can be measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -107,32 +107,29 @@ impl Sample {
         Self { fault: Some(why), ..Self::default() }
     }
 
-    /// What the load tool reports. Faults of single connections make the whole unfit.
-    pub(crate) fn of_report(report: &Value) -> Self {
-        let latency = |key: &str| &report["latency_us"][key];
-        let is_idle = report["mode"] == "idle";
-        let candidates = [
-            (Metric::Rate, &report["messages_per_second"]),
-            (Metric::Cpu, &report["server"]["cpu_us_per_message"]),
-            (Metric::P50, latency("p50")),
-            (Metric::P99, latency("p99")),
-            (Metric::P999, latency("p99_9")),
-            (Metric::Memory, &report["idle"]["rss_per_connection"]),
-        ];
-        let errors = &report["errors"];
-        let failed = ["connect", "closed", "wrong", "timeout"]
-            .iter()
-            .any(|kind| errors[kind].as_u64().unwrap_or(0) > 0);
-        let is_late = report["target_reached"] == false;
-        let fault = if failed {
-            Some(errors["first"].as_str().unwrap_or("a connection failed").to_owned())
-        } else {
-            is_late.then(|| "it does not reach the rate".to_owned())
+    /// What the load measured. Faults of single connections make the whole unfit.
+    pub(crate) fn of(measured: &Measured) -> Self {
+        let latencies = &measured.tally.latencies;
+        let latency = |at| {
+            let nanos = Some(latencies.value_at_percentile(at)).filter(|_| !latencies.is_empty());
+            nanos.map(|nanos| nanos as f64 / 1e3)
         };
-        let values = candidates.into_iter().filter_map(|(metric, value)| {
-            let value = value.as_f64()?;
-            (is_idle == (metric == Metric::Memory)).then_some((metric, value))
+        let used = measured.server.as_ref();
+        let values = [
+            (Metric::Rate, Some(measured.rate())),
+            (Metric::Cpu, used.and_then(|used| measured.cpu_us_per_message(used))),
+            (Metric::P50, latency(50.0)),
+            (Metric::P99, latency(99.0)),
+            (Metric::P999, latency(99.9)),
+            (Metric::Memory, measured.rss_per_connection()),
+        ];
+        let is_idle = measured.mode == Mode::Idle;
+        let values = values.into_iter().filter_map(|(metric, value)| {
+            Some((metric, value?)).filter(|_| is_idle == (metric == Metric::Memory))
         });
+        let is_late = measured.is_rate_reached() == Some(false);
+        let late = is_late.then(|| "it does not reach the rate".to_owned());
+        let fault = measured.faults.first.clone().or(late);
         Self { values: values.collect(), fault }
     }
 }
@@ -186,7 +183,16 @@ fn row(runs: &[&Run], peer: &'static str, reference: &str) -> Row {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use std::{
+        io::{Read, Write},
+        net::TcpListener,
+        sync::atomic::AtomicBool,
+        thread,
+        time::Duration,
+    };
+
+    use nonforker::Address;
+    use nonforker_load::Load;
 
     use super::*;
 
@@ -235,24 +241,53 @@ mod tests {
         assert!(rows[0].ratios.is_empty(), "{rows:?}");
     }
 
+    /// A load of one connection on a server that sends back what it gets, after it has changed it.
+    fn measured(
+        mut change: impl FnMut(&mut [u8]) + Send + 'static,
+        set: fn(Load) -> Load,
+    ) -> Measured {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut bytes = [0; 4096];
+            // The load may end with a reset.
+            while let Ok(count @ 1..) = stream.read(&mut bytes) {
+                change(&mut bytes[..count]);
+                if stream.write_all(&bytes[..count]).is_err() {
+                    break;
+                }
+            }
+        });
+        let time = Duration::from_millis(50);
+        let load = Load::new(Address::Tcp(address)).connections(1).duration(time).warm_up(time);
+        let measured =
+            set(load.pid(Some(std::process::id()))).run(&AtomicBool::new(false), &mut ());
+        server.join().unwrap();
+        measured.unwrap()
+    }
+
     #[test]
-    fn a_report_becomes_a_sample() {
-        let sample = Sample::of_report(&json!({
-            "mode": "echo", "messages_per_second": 1e5, "target_reached": null,
-            "latency_us": {"p50": 1.0, "p99": 2.0, "p99_9": 3.0},
-            "server": {"cpu_us_per_message": 5.0}, "idle": null,
-            "errors": {"connect": 0, "closed": 0, "wrong": 0, "timeout": 0, "first": null},
-        }));
-        let values: Vec<f64> = sample.values.values().copied().collect();
-        assert_eq!(values, [1e5, 5.0, 1.0, 2.0, 3.0]);
+    fn what_is_measured_becomes_a_sample() {
+        let sample = Sample::of(&measured(|_| {}, |load| load));
+        let metrics: Vec<Metric> = sample.values.keys().copied().collect();
+        assert_eq!(metrics, [Metric::Rate, Metric::Cpu, Metric::P50, Metric::P99, Metric::P999]);
+        assert!(sample.values.values().all(|&value| value > 0.0), "{sample:?}");
         assert_eq!(sample.fault, None);
+        let idle = Sample::of(&measured(|_| {}, |load| load.mode(Mode::Idle)));
+        assert_eq!(idle.values.keys().copied().collect::<Vec<_>>(), [Metric::Memory]);
     }
 
     #[test]
     fn a_wrong_reply_and_a_missed_rate_are_faults() {
-        let wrong = json!({"errors": {"wrong": 1, "first": "wrong reply"}});
-        assert_eq!(Sample::of_report(&wrong).fault.unwrap(), "wrong reply");
-        let late = json!({"target_reached": false});
-        assert_eq!(Sample::of_report(&late).fault.unwrap(), "it does not reach the rate");
+        let mut count = 0;
+        let change = move |bytes: &mut [u8]| {
+            count += 1;
+            bytes[0] ^= u8::from(count == 10);
+        };
+        let wrong = measured(change, |load| load.warm_up(Duration::ZERO));
+        assert!(Sample::of(&wrong).fault.unwrap().contains("wrong reply"));
+        let late = measured(|_| {}, |load| load.rate(Some(1e9)));
+        assert_eq!(Sample::of(&late).fault.unwrap(), "it does not reach the rate");
     }
 }

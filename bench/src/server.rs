@@ -1,7 +1,6 @@
 //! A peer that runs: started on its own core, ended by its process id when it goes out of scope.
 
 use std::{
-    fs,
     net::{SocketAddr, TcpListener, TcpStream},
     process::{Child, Command, Stdio},
     time::Duration,
@@ -82,17 +81,6 @@ impl Server {
         self.child.id()
     }
 
-    /// The CPU time that it has used: of all its threads, in nanoseconds.
-    pub(crate) fn cpu(&self) -> Result<Duration> {
-        let what = |error| format!("cannot read the CPU time of {}: {error}", self.name);
-        let mut nanos = 0;
-        for task in fs::read_dir(format!("/proc/{}/task", self.pid())).map_err(what)? {
-            let text = fs::read_to_string(task.map_err(what)?.path().join("schedstat"));
-            nanos += first_number(&text.map_err(what)?);
-        }
-        Ok(Duration::from_nanos(nanos))
-    }
-
     /// Asks it to end, and waits until it has; ends it if it does not.
     pub(crate) fn end(mut self, limit: Duration, stop: &Stop) -> Result<()> {
         let pid = i32::try_from(self.pid()).map_err(|error| error.to_string())?;
@@ -111,19 +99,4 @@ impl Drop for Server {
 /// A port that is free now.
 fn free_port() -> std::io::Result<u16> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
-}
-
-fn first_number(text: &str) -> u64 {
-    text.split_whitespace().next().and_then(|word| word.parse().ok()).unwrap_or(0)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn cpu_time_is_the_first_number() {
-        assert_eq!(first_number("1234 5 6\n"), 1234);
-        assert_eq!(first_number(""), 0);
-    }
 }

@@ -24,6 +24,7 @@ mod console;
 mod ending;
 mod handlers;
 mod log;
+mod scenarios;
 mod serve;
 mod signals;
 mod sim;

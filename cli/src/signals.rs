@@ -4,17 +4,23 @@
 //! each of them. Here are those that would kill the program by default and must not. The others
 //! keep their default, and SIGPIPE is ignored by Rust's runtime.
 //!
-//! A signal that shall do nothing gets a handler that does nothing. To ignore it instead would
-//! make every program ignore it that is started from here.
-//!
-//! Not [`Server::drain_on_signals`](nonforker::Server::drain_on_signals), which knows two signals
-//! and takes them over when the server is bound. The program has to be earlier.
+//! [`nonforker::signals`] does what is needed for it. Not
+//! [`Server::drain_on_signals`](nonforker::Server::drain_on_signals), which knows two signals and
+//! takes them over when the server is bound. The program has to be earlier.
 
-use std::{error::Error, io, process, sync::atomic::AtomicBool, thread, time::Duration};
+use std::{
+    error::Error,
+    io, process,
+    sync::{Arc, atomic::AtomicBool},
+    thread,
+    time::Duration,
+};
 
 use nix::sys::signal::{SigSet, Signal};
-use nonforker::Handle;
-use signal_hook::flag;
+use nonforker::{
+    Handle,
+    signals::{self, SIGINT, SIGTERM, do_nothing},
+};
 
 use crate::{
     console,
@@ -43,12 +49,9 @@ const HARMLESS: [&str; 6] = ["SIGXFSZ", "SIGALRM", "SIGVTALRM", "SIGPROF", "SIGI
 #[cfg(target_os = "linux")]
 const REAL_TIME: std::ops::RangeInclusive<i32> = 34..=64;
 
-/// Set by every signal that does nothing, and looked at by nobody.
-static SOMETHING_CAME: AtomicBool = AtomicBool::new(false);
-
 /// Signals that are ours, and wait to be obeyed.
 #[derive(Debug)]
-pub(crate) struct Signals(signal_hook::iterator::Signals);
+pub(crate) struct Signals(signals::Signals);
 
 /// A file that has grown to its limit costs what cannot be written to it, and not the program.
 /// For all that the program does.
@@ -63,7 +66,7 @@ impl Signals {
     /// To be called on the main thread.
     pub(crate) fn take_over() -> Result<Self, Ending> {
         let ours = [&END[..], &WARN_OF_THE_END, &TO_NO_END].concat();
-        let signals = signal_hook::iterator::Signals::new(numbers(&ours));
+        let signals = signals::Signals::take_over(&numbers(&ours));
         let signals = signals.map_err(|error| failed(&error))?;
         for signal in numbers(&HARMLESS) {
             do_nothing(signal).map_err(|error| failed(&error))?;
@@ -77,32 +80,35 @@ impl Signals {
         Ok(Self(signals))
     }
 
-    /// Obeys the signals, from now on, on a thread of their own.
-    pub(crate) fn obey(mut self, server: Handle) -> Result<(), Ending> {
-        let obey = move || {
-            let mut draining = false;
-            for signal in self.0.forever() {
-                let name = Signal::try_from(signal).map_or("a signal", Signal::as_str);
-                if END.contains(&name) && draining {
-                    tracing::warn!("{name} again: ending at once");
-                    server.stop();
-                    exit_if_stuck(&server);
-                }
-                if TO_NO_END.contains(&name) || draining {
-                    tracing::info!("{name}: nothing to do");
-                } else {
-                    tracing::info!("{name}: ending when what has arrived is answered");
-                    draining = true;
-                    server.drain();
-                }
+    /// Obeys the signals, from now on and until the process ends, on a thread of their own.
+    pub(crate) fn obey(self, server: Handle) -> Result<(), Ending> {
+        let mut draining = false;
+        let obey = move |signal| {
+            let name = Signal::try_from(signal).map_or("a signal", Signal::as_str);
+            if END.contains(&name) && draining {
+                tracing::warn!("{name} again: ending at once");
+                server.stop();
+                exit_if_stuck(&server);
+            }
+            if TO_NO_END.contains(&name) || draining {
+                tracing::info!("{name}: nothing to do");
+            } else {
+                tracing::info!("{name}: ending when what has arrived is answered");
+                draining = true;
+                server.drain();
             }
         };
-        thread::Builder::new()
-            .name("signals".into())
-            .spawn(obey)
-            .map_err(|error| Ending::Failed(format!("cannot start a thread: {error}")))?;
-        Ok(())
+        let watch = self.0.obey(obey);
+        // Were it dropped, a signal at the very end would kill the process.
+        watch
+            .map(std::mem::forget)
+            .map_err(|error| Ending::Failed(format!("cannot start a thread: {error}")))
     }
+}
+
+/// Set by the first SIGINT or SIGTERM; the second one ends the program as by default.
+pub(crate) fn interrupt_flag() -> Result<Arc<AtomicBool>, Ending> {
+    signals::interrupt_flag(&[SIGINT, SIGTERM]).map_err(|error| failed(&error))
 }
 
 fn failed(error: &dyn Error) -> Ending {
@@ -116,11 +122,6 @@ fn numbers(names: &[&str]) -> Vec<i32> {
         .filter_map(|name| name.parse::<Signal>().ok())
         .map(|signal| signal as i32)
         .collect()
-}
-
-/// Gives a signal a handler that does nothing.
-fn do_nothing(signal: i32) -> io::Result<()> {
-    flag::register(signal, &SOMETHING_CAME).map(|_| ())
 }
 
 /// Ends the process unless the main thread does it first.

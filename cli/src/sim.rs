@@ -1,4 +1,4 @@
-//! `nonforker sim`: runs the engine's own scenarios on the simulated network, for as many seeds as
+//! `nonforker sim`: runs the scenarios on the simulated network, for as many seeds as
 //! asked for, on every core, until one fails.
 
 use std::{
@@ -16,9 +16,9 @@ use std::{
 };
 
 use indicatif::{ProgressBar, ProgressStyle};
-use nonforker::sim::{Failure, Scenario};
+use nonforker::sim::Failure;
 
-use crate::{args::SimArgs, console, ending::Ending};
+use crate::{args::SimArgs, console, ending::Ending, scenarios::Scenario};
 
 /// How many seeds a thread takes at a time, at most.
 const BATCH: u64 = 50;

@@ -1,6 +1,10 @@
 //! Any seed of any scenario: coverage chooses the seeds.
 
-use nonforker::sim::Scenario;
+#[path = "../../cli/src/scenarios/mod.rs"]
+#[expect(dead_code, reason = "the program prints what they are, and looks for fewer faults")]
+mod all;
+
+use self::all::Scenario;
 
 /// Which scenario, and the seed.
 pub type Input = (u8, u64);

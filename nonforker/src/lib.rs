@@ -143,7 +143,7 @@
 //!
 //! # Cargo features
 //!
-//! - `signals` (default): [`Server::drain_on_signals`].
+//! - `signals` (default): [`Server::drain_on_signals`], and the module `signals` for what it leaves out.
 
 mod address;
 mod alarms;
@@ -165,7 +165,7 @@ mod networks;
 mod server;
 mod service;
 #[cfg(feature = "signals")]
-mod signals;
+pub mod signals;
 pub mod sim;
 
 pub use address::{Address, AddressError, Peer};

@@ -52,14 +52,11 @@
 mod client;
 mod crowd;
 mod net;
-mod scenarios;
 mod simulation;
-mod witness;
 
 pub use client::{Client, Ending};
 pub use crowd::{Manner, Visit};
 pub use net::Net;
-pub use scenarios::Scenario;
 pub use simulation::{Failure, Run, Simulation};
 
 use std::time::Duration;

@@ -24,7 +24,7 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use nonforker::{Address, codec::Lines};
+use nonforker::{Address, codec::Lines, sim::Rng};
 
 use crate::{
     client::Client,
@@ -111,19 +111,16 @@ fn known() -> Vec<Vec<Step>> {
 }
 
 /// Scripts nobody thought of: the same ones every time.
-fn random(mut seed: u64) -> Vec<Step> {
-    let mut draw = move |below: u64| {
-        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (seed >> 33) % below
-    };
+fn random(seed: u64) -> Vec<Step> {
+    let rng = Rng::new(seed);
     let mut steps = Vec::new();
-    for _ in 0..draw(8) {
-        if draw(3) == 0 {
+    for _ in 0..rng.below(8) {
+        if rng.below(3) == 0 {
             steps.push(Wait);
         } else {
-            let length = if draw(10) == 0 { draw(5000) } else { draw(40) };
-            let byte = |draw: u64| b"\n\n\r\0ab\xff "[usize::try_from(draw).expect("small")];
-            steps.push(Send((0..length).map(|_| byte(draw(8))).collect()));
+            let length = if rng.below(10) == 0 { rng.below(5000) } else { rng.below(40) };
+            let byte = |_| b"\n\n\r\0ab\xff "[rng.between(0, 7)];
+            steps.push(Send((0..length).map(byte).collect()));
         }
     }
     steps

@@ -1,6 +1,10 @@
 //! Seeds that failed once. Each is run for ever after, with the story of what it found.
 
-use nonforker::sim::Scenario;
+#[path = "../../cli/src/scenarios/mod.rs"]
+#[expect(dead_code, reason = "the program prints what they are about, and looks for fewer faults")]
+mod scenarios;
+
+use scenarios::Scenario;
 
 const FAILED_ONCE: &[(&str, u64, &str)] = &[
     ("echo", 1_005_722, "a slow client with nothing to read kept the simulated network awake"),

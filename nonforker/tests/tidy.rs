@@ -75,7 +75,7 @@ fn length(text: &str) -> usize {
 #[test]
 fn every_file_says_what_it_is_for() {
     let root = root();
-    for folder in ["src", "tests", "examples", "../cli", "../bench"] {
+    for folder in ["src", "tests", "examples", "../cli", "../load", "../bench"] {
         for (path, text) in rust_files(&root.join(folder)) {
             assert!(text.starts_with("//! "), "{} has no header", path.display());
         }
@@ -90,6 +90,7 @@ fn files_stay_short_enough_to_be_one_subject() {
         ("src", FILE_LINES_MAX),
         ("tests", FILE_LINES_MAX),
         ("../cli", FILE_LINES_MAX),
+        ("../load", FILE_LINES_MAX),
         ("../bench", FILE_LINES_MAX),
         ("examples", EXAMPLE_LINES_MAX),
     ] {
@@ -150,6 +151,33 @@ fn the_engine_and_what_is_above_it_make_no_system_calls() {
                 let word = system_word(line);
                 assert_eq!(word, None, "{} makes a system call: {line}", path.display());
             }
+        }
+    }
+}
+
+/// What is typical of small random generators: constants, and the shifts of xorshift.
+const GENERATORS: [&str; 5] =
+    ["bf58_476d", "6_364_136_223", "2_654_435_761", "^= self.0 <<", "xorshift"];
+
+#[test]
+fn there_is_one_random_generator() {
+    let (root, itself) = (root(), Path::new(file!()).file_name().expect("it is a file"));
+    for folder in [
+        "src",
+        "tests",
+        "examples",
+        "../cli",
+        "../load",
+        "../bench",
+        "../fuzz/targets",
+        "../fuzz/bodies",
+    ] {
+        for (path, text) in rust_files(&root.join(folder)) {
+            if path.ends_with("driver/sim/rng.rs") || path.ends_with(itself) {
+                continue;
+            }
+            let found = GENERATORS.iter().find(|word| text.contains(*word));
+            assert_eq!(found, None, "{} has one; take nonforker::sim::Rng", path.display());
         }
     }
 }

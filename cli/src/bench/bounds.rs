@@ -1,38 +1,18 @@
 //! How much each flag of `nonforker bench` may ask for, and why not more.
 //!
-//! A value beyond its bound is refused with the bound. What only all flags together can say, such as
-//! requests in flight times their size, is checked in `flags`.
+//! A value beyond its bound is refused with the bound. The load itself checks what only all flags
+//! together can say, such as requests in flight times their size.
 
 use std::{num::NonZeroUsize, time::Duration};
+
+use nonforker_load::bounds::{
+    CONNECTIONS_MAX, EXCHANGE_MAX, IN_FLIGHT_MAX, PHASE_MAX, RATE_MAX, RATE_MIN, WAIT_MAX,
+    WINDOW_MAX,
+};
 
 use crate::values;
 
 type Parsed<T> = Result<T, String>;
-
-/// The most bytes of a request, and the most that a connection may have in flight.
-pub(crate) const WINDOW_MAX: usize = 256 * 1024 * 1024;
-
-/// The most connections of one kind.
-const CONNECTIONS_MAX: usize = 1_000_000;
-
-/// The most requests that a connection keeps unanswered: 16 bytes of books for each.
-const IN_FLIGHT_MAX: usize = 1_000_000;
-
-/// The most requests before a connection is held.
-const EXCHANGE_MAX: usize = 1_000_000;
-
-/// The least and the most requests per second.
-const RATE_MIN: f64 = 0.001;
-const RATE_MAX: f64 = 1e9;
-
-/// The most bytes per second of an open loop: those of the two longest phases fit a `u64`.
-pub(crate) const BYTES_PER_SECOND_MAX: f64 = 1e12;
-
-/// The longest phase of a run: at the highest rate, an `f64` still counts its requests exactly.
-const PHASE_MAX: Duration = Duration::from_secs(30 * 24 * 60 * 60);
-
-/// The longest that one thing is waited for: longer latencies are not told from each other.
-const WAIT_MAX: Duration = Duration::from_secs(60 * 60);
 
 /// Connections, 0 included.
 pub(crate) fn connections(text: &str) -> Parsed<usize> {
@@ -83,7 +63,7 @@ pub(crate) fn warm_up(text: &str) -> Parsed<Duration> {
 
 /// How long to wait for a reply.
 pub(crate) fn timeout(text: &str) -> Parsed<Duration> {
-    some(text, time(text, WAIT_MAX, "latencies are told from each other up to that")?)
+    some(text, time(text, WAIT_MAX, "longer latencies all count as that")?)
 }
 
 /// How long to wait between two bytes.
@@ -141,7 +121,5 @@ mod tests {
         assert_eq!((duration("30d"), warm_up("30d")), (Ok(PHASE_MAX), Ok(PHASE_MAX)));
         assert_eq!((timeout("1h"), trickle_interval("1h")), (Ok(WAIT_MAX), Ok(WAIT_MAX)));
         assert_eq!(warm_up("0s"), Ok(Duration::ZERO));
-        assert!(2.0 * PHASE_MAX.as_secs_f64() * BYTES_PER_SECOND_MAX < u64::MAX as f64);
-        assert!(2.0 * PHASE_MAX.as_secs_f64() * RATE_MAX < 2f64.powi(f64::MANTISSA_DIGITS as i32));
     }
 }

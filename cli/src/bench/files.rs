@@ -53,7 +53,7 @@ impl Files {
     pub(crate) fn write_plot(&mut self, report: &Report<'_>) -> Result<(), String> {
         let Some(plot) = &mut self.plot else { return Ok(()) };
         let title = format!("{}: latency by percentile", report.args.address);
-        plot.write("--plot", &plot::svg(&title, &report.tally.latencies))
+        plot.write("--plot", &plot::svg(&title, &report.measured.tally.latencies))
     }
 }
 

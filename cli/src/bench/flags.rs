@@ -1,15 +1,13 @@
-//! The flags of `nonforker bench`, and what contradicts itself in them.
+//! The flags of `nonforker bench`, and the load that they ask for.
 
 use std::{num::NonZeroUsize, path::PathBuf, time::Duration};
 
 use clap::{Args, ValueEnum};
 use nonforker::Address;
+use nonforker_load::{Error, Load};
 
-use super::{
-    bounds::{self, BYTES_PER_SECOND_MAX, WINDOW_MAX},
-    codec::Codec,
-};
-use crate::ending::Ending;
+use super::{bounds, codec::Codec};
+use crate::ending::{Ending, chain};
 
 pub(crate) const EXAMPLES: &str = "\
 Examples:
@@ -146,13 +144,6 @@ pub(crate) struct CompanyArgs {
     pub(crate) flood_in_flight: NonZeroUsize,
 }
 
-impl CompanyArgs {
-    /// How many there are.
-    pub(crate) fn count(&self) -> usize {
-        self.never_reading.saturating_add(self.trickling).saturating_add(self.flooding)
-    }
-}
-
 #[derive(Debug, Args)]
 pub(crate) struct ReportArgs {
     /// The server's process on this machine: report its CPU time per message, and its memory
@@ -189,63 +180,67 @@ impl Mode {
             Self::Broadcast => "broadcast",
         }
     }
+
+    fn to_load(self) -> nonforker_load::Mode {
+        match self {
+            Self::Echo => nonforker_load::Mode::Echo,
+            Self::Idle => nonforker_load::Mode::Idle,
+            Self::Broadcast => nonforker_load::Mode::Broadcast,
+        }
+    }
 }
 
 impl BenchArgs {
+    /// The load that the flags ask for.
+    pub(crate) fn to_load(&self) -> Load {
+        let (load, company) = (&self.load, &self.company);
+        Load::new(self.address.clone())
+            .mode(load.mode.to_load())
+            .connections(load.connections)
+            .in_flight(load.in_flight.get())
+            .size(load.size)
+            .rate(load.rate)
+            .duration(load.duration)
+            .warm_up(load.warm_up)
+            .codec(load.codec.to_load())
+            .verify(!load.no_verify)
+            .exchange(load.exchange)
+            .spin(load.spin)
+            .timeout(load.timeout)
+            .never_reading(company.never_reading)
+            .trickling(company.trickling)
+            .trickle_interval(company.trickle_interval)
+            .flooding(company.flooding)
+            .flood_in_flight(company.flood_in_flight.get())
+            .pid(self.report.pid)
+    }
+
     /// Refuses what cannot be done together, or would measure nothing.
     pub(crate) fn check(&self) -> Result<(), Ending> {
-        let (load, company) = (&self.load, &self.company);
-        let is_echo = load.mode == Mode::Echo;
-        let wrong = if load.rate.is_some() && !is_echo {
-            "--rate: this is for --mode echo"
-        } else if load.rate.is_some() && load.in_flight.get() > 1 {
-            "--rate: then --in-flight is whatever it comes to; give one of them"
-        } else if load.rate.is_some() && load.connections == 0 {
-            "--rate: there is no connection to send anything; see --connections"
-        } else if company.count() > 0 && !is_echo {
-            "--never-reading, --trickling and --flooding go with --mode echo"
-        } else if load.connections == 0 && company.count() == 0 {
-            "--connections: there is nothing to do with 0, unless there is bad company"
-        } else if load.exchange > 0 && load.mode != Mode::Idle {
-            "--exchange: this is for --mode idle"
-        } else if load.codec == Codec::Resp && load.mode == Mode::Broadcast {
-            "--codec resp: this is not for --mode broadcast"
-        } else if self.report.json.is_some() && self.report.json == self.report.plot {
-            "--json and --plot: these are two reports, and need two files"
-        } else {
-            self.check_rate()?;
-            self.check_window("--in-flight", load.in_flight)?;
-            if company.flooding > 0 {
-                self.check_window("--flood-in-flight", company.flood_in_flight)?;
-            }
-            return Ok(());
-        };
-        Err(Ending::Usage(wrong.into()))
-    }
-
-    /// Refuses more bytes than can be counted until the end of the longest run.
-    fn check_rate(&self) -> Result<(), Ending> {
-        let (size, Some(rate)) = (self.load.size, self.load.rate) else { return Ok(()) };
-        let bytes = rate * self.load.codec.request_bytes(size) as f64;
-        if bytes <= BYTES_PER_SECOND_MAX {
-            return Ok(());
+        if self.report.json.is_some() && self.report.json == self.report.plot {
+            let wrong = "--json and --plot: these are two reports, and need two files";
+            return Err(Ending::Usage(wrong.into()));
         }
-        Err(Ending::Usage(format!(
-            "--rate {rate} times --size {size}: {bytes:.0} bytes a second; at most 1 TB, since \
-             those that are due are counted until the end"
-        )))
+        Ok(self.to_load().check()?)
     }
+}
 
-    /// Refuses more requests in flight than may lie in memory in one piece.
-    fn check_window(&self, flag: &str, in_flight: NonZeroUsize) -> Result<(), Ending> {
-        let size = self.load.size;
-        let bytes = in_flight.get().saturating_mul(self.load.codec.request_bytes(size));
-        if bytes <= WINDOW_MAX {
-            return Ok(());
+impl From<Error> for Ending {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Settings(what) => Self::Usage(in_flags(&what)),
+            Error::Process(what) => Self::Failed(format!("--pid: {what}")),
+            other => Self::Failed(chain(&other)),
         }
-        Err(Ending::Usage(format!(
-            "{flag} {in_flight} times --size {size}: {bytes} bytes in flight on a connection; at \
-             most 256 MiB, since they are kept in memory in one piece"
-        )))
     }
+}
+
+/// A text that names settings in backticks, with flags instead.
+fn in_flags(text: &str) -> String {
+    let pieces = text.split('`').enumerate();
+    let pieces = pieces.map(|(nth, piece)| match nth % 2 {
+        0 => piece.to_owned(),
+        _ => format!("--{}", piece.replace('_', "-")),
+    });
+    pieces.collect()
 }

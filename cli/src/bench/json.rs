@@ -1,9 +1,10 @@
 //! The report for programs. `docs/bench.md` says what each field is; `format` changes if one of
 //! them changes its meaning or goes.
 
+use nonforker_load::Usage;
 use serde_json::{Map, Value, json};
 
-use super::{flags::Mode, process::Usage, report::Report};
+use super::{flags::Mode, report::Report};
 
 /// The percentiles that are reported: how they are called, as text and in JSON, and where they are.
 pub(crate) const PERCENTILES: [(&str, &str, f64); 5] = [
@@ -16,26 +17,26 @@ pub(crate) const PERCENTILES: [(&str, &str, f64); 5] = [
 
 /// The whole report.
 pub(crate) fn report(report: &Report<'_>) -> Value {
-    let (args, load, faults) = (report.args, &report.args.load, &report.faults);
+    let (args, load, faults) = (report.args, &report.args.load, &report.measured.faults);
     json!({
         "format": 1,
         "mode": load.mode.name(),
         "address": args.address.to_string(),
         "codec": load.codec.name(),
         "connections": load.connections,
-        "connections_open": report.open,
+        "connections_open": report.measured.open,
         "in_flight": load.in_flight.get(),
         "size": load.size,
         "spin": load.spin,
         "verified": !load.no_verify,
-        "interrupted": report.interrupted,
-        "seconds": report.time.as_secs_f64(),
-        "messages": report.tally.messages,
-        "messages_per_second": report.rate(),
-        "megabytes_per_second": report.megabytes(),
+        "interrupted": report.measured.interrupted,
+        "seconds": report.measured.time.as_secs_f64(),
+        "messages": report.measured.tally.messages,
+        "messages_per_second": report.measured.rate(),
+        "megabytes_per_second": report.measured.megabytes(),
         "target_rate": load.rate,
-        "target_reached": report.is_rate_reached(),
-        "unanswered": report.unanswered,
+        "target_reached": report.measured.is_rate_reached(),
+        "unanswered": report.measured.unanswered,
         "latency_us": latency(report),
         "errors": {
             "connect": faults.connect,
@@ -47,14 +48,14 @@ pub(crate) fn report(report: &Report<'_>) -> Value {
         "flooding": flooding(report),
         "slow": slow(report),
         "idle": idle(report),
-        "server": report.server.as_ref().zip(args.report.pid).map(|(usage, pid)| used(report, pid, usage)),
-        "client": report.own.as_ref().map(|usage| used(report, std::process::id(), usage)),
+        "server": report.measured.server.as_ref().zip(args.report.pid).map(|(usage, pid)| used(report, pid, usage)),
+        "client": report.measured.own.as_ref().map(|usage| used(report, std::process::id(), usage)),
     })
 }
 
 /// Null if there is none.
 fn latency(report: &Report<'_>) -> Value {
-    let latencies = &report.tally.latencies;
+    let latencies = &report.measured.tally.latencies;
     if latencies.is_empty() {
         return Value::Null;
     }
@@ -75,8 +76,8 @@ fn flooding(report: &Report<'_>) -> Option<Value> {
         json!({
             "connections": company.flooding,
             "in_flight": company.flood_in_flight.get(),
-            "messages": report.tally.flooding,
-            "messages_per_second": report.per_second(report.tally.flooding),
+            "messages": report.measured.tally.flooding,
+            "messages_per_second": report.measured.per_second(report.measured.tally.flooding),
         })
     })
 }
@@ -87,8 +88,8 @@ fn slow(report: &Report<'_>) -> Option<Value> {
         json!({
             "never_reading": company.never_reading,
             "trickling": company.trickling,
-            "bytes_sent": report.tally.slow_bytes,
-            "closed_by_server": report.tally.slow_closed,
+            "bytes_sent": report.measured.tally.slow_bytes,
+            "closed_by_server": report.measured.tally.slow_closed,
         })
     })
 }
@@ -97,7 +98,7 @@ fn idle(report: &Report<'_>) -> Option<Value> {
     (report.args.load.mode == Mode::Idle).then(|| {
         json!({
             "exchanged": report.args.load.exchange,
-            "rss_per_connection": report.rss_per_connection(),
+            "rss_per_connection": report.measured.rss_per_connection(),
         })
     })
 }
@@ -105,7 +106,7 @@ fn idle(report: &Report<'_>) -> Option<Value> {
 fn used(report: &Report<'_>, pid: u32, usage: &Usage) -> Value {
     json!({
         "pid": pid,
-        "cpu_us_per_message": report.per_message(usage),
+        "cpu_us_per_message": report.measured.cpu_us_per_message(usage),
         "cpu_seconds": usage.cpu.as_secs_f64(),
         "cpu_exact": usage.is_exact,
         "context_switches": usage.switches,

@@ -1,31 +1,17 @@
 //! `nonforker bench`: loads a server, checks every reply, reports speed, latency and cost.
 //!
 //! ```text
-//!  flags ──▶ prepare ──▶ measure ──▶ report ──▶ text, files (json, plot)
-//!             │           │    ╲
-//!          connect       load   process (what the server used)
-//!                         │
-//!                       client ── messages ── codec
+//!  flags ──▶ nonforker_load ──▶ report ──▶ text, files (json, plot)
+//!                  │
+//!              progress
 //! ```
-//!
-//! It has a loop of its own and not the library's: a client that is to be faster than any server
-//! cannot afford to be one.
 
 mod bounds;
-mod client;
-mod clock;
 mod codec;
-mod connect;
-mod faults;
 mod files;
 mod flags;
 mod json;
-mod load;
-mod measure;
-mod messages;
 mod plot;
-mod prepare;
-mod process;
 mod progress;
 mod report;
 mod text;
@@ -33,26 +19,24 @@ mod text;
 use std::{
     io::{self, IsTerminal},
     process::ExitCode,
-    sync::{Arc, atomic::AtomicBool},
 };
 
-use signal_hook::consts::{SIGINT, SIGTERM};
-
 pub(crate) use self::flags::{BenchArgs, EXAMPLES};
-use self::{files::Files, report::Report};
-use crate::{console, ending::Ending};
+use self::{files::Files, progress::Bar, report::Report};
+use crate::{console, ending::Ending, signals};
 
 /// Loads a server, and reports.
 pub(crate) fn run(args: &BenchArgs) -> Result<ExitCode, Ending> {
     args.check()?;
     let files = Files::open(&args.report)?;
-    let interrupted = until_interrupted()?;
-    let report = measure::run(args, &interrupted)?;
-    let failed = report
-        .faults
+    let interrupted = signals::interrupt_flag()?;
+    let measured = args.to_load().run(&interrupted, &mut Bar::new())?;
+    let report = Report { args, measured };
+    let faults = &report.measured.faults;
+    let failed = faults
         .first
         .as_ref()
-        .map(|first| format!("{} connections failed; the first: {first}", report.faults.sum()));
+        .map(|first| format!("{} connections failed; the first: {first}", faults.sum()));
     let wrong: Vec<String> = failed.into_iter().chain(publish(&report, files)).collect();
     match wrong.is_empty() {
         true => Ok(ExitCode::SUCCESS),
@@ -60,20 +44,9 @@ pub(crate) fn run(args: &BenchArgs) -> Result<ExitCode, Ending> {
     }
 }
 
-/// Set by the first SIGINT or SIGTERM; the second ends the program as if nobody listened.
-fn until_interrupted() -> Result<Arc<AtomicBool>, Ending> {
-    let flag = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM] {
-        signal_hook::flag::register_conditional_default(signal, Arc::clone(&flag))
-            .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&flag)))
-            .map_err(|error| Ending::Failed(format!("cannot take over the signals: {error}")))?;
-    }
-    Ok(flag)
-}
-
 /// Prints the report, then writes the files that were asked for. Returns what could not be written.
 fn publish(report: &Report<'_>, mut files: Files) -> Vec<String> {
-    let latencies = &report.tally.latencies;
+    let latencies = &report.measured.tally.latencies;
     let text = text::report(report);
     if !files.take_stdout() {
         console::print(io::stdout(), &text);

@@ -2,9 +2,7 @@
 
 use std::fmt::Write;
 
-use hdrhistogram::Histogram;
-
-use super::text::human;
+use nonforker_load::{Histogram, human};
 
 /// Of the picture, in pixels.
 const WIDTH: f64 = 760.0;

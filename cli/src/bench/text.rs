@@ -1,8 +1,8 @@
 //! The report for people.
 
-use hdrhistogram::Histogram;
+use nonforker_load::{Histogram, Usage, human};
 
-use super::{flags::Mode, json::PERCENTILES, process::Usage, report::Report};
+use super::{flags::Mode, json::PERCENTILES, report::Report};
 use crate::console::one_line;
 
 /// Lines of the histogram, and characters of its longest bar.
@@ -16,12 +16,12 @@ pub(crate) fn report(report: &Report<'_>) -> String {
     if report.args.load.mode != Mode::Idle {
         row("throughput", throughput(report));
     }
-    if !report.tally.latencies.is_empty() {
-        row("latency", percentiles(&report.tally.latencies));
+    if !report.measured.tally.latencies.is_empty() {
+        row("latency", percentiles(&report.measured.tally.latencies));
     }
     if report.args.company.flooding > 0 {
         let flooding = &report.args.company;
-        let rate = report.per_second(report.tally.flooding);
+        let rate = report.measured.per_second(report.measured.tally.flooding);
         row(
             "flooding",
             format!(
@@ -33,7 +33,7 @@ pub(crate) fn report(report: &Report<'_>) -> String {
     if report.args.company.never_reading + report.args.company.trickling > 0 {
         row("bad company", company(report));
     }
-    if let Some(usage) = &report.server {
+    if let Some(usage) = &report.measured.server {
         row("server", server(report, usage));
     } else if report.args.report.pid.is_some() {
         row("server", "it has ended, or cannot be looked at any more".into());
@@ -58,14 +58,15 @@ fn head(report: &Report<'_>) -> String {
         one_line(&report.args.address.to_string()),
         load.connections,
         load.size,
-        report.time.as_secs_f64(),
-        if report.interrupted { ", interrupted" } else { "" },
+        report.measured.time.as_secs_f64(),
+        if report.measured.interrupted { ", interrupted" } else { "" },
     )
 }
 
 fn throughput(report: &Report<'_>) -> String {
     let what = if report.args.load.mode == Mode::Broadcast { "deliveries/s" } else { "msgs/s" };
-    let mut text = format!("{:.0} {what}   {:.1} MB/s", report.rate(), report.megabytes());
+    let mut text =
+        format!("{:.0} {what}   {:.1} MB/s", report.measured.rate(), report.measured.megabytes());
     if let Some(rate) = report.args.load.rate {
         text.push_str(&format!("   {rate} wanted"));
     }
@@ -83,17 +84,17 @@ fn company(report: &Report<'_>) -> String {
         "{} never reading, {} trickling: {} KiB sent, {} closed by the server",
         company.never_reading,
         company.trickling,
-        report.tally.slow_bytes / 1024,
-        report.tally.slow_closed,
+        report.measured.tally.slow_bytes / 1024,
+        report.measured.tally.slow_closed,
     )
 }
 
 fn server(report: &Report<'_>, usage: &Usage) -> String {
     let mut text = String::new();
-    if let Some(bytes) = report.rss_per_connection() {
+    if let Some(bytes) = report.measured.rss_per_connection() {
         text.push_str(&format!("{bytes:.0} bytes resident per connection   "));
     }
-    if let Some(cost) = report.per_message(usage) {
+    if let Some(cost) = report.measured.cpu_us_per_message(usage) {
         let what = if report.args.load.mode == Mode::Broadcast { "delivery" } else { "message" };
         let about = if usage.is_exact { "" } else { "about " };
         text.push_str(&format!("{about}{cost:.3} µs of CPU per {what}   "));
@@ -103,7 +104,7 @@ fn server(report: &Report<'_>, usage: &Usage) -> String {
 }
 
 fn errors(report: &Report<'_>) -> String {
-    let faults = &report.faults;
+    let faults = &report.measured.faults;
     match faults.sum() {
         0 => "none".into(),
         _ => format!(
@@ -115,21 +116,21 @@ fn errors(report: &Report<'_>) -> String {
 
 fn notes(report: &Report<'_>) -> Vec<String> {
     let mut notes = Vec::new();
-    let unanswered = report.unanswered;
-    if report.is_rate_reached() == Some(false) {
+    let unanswered = report.measured.unanswered;
+    if report.measured.is_rate_reached() == Some(false) {
         notes.push(format!(
             "the wanted rate was not reached; {unanswered} requests had no reply in the end"
         ));
     } else if unanswered > 0 {
         notes.push(format!("{unanswered} requests had no reply in the end"));
     }
-    if let Some(rate) = report.rate_without_requests() {
+    if let Some(rate) = report.measured.rate_without_requests() {
         notes.push(format!(
             "no request was due: at {rate} a second there is one every {}",
             human(whole(1e9 / rate))
         ));
     }
-    if let Some(used) = report.is_busy() {
+    if let Some(used) = report.measured.busy_share() {
         notes.push(format!(
             "the load itself used {:.0} % of a processor, and may be what limits",
             used * 100.0
@@ -170,16 +171,6 @@ fn whole(value: f64) -> u64 {
     value as u64
 }
 
-/// Nanoseconds with the unit that suits them.
-pub(crate) fn human(nanos: u64) -> String {
-    match nanos as f64 {
-        value if value < 1e3 => format!("{value} ns"),
-        value if value < 1e6 => format!("{:.1} µs", value / 1e3),
-        value if value < 1e9 => format!("{:.2} ms", value / 1e6),
-        value => format!("{:.2} s", value / 1e9),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -201,11 +192,5 @@ mod tests {
         let mut latencies = Histogram::new(3).unwrap();
         latencies.record(5000).unwrap();
         assert!(histogram(&latencies).contains("100.00 %"), "{}", histogram(&latencies));
-    }
-
-    #[test]
-    fn times_have_the_unit_that_suits() {
-        let texts = [999, 1500, 2_500_000, 3_000_000_000].map(human);
-        assert_eq!(texts, ["999 ns", "1.5 µs", "2.50 ms", "3.00 s"]);
     }
 }

@@ -21,6 +21,7 @@
 use std::{fmt::Debug, iter, mem};
 
 use super::{Codec, Decoded, FrameError};
+use crate::sim::Rng;
 
 /// Streams up to this long, in bytes, are cut in every way there is: at most 2⁹.
 const EVERY_WAY_MAX: usize = 10;
@@ -308,10 +309,10 @@ fn ways(len: usize) -> impl Iterator<Item = Vec<usize>> {
         .filter(move |size| len <= EVERY_PLACE_MAX || size.is_power_of_two())
         .map(move |size| cut(len, |at| at % size == 0));
     let at_random = (0..seeds).map(move |seed| {
-        let mut random = SplitMix64(seed);
+        let rng = Rng::new(seed);
         // A cut every other byte, every fourth, …, down to a few in all.
-        let rarity = 1 + random.next() % u64::from(len.max(2).ilog2());
-        cut(len, |_| u64::from(random.next().trailing_zeros()) >= rarity)
+        let rarity = 1 + rng.next() % u64::from(len.max(2).ilog2());
+        cut(len, |_| u64::from(rng.next().trailing_zeros()) >= rarity)
     });
     every_way.chain(in_two).chain(same_size).chain(at_random)
 }
@@ -323,18 +324,6 @@ fn cut(len: usize, mut is_cut: impl FnMut(usize) -> bool) -> Vec<usize> {
     places.map(|at| at - mem::replace(&mut start, at)).collect()
 }
 
-/// Sebastiano Vigna's generator: one number of state, and every seed will do.
-struct SplitMix64(u64);
-
-impl SplitMix64 {
-    const fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::{
@@ -342,7 +331,7 @@ mod tests {
         panic::{AssertUnwindSafe, catch_unwind},
     };
 
-    use super::{Codec, Decoded, FrameError, SplitMix64, bound, cost, cuts, ways};
+    use super::{Codec, Decoded, FrameError, bound, cost, cuts, ways};
 
     /// Lines of at most 300 bytes, with one thing wrong.
     #[derive(Clone, Debug)]
@@ -526,12 +515,5 @@ mod tests {
         }
         let unique: HashSet<Vec<usize>> = ways(10).collect();
         assert_eq!(unique.len(), 512);
-    }
-
-    #[test]
-    fn the_generator_gives_the_published_numbers() {
-        let mut random = SplitMix64(1_234_567);
-        assert_eq!(random.next(), 6_457_827_717_110_365_317);
-        assert_eq!(random.next(), 3_203_168_211_198_807_973);
     }
 }

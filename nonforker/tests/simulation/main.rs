@@ -1,6 +1,6 @@
 //! The engine on a simulated network: what it promises, under every fault, for many seeds.
 //!
-//! The scenarios are in `nonforker::sim::Scenario`; the program sweeps millions of seeds of them.
+//! The scenarios are those of the program, `nonforker sim`, which sweeps millions of seeds of them.
 //! What holds for the engine after every turn is checked by the simulation itself.
 
 mod anybody;
@@ -14,6 +14,9 @@ mod limits;
 mod memory;
 mod replay;
 mod scarcity;
+#[path = "../../../cli/src/scenarios/mod.rs"]
+#[expect(dead_code, reason = "the program prints what they are about")]
+mod scenarios;
 mod settle;
 mod speed;
 mod time;
@@ -21,7 +24,7 @@ mod turns;
 mod waiting;
 mod warnings;
 
-use nonforker::sim::Scenario;
+use self::scenarios::Scenario;
 
 /// A fixed set. `NONFORKER_SEEDS` sets another number, `nonforker sim --seeds A..B` runs others.
 const SEEDS: u64 = 2000;

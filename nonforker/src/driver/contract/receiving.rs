@@ -1,17 +1,17 @@
 //! Cases: bytes, ends and urgent bytes that arrive.
 
+use std::iter;
+
 use super::{
     Client, READ_MAX, Rig,
     bench::{Bench, QUIET},
 };
-use crate::driver::Next;
+use crate::{driver::Next, sim::Rng};
 
 /// `count` bytes of which no stretch looks like another.
 pub(super) fn bytes(count: usize) -> Vec<u8> {
-    (0u32..)
-        .flat_map(|number| number.wrapping_mul(2_654_435_761).to_le_bytes())
-        .take(count)
-        .collect()
+    let rng = Rng::new(0);
+    iter::repeat_with(|| rng.next().to_le_bytes()).flatten().take(count).collect()
 }
 
 pub(super) fn bytes_arrive_in_order_however_they_are_cut<R: Rig>(bench: &mut Bench<R>) {

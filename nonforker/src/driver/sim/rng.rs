@@ -1,4 +1,4 @@
-//! Where everything random in a simulation comes from.
+//! Where everything random in a simulation and in tests comes from.
 
 use std::{cell::Cell, rc::Rc};
 
@@ -60,8 +60,11 @@ mod tests {
         let drawn: Vec<u64> = (0..3).map(|_| rng.next()).collect();
         let again = Rng::new(1685);
         assert_eq!(drawn, (0..3).map(|_| again.next()).collect::<Vec<_>>());
-        // The published test vector of SplitMix64.
+        // The published numbers of SplitMix64.
         assert_eq!(Rng::new(0).next(), 0xe220_a839_7b1d_cdaf);
+        let rng = Rng::new(1_234_567);
+        let drawn = [rng.next(), rng.next()];
+        assert_eq!(drawn, [6_457_827_717_110_365_317, 3_203_168_211_198_807_973]);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, panic::resume_unwind, rc::Rc, thread, time::Duration};
 
-use crate::{CloseReason, Conn, ConnId, Handler, Outcome, Urgent, codec::Lines};
+use nonforker::{CloseReason, Conn, ConnId, Handler, Outcome, Urgent, codec::Lines};
 
 /// What a handler has been told about a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

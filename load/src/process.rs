@@ -13,47 +13,56 @@ use std::{
 
 use nix::{errno::Errno, sys::signal::kill, unistd::Pid};
 
-use crate::ending::Ending;
+use crate::error::Error;
 
 /// `/proc/PID/stat` counts in these, on every architecture that matters (`USER_HZ`).
 const TICK: Duration = Duration::from_millis(10);
 
-/// A process on this machine.
+/// A process on this machine. Linux only: it reads `/proc`.
 #[derive(Debug)]
-pub(crate) struct Process {
+pub struct Process {
     folder: PathBuf,
 }
 
-/// What it had used at a time.
+/// What a process had used at a time.
 #[derive(Clone, Debug)]
-pub(crate) struct Snapshot {
+pub struct Snapshot {
     /// Nanoseconds by thread; None where the kernel does not say.
     threads: Option<BTreeMap<u32, u64>>,
     ticks: u32,
     switches: u64,
     /// Resident bytes.
-    pub(crate) rss: u64,
+    rss: u64,
 }
 
-/// What it has used between two times.
+/// What a process has used between two times.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Usage {
-    pub(crate) cpu: Duration,
+#[non_exhaustive]
+pub struct Usage {
+    /// CPU time of all its threads, user and kernel.
+    pub cpu: Duration,
     /// Whether `cpu` is exact, and not in ticks of 10 ms.
-    pub(crate) is_exact: bool,
-    pub(crate) switches: u64,
-    pub(crate) rss_before: u64,
-    pub(crate) rss_after: u64,
+    pub is_exact: bool,
+    /// How often its threads were switched.
+    pub switches: u64,
+    /// Resident bytes at the first of the two times.
+    pub rss_before: u64,
+    /// Resident bytes at the second.
+    pub rss_after: u64,
 }
 
 impl Process {
     /// The process of this number.
-    pub(crate) fn find(pid: u32) -> Result<Self, Ending> {
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Process`] if there is none, or what it uses cannot be read. [`Error::Settings`] where
+    /// there is no `/proc` of Linux.
+    pub fn find(pid: u32) -> Result<Self, Error> {
         if !cfg!(target_os = "linux") {
-            return Err(Ending::Usage("--pid: this needs Linux and its /proc".into()));
+            return Err(Error::Settings("`pid`: this needs Linux and its /proc".into()));
         }
-        Self::find_in(Path::new("/proc"), pid)
-            .map_err(|what| Ending::Failed(format!("--pid: {what}")))
+        Self::find_in(Path::new("/proc"), pid).map_err(Error::Process)
     }
 
     fn find_in(proc: &Path, pid: u32) -> Result<Self, String> {
@@ -87,20 +96,25 @@ impl Process {
         }
     }
 
-    /// Ourselves, where it can be told.
+    /// This process; None where `/proc` cannot be read.
     pub(crate) fn own() -> Option<Self> {
         Self::find(std::process::id()).ok()
     }
 
     /// What it has used up to now. CPU time is looked at last, which begins a window.
-    pub(crate) fn snapshot(&self) -> io::Result<Snapshot> {
+    ///
+    /// # Errors
+    ///
+    /// The process has ended, or `/proc` cannot be read.
+    pub fn snapshot(&self) -> io::Result<Snapshot> {
         let snapshot = self.without_threads()?;
         Ok(Snapshot { threads: self.threads().ok(), ..snapshot })
     }
 
     /// What it has used since then; None if it has ended. CPU time is looked at first, which ends
     /// a window.
-    pub(crate) fn since(&self, before: &Snapshot) -> Option<Usage> {
+    #[must_use]
+    pub fn since(&self, before: &Snapshot) -> Option<Usage> {
         let threads = self.threads().ok();
         let snapshot = self.without_threads().ok()?;
         Some(before.until(&Snapshot { threads, ..snapshot }))

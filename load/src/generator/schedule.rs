@@ -10,7 +10,7 @@ use std::io;
 
 use mio::Poll;
 
-use super::{Load, Role};
+use super::{Generator, Role};
 
 /// The most groups in which what a connection owes is counted: a high rate may owe billions.
 const GROUPS: usize = 4096;
@@ -31,7 +31,7 @@ pub(crate) struct Schedule {
 }
 
 impl Schedule {
-    /// So many requests per second, over so many connections.
+    /// `rate` requests per second, over all `connections`.
     pub(super) fn new(rate: f64, connections: usize, poll: &Poll) -> io::Result<Self> {
         Ok(Self {
             interval: 1e9 / rate,
@@ -139,7 +139,7 @@ fn offset(nth: u64, interval: f64) -> u64 {
     floor(nth as f64 * interval)
 }
 
-impl Load<'_> {
+impl Generator<'_> {
     /// Sends what is due by now, and sees to it that the wait ends when more is.
     pub(super) fn release(&mut self, now: u64) -> io::Result<()> {
         let Some(schedule) = &mut self.schedule else { return Ok(()) };

@@ -27,16 +27,17 @@ use std::{
 use mio::{Events, Interest, Poll, Token, unix::SourceFd};
 use socket2::Socket;
 
-pub(crate) use self::{roles::Role, tally::Tally};
+pub(crate) use self::roles::Role;
+pub use self::tally::Tally;
 use self::{roles::Round, schedule::Schedule};
-use super::{
+use crate::{
     client::{Check, Client, Fault},
     clock::{Clock, nanos},
+    error::Error,
     faults::Faults,
     messages::Messages,
-    progress::Progress,
+    progress::{Phase, Progress},
 };
-use crate::ending::Ending;
 
 /// Bytes read at a time.
 pub(crate) const READ_BYTES: usize = 64 * 1024;
@@ -73,7 +74,7 @@ pub(crate) struct Manner {
 
 /// Connections under load.
 #[derive(Debug)]
-pub(crate) struct Load<'r> {
+pub(crate) struct Generator<'r> {
     poll: Poll,
     events: Events,
     clients: Vec<Client>,
@@ -130,26 +131,22 @@ impl Look {
     }
 }
 
-fn cannot_wait(error: &io::Error) -> Ending {
-    Ending::Failed(format!("cannot wait for replies: {error}"))
-}
-
-impl<'r> Load<'r> {
+impl<'r> Generator<'r> {
     /// Takes over these connections. The normal ones come first.
     pub(crate) fn new(
         sockets: Vec<(Role, Socket)>,
         messages: Messages,
         manner: Manner,
         interrupted: &'r AtomicBool,
-    ) -> Result<Self, Ending> {
-        let poll = Poll::new().map_err(|error| cannot_wait(&error))?;
+    ) -> Result<Self, Error> {
+        let poll = Poll::new().map_err(Error::Wait)?;
         let count = sockets.len();
         let mut clients = Vec::with_capacity(count);
         for (nth, (role, socket)) in sockets.into_iter().enumerate() {
             let both = Interest::READABLE | Interest::WRITABLE;
             let mut source = SourceFd(&socket.as_raw_fd());
             let registered = poll.registry().register(&mut source, Token(nth), both);
-            registered.map_err(|error| cannot_wait(&error))?;
+            registered.map_err(Error::Wait)?;
             let first = if role.is_broadcast() { 0 } else { messages.first(nth, count) };
             clients.push(Client::new(role, socket, &messages, first));
         }
@@ -157,7 +154,7 @@ impl<'r> Load<'r> {
         let schedule = manner.rate.map(|rate| Schedule::new(rate, normal, &poll)).transpose();
         let loaded = clients.iter().filter(|client| !client.role.is_slow()).count();
         Ok(Self {
-            schedule: schedule.map_err(|error| cannot_wait(&error))?,
+            schedule: schedule.map_err(Error::Wait)?,
             poll,
             events: Events::with_capacity(EVENTS),
             open: if loaded > 0 { loaded } else { clients.len() },
@@ -181,10 +178,15 @@ impl<'r> Load<'r> {
 
     /// Loads the server for so long, and returns how long it was: less if it was interrupted or
     /// no connection is left.
-    pub(crate) fn run(&mut self, time: Duration, progress: &Progress) -> Result<Duration, Ending> {
+    pub(crate) fn run(
+        &mut self,
+        phase: Phase,
+        time: Duration,
+        progress: &mut dyn Progress,
+    ) -> Result<Duration, Error> {
         let began = self.clock.now();
         let end = began.saturating_add(nanos(time));
-        progress.begin(time);
+        progress.begin(phase, Some(time));
         let mut now = began;
         while now < end && self.goes_on() {
             self.turn(now, Duration::from_nanos(end - now))?;
@@ -197,7 +199,7 @@ impl<'r> Load<'r> {
     }
 
     /// Waits until nothing is owed. A connection that is late fails.
-    pub(crate) fn quiet(&mut self) -> Result<(), Ending> {
+    pub(crate) fn quiet(&mut self) -> Result<(), Error> {
         while self.goes_on() && self.is_owed() {
             self.turn_and_tick()?;
         }
@@ -208,7 +210,7 @@ impl<'r> Load<'r> {
     /// longer than [`patience`](Self::patience) nothing moves.
     ///
     /// It does so after an interruption, too: the report is to say whether the server answers.
-    pub(crate) fn drain(&mut self) -> Result<(), Ending> {
+    pub(crate) fn drain(&mut self) -> Result<(), Error> {
         self.asks = false;
         if let Some(schedule) = &mut self.schedule {
             schedule.stop();
@@ -286,15 +288,15 @@ impl<'r> Load<'r> {
         self.open > 0 && !self.is_interrupted()
     }
 
-    fn turn_and_tick(&mut self) -> Result<u64, Ending> {
+    fn turn_and_tick(&mut self) -> Result<u64, Error> {
         self.turn(self.clock.now(), TICK)?;
         let now = self.clock.now();
         self.tick(now);
         Ok(now)
     }
 
-    fn turn(&mut self, now: u64, patience: Duration) -> Result<(), Ending> {
-        self.release(now).map_err(|error| cannot_wait(&error))?;
+    fn turn(&mut self, now: u64, patience: Duration) -> Result<(), Error> {
+        self.release(now).map_err(Error::Wait)?;
         self.push_again();
         let patience = match self.manner.spin || !self.again.is_empty() {
             true => Duration::ZERO,
@@ -315,7 +317,7 @@ impl<'r> Load<'r> {
         }
         self.events = events;
         match polled {
-            Err(error) if error.kind() != io::ErrorKind::Interrupted => Err(cannot_wait(&error)),
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => Err(Error::Wait(error)),
             Err(_) => Ok(()),
             Ok(()) => {
                 self.look.show(shown);

@@ -9,21 +9,22 @@ const LATENCY_MAX: u64 = 3_600_000_000_000;
 const LATENCY_DIGITS: u8 = 3;
 
 /// What is counted within the window.
-#[derive(Debug)]
-pub(crate) struct Tally {
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Tally {
     /// Replies to the normal connections, or deliveries of a broadcast.
-    pub(crate) messages: u64,
+    pub messages: u64,
     /// Replies to the flooding connections.
-    pub(crate) flooding: u64,
+    pub flooding: u64,
     /// Bytes that connections which never read, or trickle, could send since they were opened.
-    pub(crate) slow_bytes: u64,
+    pub slow_bytes: u64,
     /// Such connections that the server has closed since then.
-    pub(crate) slow_closed: u64,
+    pub slow_closed: u64,
     /// Nanoseconds from request to reply, for the normal connections. What is unanswered counts
     /// with the time that it has waited.
-    pub(crate) latencies: Histogram<u64>,
+    pub latencies: Histogram<u64>,
     /// What the slowest reply took since the run began, in nanoseconds; None before the first one.
-    pub(crate) slowest: Option<u64>,
+    pub slowest: Option<u64>,
 }
 
 impl Tally {

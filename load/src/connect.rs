@@ -16,22 +16,19 @@ use std::{
 use nonforker::Address;
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use crate::ending::Ending;
+use crate::error::Error;
 
 /// Connections from one source address; the kernel has 28232 ports for it, if nobody changed that.
 const PER_SOURCE: usize = 20_000;
 
 /// Descriptors that are not connections: standard streams, the poll, files of `/proc`.
-const DESCRIPTORS_SPARE: u64 = 32;
+pub(crate) const DESCRIPTORS_SPARE: u64 = 32;
 
-/// Makes room for so many connections.
-pub(crate) fn reserve(connections: usize) -> Result<(), Ending> {
+/// Raises the limit of descriptors to what these connections need.
+pub(crate) fn reserve(connections: usize) -> Result<(), Error> {
     let limit = nonforker::raise_descriptor_limit().unwrap_or(u64::MAX);
     if connections as u64 > limit.saturating_sub(DESCRIPTORS_SPARE) {
-        return Err(Ending::Failed(format!(
-            "{connections} connections need more descriptors than this process may have: {limit} \
-             (ulimit -Hn; {DESCRIPTORS_SPARE} are needed for other things)"
-        )));
+        return Err(Error::Descriptors { needed: connections, limit });
     }
     Ok(())
 }

@@ -2,21 +2,22 @@
 
 use std::fmt;
 
-use super::client::Fault;
+use crate::client::Fault;
 
-/// Failures of a run.
-#[derive(Debug, Default)]
-pub(crate) struct Faults {
+/// Connections that failed, by why.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Faults {
     /// Connections that could not be opened.
-    pub(crate) connect: u64,
+    pub connect: u64,
     /// Connections that the server closed, or that broke, while replies were due.
-    pub(crate) closed: u64,
+    pub closed: u64,
     /// Connections with a reply that differs from its request, or that nobody asked for.
-    pub(crate) wrong: u64,
+    pub wrong: u64,
     /// Connections that owe a reply, in the end or for longer than a reply may take.
-    pub(crate) late: u64,
+    pub late: u64,
     /// What happened first.
-    pub(crate) first: Option<String>,
+    pub first: Option<String>,
 }
 
 impl Faults {
@@ -36,7 +37,9 @@ impl Faults {
         self.remember(why);
     }
 
-    pub(crate) fn sum(&self) -> u64 {
+    /// Connections that failed, in whatever way.
+    #[must_use]
+    pub fn sum(&self) -> u64 {
         self.connect + self.closed + self.wrong + self.late
     }
 

@@ -4,12 +4,10 @@ use std::io::{self, Read};
 
 use mio::event::Event;
 
-use super::{
-    super::{
-        client::{Client, Fault},
-        clock::nanos,
-    },
-    Load,
+use super::Generator;
+use crate::{
+    client::{Client, Fault},
+    clock::nanos,
 };
 
 /// The kinds of connections.
@@ -23,7 +21,7 @@ pub(crate) enum Role {
     NeverReading,
     /// Sends a byte now and then; throws away what it gets.
     Trickling,
-    /// Asks when told to, and not again.
+    /// Sends a request when the run wants one, and no other.
     Idle,
     /// Gets every line of the sender.
     Receiver,
@@ -49,7 +47,7 @@ pub(super) struct Round {
     left: usize,
 }
 
-impl Load<'_> {
+impl Generator<'_> {
     /// Sends the first requests.
     pub(crate) fn begin(&mut self) {
         for nth in 0..self.clients.len() {
@@ -147,7 +145,7 @@ impl Load<'_> {
         }
     }
 
-    /// Sends so many requests in one write.
+    /// Sends `count` requests in one write.
     pub(super) fn ask(&mut self, nth: usize, count: usize, now: u64) -> Result<(), Fault> {
         let client = &mut self.clients[nth];
         client.ask(count, &self.messages);

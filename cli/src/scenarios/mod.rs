@@ -1,29 +1,30 @@
-//! What this crate runs on its own simulator, for millions of seeds: `nonforker sim`.
+//! What `nonforker sim` runs on the simulator of the library, for millions of seeds.
 //!
 //! Each scenario is a server whose limits differ from seed to seed, clients that behave as clients
 //! do, and an oracle that knows what each of them may have received. They are examples, too, of how
-//! to write one for a server of your own.
+//! to write one for a server of your own: they use nothing but the public API.
+//!
+//! The tests of the library and the fuzz targets include this file by its path. It is not in the
+//! library, whose users have no use for it, and not in a crate of its own, which would have to be
+//! published for the program's sake.
+
+mod witness;
 
 use std::{fmt::Write, time::Duration};
 
-use super::{
-    client::{Client, Ending},
-    crowd::Visit,
-    net::Net,
-    simulation::{Failure, Run, Simulation},
-    witness::Witness,
-};
-use crate::{
+use nonforker::{
     Conn, Handler, Limits, Outcome, Server,
     codec::{Delimited, Lines},
-    driver::sim::{faults::Faults, rng::Rng},
+    sim::{Client, Ending, Failure, Faults, Net, Rng, Run, Simulation, Visit},
 };
+
+use self::witness::Witness;
 
 const ADDRESS: &str = "127.0.0.1:1685";
 
 /// A server, its clients, and what has to come of it.
 #[derive(Clone, Copy)]
-pub struct Scenario {
+pub(crate) struct Scenario {
     name: &'static str,
     about: &'static str,
     simulation: fn() -> Simulation,
@@ -38,7 +39,7 @@ impl std::fmt::Debug for Scenario {
 
 impl Scenario {
     /// Every scenario.
-    pub const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 7] = [
         Self {
             name: "echo",
             about: "everybody who reads is answered, whatever does not break the connection",
@@ -85,13 +86,13 @@ impl Scenario {
 
     /// Its name, a word.
     #[must_use]
-    pub const fn name(&self) -> &'static str {
+    pub(crate) const fn name(&self) -> &'static str {
         self.name
     }
 
     /// What it tests, in a sentence.
     #[must_use]
-    pub const fn about(&self) -> &'static str {
+    pub(crate) const fn about(&self) -> &'static str {
         self.about
     }
 
@@ -100,13 +101,13 @@ impl Scenario {
     /// # Errors
     ///
     /// [`Failure`] if something was not as it has to be. The panic hook has been called.
-    pub fn run_one(&self, seed: u64) -> Result<Run, Failure> {
+    pub(crate) fn run_one(&self, seed: u64) -> Result<Run, Failure> {
         (self.simulation)().run_one(seed, self.script)
     }
 
     /// Finds the fewest faults with which a seed still fails.
     #[must_use]
-    pub fn minimise(&self, failure: Failure) -> Failure {
+    pub(crate) fn minimise(&self, failure: Failure) -> Failure {
         (self.simulation)().minimise(failure, self.script)
     }
 }

@@ -7,11 +7,11 @@
 //! ```
 //!
 //! All connections share the ring. Each begins at a place of its own and goes round, so a request
-//! is told from those before and after it and from those of other connections. A batch of requests
+//! differs from those before and after it and from those of other connections. A batch of requests
 //! is one slice to write, and a batch of replies one slice to compare with: nothing is built and
 //! nothing is searched per message. Where a reply is not its request again, there is a second ring.
 
-use super::codec::Codec;
+use crate::codec::Codec;
 
 /// The least and the most bytes of the ring: more messages differ, and it stays in the cache.
 const RING_MIN: usize = 256 * 1024;
@@ -36,7 +36,7 @@ pub(crate) struct Messages {
 }
 
 impl Messages {
-    /// Messages of `size` bytes, which `codec` counts, for so many connections, of which any
+    /// Messages of `size` bytes, which `codec` counts, for this many connections, of which any
     /// `in_flight`, and any `span` bytes, can be had in one piece.
     pub(crate) fn new(
         codec: &Codec,
@@ -47,7 +47,7 @@ impl Messages {
     ) -> Result<Self, String> {
         let Some(letters) = codec.letters(size) else {
             let least = codec.end().len() + 1;
-            return Err(format!("--size: a request has at least {least} bytes, its end counted"));
+            return Err(format!("`size`: a request has at least {least} bytes, its end counted"));
         };
         let alphabet: Vec<u8> = (b'a'..=b'z')
             .chain(b'A'..=b'Z')
@@ -55,7 +55,7 @@ impl Messages {
             .filter(|letter| !codec.end().contains(letter))
             .collect();
         if alphabet.len() < 2 {
-            return Err("--codec: the delimiter leaves no letters to write requests with".into());
+            return Err("`codec`: the delimiter leaves no letters to write requests with".into());
         }
         let bytes = codec.request_bytes(size);
         let count = (RING_MIN / bytes).max(connections).min(RING_MAX / bytes).max(2);
@@ -82,7 +82,7 @@ impl Messages {
         connection.wrapping_mul(stride) % count
     }
 
-    /// How many bytes may come back for so many requests, of which some bytes have not been sent.
+    /// How many bytes may come back for this many requests, of which `unsent` bytes have not been sent.
     ///
     /// An echo may begin before its request has ended, any other reply may not.
     pub(crate) fn due(&self, requests: usize, unsent: usize) -> usize {
@@ -117,7 +117,7 @@ impl Ring {
         let mut bytes = Vec::new();
         bytes.try_reserve_exact(period + span).map_err(|_| {
             let needed = period + span;
-            format!("--size: there is no memory for requests of {size} bytes: {needed} are needed")
+            format!("`size`: there is no memory for requests of {size} bytes: {needed} are needed")
         })?;
         for number in 0..count {
             bytes.extend_from_slice(&around.head);
@@ -147,7 +147,7 @@ impl Ring {
         &self.bytes[at..at + len]
     }
 
-    /// The place so many bytes further on.
+    /// The place `len` bytes further on.
     pub(crate) fn after(&self, at: usize, len: usize) -> usize {
         let next = at + len;
         if next < self.period { next } else { next % self.period }
@@ -171,13 +171,13 @@ mod tests {
 
     use super::*;
 
-    fn messages(codec: &str, size: usize, connections: usize, span: usize) -> Messages {
-        Messages::new(&codec.parse().unwrap(), size, connections, 1, span).unwrap()
+    fn messages(codec: Codec, size: usize, connections: usize, span: usize) -> Messages {
+        Messages::new(&codec, size, connections, 1, span).unwrap()
     }
 
     #[test]
     fn messages_differ_and_end_as_they_should() {
-        let messages = messages("crlf", 16, 10, 1000);
+        let messages = messages(Codec::Crlf, 16, 10, 1000);
         let ring = messages.requests();
         let all: BTreeSet<&[u8]> = ring.bytes[..ring.period].chunks(16).collect();
         assert_eq!(all.len(), ring.period / 16);
@@ -189,7 +189,7 @@ mod tests {
     #[test]
     fn a_reply_is_what_its_request_asks_for() {
         for (size, head) in [(1, "$1\r\n"), (64, "$64\r\n"), (100_000, "$100000\r\n")] {
-            let messages = messages("resp", size, 10, 1);
+            let messages = messages(Codec::Resp, size, 10, 1);
             let (requests, replies) = (messages.requests(), messages.replies());
             let request_head = format!("*2\r\n$4\r\nECHO\r\n{head}");
             for number in 0..requests.period / requests.size() {
@@ -204,9 +204,9 @@ mod tests {
 
     #[test]
     fn what_is_due_has_been_asked_for() {
-        let echo = messages("lines", 10, 1, 1);
+        let echo = messages(Codec::Lines, 10, 1, 1);
         assert_eq!((echo.due(3, 0), echo.due(3, 1), echo.due(3, 11)), (30, 29, 19));
-        let resp = messages("resp", 10, 1, 1);
+        let resp = messages(Codec::Resp, 10, 1, 1);
         let (request, reply) = (resp.requests().size(), resp.replies().size());
         for (unsent, replies) in [(0, 3), (1, 2), (request, 2), (request + 1, 1), (3 * request, 0)]
         {
@@ -217,7 +217,7 @@ mod tests {
     #[test]
     fn any_span_lies_in_one_piece_and_goes_round() {
         for (size, span) in [(1, 64), (64, 8192), (1 << 20, 3 << 20)] {
-            let messages = messages("raw", size, 4, span);
+            let messages = messages(Codec::Raw, size, 4, span);
             let ring = messages.requests();
             let last = ring.period - size;
             let piece = ring.slice(last, span);
@@ -234,17 +234,17 @@ mod tests {
 
     #[test]
     fn connections_begin_apart_from_each_other() {
-        let messages = messages("lines", 64, 10_000, 64);
+        let messages = messages(Codec::Lines, 64, 10_000, 64);
         let places: BTreeSet<usize> = (0..10_000).map(|nth| messages.first(nth, 10_000)).collect();
         assert_eq!(places.len(), 10_000);
     }
 
     #[test]
     fn what_leaves_no_room_for_a_message_is_refused() {
-        let wrong = |codec: &str, size| Messages::new(&codec.parse().unwrap(), size, 1, 1, 1);
-        assert!(wrong("crlf", 2).is_err_and(|what| what.contains("at least 3")));
+        let wrong = |codec, size| Messages::new(&codec, size, 1, 1, 1);
+        assert!(wrong(Codec::Crlf, 2).is_err_and(|what| what.contains("at least 3")));
         let letters: String = ('0'..='z').filter(char::is_ascii_alphanumeric).collect();
-        let codec = format!("delimited:{letters}");
-        assert!(wrong(&codec, 200).is_err_and(|what| what.contains("--codec")));
+        let codec = Codec::Delimited(letters.into_bytes());
+        assert!(wrong(codec, 200).is_err_and(|what| what.contains("`codec`")));
     }
 }

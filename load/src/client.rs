@@ -15,9 +15,9 @@ use std::{
 
 use socket2::Socket;
 
-use super::{load::Role, messages::Messages, text::human};
+use crate::{generator::Role, human::human, messages::Messages};
 
-/// How replies are told from each other, and whether they are compared.
+/// Where a reply ends, and whether it is compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Check {
     /// A reply is the one that is due, byte for byte.
@@ -155,7 +155,7 @@ impl Client {
         self.unsent
     }
 
-    /// Puts so many requests up for sending.
+    /// Puts `count` requests up for sending.
     pub(crate) fn ask(&mut self, count: usize, messages: &Messages) {
         self.awaited += count;
         self.unsent += count * messages.requests().size();
@@ -188,7 +188,7 @@ impl Client {
         self.socket.take().is_some()
     }
 
-    /// Remembers when requests were put up, to be told their latencies by [`answered`](Self::answered).
+    /// Remembers when requests were put up, so that [`answered`](Self::answered) can give their latencies.
     pub(crate) fn stamp(&mut self, count: usize, now: u64) {
         self.batches.push_back(Batch { at: now, messages: count });
     }
@@ -211,7 +211,7 @@ impl Client {
         Ok(())
     }
 
-    /// Writes once, at most so many bytes of requests whose replies nobody counts.
+    /// Writes once, at most `most` bytes of requests whose replies are not counted.
     pub(crate) fn push(&mut self, messages: &Messages, most: usize) -> Result<usize, Fault> {
         let Some(mut socket) = self.socket.as_ref() else { return Ok(0) };
         let requests = messages.requests();
@@ -276,18 +276,18 @@ impl Client {
         }
     }
 
-    /// Tells for how long what is awaited has been, in batches: the oldest first.
-    pub(crate) fn ages(&self, now: u64, mut tell: impl FnMut(u64, usize)) {
+    /// Says for how long each reply has been awaited, in batches: the oldest first.
+    pub(crate) fn ages(&self, now: u64, mut each: impl FnMut(u64, usize)) {
         for batch in &self.batches {
-            tell(now.saturating_sub(batch.at), batch.messages);
+            each(now.saturating_sub(batch.at), batch.messages);
         }
     }
 
-    /// Tells when each of so many replies was asked for, in batches: the oldest first.
-    pub(crate) fn answered(&mut self, mut replies: usize, mut tell: impl FnMut(u64, usize)) {
+    /// Says when each of these replies was asked for, in batches: the oldest first.
+    pub(crate) fn answered(&mut self, mut replies: usize, mut each: impl FnMut(u64, usize)) {
         while let Some(batch) = self.batches.front_mut().filter(|_| replies > 0) {
             let count = batch.messages.min(replies);
-            tell(batch.at, count);
+            each(batch.at, count);
             replies -= count;
             batch.messages -= count;
             if batch.messages == 0 {
@@ -302,16 +302,16 @@ mod tests {
     use socket2::{Domain, Type};
 
     use super::*;
+    use crate::codec::Codec;
 
     const SIZE: usize = 10;
 
     /// Messages of one codec whose replies are the requests, and of one whose replies are not.
     fn both() -> [Messages; 2] {
-        ["lines", "resp"]
-            .map(|codec| Messages::new(&codec.parse().unwrap(), SIZE, 2, 10, 1000).unwrap())
+        [Codec::Lines, Codec::Resp].map(|codec| Messages::new(&codec, SIZE, 2, 10, 1000).unwrap())
     }
 
-    /// A connection that has sent so many requests, and the other end of it.
+    /// A connection that has sent `count` requests, and the other end of it.
     fn asked(count: usize, messages: &Messages) -> (Client, Socket) {
         let (socket, other) = Socket::pair(Domain::UNIX, Type::STREAM, None).unwrap();
         let mut client = Client::new(Role::Normal, socket, messages, messages.first(1, 2));
@@ -321,7 +321,7 @@ mod tests {
         (client, other)
     }
 
-    /// The right replies to the first so many requests of [`asked`].
+    /// The right replies to the first `count` requests of [`asked`].
     fn answers(count: usize, messages: &Messages) -> &[u8] {
         let replies = messages.replies();
         replies.slice(replies.place(messages.first(1, 2)), count * replies.size())
@@ -387,11 +387,11 @@ mod tests {
         let (mut client, _other) = asked(5, &messages);
         client.stamp(3, 100);
         client.stamp(2, 200);
-        let mut told = Vec::new();
-        client.answered(2, |at, count| told.push((at, count)));
-        client.answered(3, |at, count| told.push((at, count)));
-        client.answered(1, |at, count| told.push((at, count)));
-        assert_eq!(told, [(100, 2), (100, 1), (200, 2)]);
+        let mut batches = Vec::new();
+        client.answered(2, |at, count| batches.push((at, count)));
+        client.answered(3, |at, count| batches.push((at, count)));
+        client.answered(1, |at, count| batches.push((at, count)));
+        assert_eq!(batches, [(100, 2), (100, 1), (200, 2)]);
         assert_eq!(client.oldest(), None);
     }
 
