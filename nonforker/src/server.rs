@@ -21,6 +21,7 @@ use crate::{
     error::{Error, Result},
     handle::Handle,
     handler::{Closure, Handler, IntoOutcome},
+    networks::{Networks, NetworksError},
     service::Typed,
 };
 
@@ -64,6 +65,8 @@ const SIMULATED_MEMORY: usize = 1 << 30;
 pub struct Server {
     limits: Limits,
     services: Services,
+    /// Of each service: whose connections begin with a PROXY header.
+    proxies: Vec<Option<std::result::Result<Networks, NetworksError>>>,
     addresses: Vec<(std::result::Result<Address, AddressError>, ServiceId)>,
     unix_mode: u32,
     driver: DriverKind,
@@ -93,6 +96,7 @@ impl Server {
         Self {
             limits: Limits::default(),
             services: Services::new(),
+            proxies: Vec::new(),
             addresses: Vec::new(),
             unix_mode: UNIX_MODE,
             driver: DriverKind::Auto,
@@ -130,6 +134,42 @@ impl Server {
     #[must_use]
     pub fn service<H: Handler>(mut self, codec: H::Codec, handler: H) -> Self {
         self.services.push(Box::new(Typed::new(codec, handler)));
+        self.proxies.push(None);
+        self
+    }
+
+    /// Has every connection of the last given service begin with a header of the PROXY protocol,
+    /// version 1 or 2, as proxies and balancers send it: haproxy's `send-proxy` and `send-proxy-v2`,
+    /// nginx' `proxy_protocol on`, the network balancers of clouds.
+    ///
+    /// Only peers within `from` may connect, and each peer of a Unix socket; all others are refused
+    /// before anything that they send is looked at, since whoever may send a header may be anybody.
+    /// The header must be there: what begins with anything else is refused, and so is one that is not
+    /// complete within [`Limits::handshake_timeout`]. The handler never hears of those; they are logged
+    /// and counted in [`Stats::refused`](crate::Stats::refused).
+    ///
+    /// [`Conn::peer`] is then the real client, whom [`Limits::max_connections_per_ip`] counts, and
+    /// [`Conn::via`] is the proxy. If the proxy says that it does not know (`UNKNOWN`), or that the
+    /// connection is its own (`LOCAL`, a health check), both are the proxy.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use nonforker::{Server, codec::Lines};
+    ///
+    /// let server = Server::new()
+    ///     .serve("127.0.0.1:0", Lines::new(), |conn, line| conn.send(line))
+    ///     .proxy_protocol("10.0.0.0/8,::1");
+    /// # let _ = server;
+    /// ```
+    #[must_use]
+    pub fn proxy_protocol<N>(mut self, from: N) -> Self
+    where
+        N: TryInto<Networks, Error: Into<NetworksError>>,
+    {
+        if let Some(last) = self.proxies.last_mut() {
+            *last = Some(from.try_into().map_err(Into::into));
+        }
         self
     }
 
@@ -193,6 +233,7 @@ impl Server {
     ///
     /// # Errors
     ///
+    /// [`Error::Networks`] for the first networks of proxies that are none,
     /// [`Error::Address`] for the first address that is none or is given twice, [`Error::Listen`]
     /// for the first one that cannot be served,
     /// [`Error::Limits`] if a limit is out of its bounds, [`Error::NothingToServe`] if there is
@@ -252,6 +293,8 @@ impl Server {
 
     /// Puts the engine together over any driver.
     fn assemble<D: Driver>(self, driver: D, tries: u32) -> Result<(Engine<D>, Vec<Address>)> {
+        let proxies = self.proxies.into_iter().map(Option::transpose);
+        let proxies: Vec<_> = proxies.collect::<std::result::Result<_, _>>()?;
         let mut engine = Engine::new(driver, self.limits, self.services);
         let mut wanted: Vec<(Address, ServiceId)> = Vec::new();
         for (address, service) in self.addresses {
@@ -264,7 +307,9 @@ impl Server {
         }
         let mut addresses = Vec::new();
         for (address, service) in wanted {
-            let actual = patiently(&address, tries, || engine.listen(&address, service));
+            let proxies = proxies.get(service as usize).cloned().flatten();
+            let listen = || engine.listen(&address, service, proxies.clone());
+            let actual = patiently(&address, tries, listen);
             addresses.push(actual.map_err(|source| listen_error(address, source, &addresses))?);
         }
         Ok((engine, addresses))

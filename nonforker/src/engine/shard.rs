@@ -219,8 +219,17 @@ impl<S> Shard<S> {
             }
         } else if state.discards() {
             core.discarded(slot, bytes.len());
+        } else if state == State::Arriving {
+            self.arriving(&mut entry, bytes);
         }
-        table.put_back(entry);
+        self.table.put_back(entry);
+    }
+
+    /// A connection was accepted: its handler is told, unless it is still arriving.
+    pub(super) fn open(&mut self, token: Token) {
+        if self.table.get(token).is_some_and(Slot::has_opened) {
+            self.call(token, |service, scope| service.open(scope));
+        }
     }
 
     /// Has its service do something for a connection.
@@ -300,7 +309,8 @@ impl<S> Shard<S> {
                 tracing::error!(%peer, "a connection had an event that cannot happen");
             }
         }
-        self.acceptor.released(slot.peer(), core.limits.max_connections_per_ip.is_some());
+        let is_counted = slot.has_opened() && core.limits.max_connections_per_ip.is_some();
+        self.acceptor.released(slot.peer(), is_counted);
     }
 
     /// Lets those connections go on that wait for us.

@@ -12,6 +12,7 @@ mod drain;
 mod hogs;
 mod limits;
 mod memory;
+mod proxy;
 mod replay;
 mod scarcity;
 #[path = "../../../cli/src/scenarios/mod.rs"]
