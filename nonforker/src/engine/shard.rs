@@ -1,6 +1,11 @@
 //! A shard: its connections, its services, and what each completion does to them. No driver.
 
-use std::{io, mem, sync::Arc, time::Duration};
+use std::{
+    io, mem,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    time::Duration,
+};
 
 use super::{
     Services,
@@ -311,6 +316,10 @@ impl<S> Shard<S> {
         }
         let is_counted = slot.has_opened() && core.limits.max_connections_per_ip.is_some();
         self.acceptor.released(slot.peer(), is_counted);
+        // The session is the user's, and goes with it.
+        if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(entry))) {
+            core.service_failed("closed", Err(payload));
+        }
     }
 
     /// Lets those connections go on that wait for us.
