@@ -53,6 +53,14 @@ struct Batch<'a> {
     trouble: Option<Trouble>,
 }
 
+impl Batch<'_> {
+    #[cold]
+    fn ends(&mut self, trouble: Trouble) -> Stop {
+        self.trouble = Some(trouble);
+        Stop::Trouble
+    }
+}
+
 impl<H: Handler> Typed<H> {
     /// Handles what the driver lends, in place. Keeps what no frame took.
     #[inline(always)]
@@ -133,28 +141,25 @@ fn handle_frames<H: Handler>(
             return Stop::Incomplete;
         }
         conn.output.begin_callback(Origin::Reply);
-        let trouble = match conn.member.codec.decode(batch.rest) {
-            Ok(Decoded::Frame { frame, consumed }) => match behind(batch.rest, consumed) {
-                Some(behind) => {
-                    batch.rest = behind;
-                    batch.frames += 1;
-                    handler.frame(conn, frame).err().map(Trouble::Failed)
+        match conn.member.codec.decode(batch.rest) {
+            Ok(Decoded::Frame { frame, consumed }) => {
+                let Some(behind) = behind(batch.rest, consumed) else {
+                    return batch.ends(Trouble::Miscounted { consumed, have });
+                };
+                batch.rest = behind;
+                batch.frames += 1;
+                if let Err(error) = handler.frame(conn, frame) {
+                    return batch.ends(Trouble::Failed(error));
                 }
-                None => Some(Trouble::Miscounted { consumed, have }),
-            },
-            Ok(Decoded::Skip(consumed)) => match behind(batch.rest, consumed) {
-                Some(behind) => {
-                    batch.rest = behind;
-                    None
-                }
-                None => Some(Trouble::Miscounted { consumed, have }),
-            },
+            }
+            Ok(Decoded::Skip(consumed)) => {
+                let Some(behind) = behind(batch.rest, consumed) else {
+                    return batch.ends(Trouble::Miscounted { consumed, have });
+                };
+                batch.rest = behind;
+            }
             Ok(Decoded::Incomplete { .. }) => return Stop::Incomplete,
-            Err(error) => Some(Trouble::Rejected(error)),
-        };
-        if trouble.is_some() {
-            batch.trouble = trouble;
-            return Stop::Trouble;
+            Err(error) => return batch.ends(Trouble::Rejected(error)),
         }
         if !conn.slot.conn.bars().is_none() {
             return Stop::Held;
