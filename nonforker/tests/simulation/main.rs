@@ -9,9 +9,11 @@ mod callbacks;
 mod codecs;
 mod cut_off;
 mod drain;
+mod handler_timers;
 mod hogs;
 mod limits;
 mod memory;
+mod others;
 mod replay;
 mod scarcity;
 #[path = "../../../cli/src/scenarios/mod.rs"]
