@@ -6,7 +6,7 @@ use clap::{
     ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum,
     error::ErrorKind,
 };
-use nonforker::Address;
+use nonforker::{Address, Networks};
 
 use crate::{
     bench::{self, BenchArgs},
@@ -142,6 +142,20 @@ pub(crate) struct ServiceArgs {
     /// Unix socket with a NAME has no file and no permissions (Linux only).
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:1685")]
     pub(crate) listen: Vec<Address>,
+
+    /// Each connection begins with a PROXY header that tells the real client (needs --proxy-from)
+    ///
+    /// Versions 1 and 2, as haproxy (send-proxy, send-proxy-v2), nginx and balancers send them. A
+    /// connection without a header is refused, and one from anywhere else than --proxy-from, too.
+    /// --max-connections-per-ip then counts the real clients.
+    #[arg(long, requires = "proxy_from")]
+    pub(crate) proxy_protocol: bool,
+
+    /// Who may connect and send PROXY headers: networks, 10.0.0.0/8,::1 (needs --proxy-protocol)
+    ///
+    /// May be given several times. Every peer of a Unix socket may.
+    #[arg(long, value_name = "NET", requires = "proxy_protocol")]
+    pub(crate) proxy_from: Vec<Networks>,
 
     /// Permissions of a Unix socket's file, in octal
     ///
@@ -286,6 +300,10 @@ pub(crate) struct TimeoutArgs {
     /// Replies to a client that waits for each of them come sooner, and take a whole processor.
     #[arg(long, value_name = "DURATION", default_value = "off", value_parser = values::timeout)]
     pub(crate) busy_poll: Timeout,
+
+    /// How long the PROXY header of a connection may take
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = values::duration)]
+    pub(crate) handshake_timeout: Duration,
 
     /// How long a closed connection waits for its client to close, too
     ///

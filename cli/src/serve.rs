@@ -8,7 +8,7 @@ use std::{
 };
 
 use nonforker::{
-    Address, DriverKind, Limits, Server,
+    Address, DriverKind, Limits, Networks, Server,
     codec::{Delimited, Lines, Raw},
 };
 
@@ -56,6 +56,10 @@ fn server(args: &ServeArgs) -> Result<Server, Ending> {
         return Err(nonforker::Error::NothingToServe.into());
     };
     let server = with_codec(server, service, first.clone())?;
+    let server = match service.proxy_protocol {
+        true => server.proxy_protocol(service.proxy_from.iter().cloned().collect::<Networks>()),
+        false => server,
+    };
     Ok(more.iter().cloned().fold(server, Server::also_on))
 }
 
@@ -104,6 +108,7 @@ pub(crate) fn limits(args: &ServeArgs) -> Limits {
         .keepalive_count(u32::try_from(timeouts.keepalive_count.get()).unwrap_or(u32::MAX))
         .tcp_user_timeout(timeouts.tcp_user_timeout.0)
         .drain_timeout(timeouts.drain_timeout.0.unwrap_or(Duration::MAX))
+        .handshake_timeout(timeouts.handshake_timeout)
         .linger_timeout(timeouts.linger_timeout)
         .slow_handler(timeouts.slow_handler.0)
         .busy_poll(timeouts.busy_poll.0)

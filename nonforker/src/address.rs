@@ -268,6 +268,8 @@ pub(crate) enum PackedPeer {
     Unix,
     /// What does not fit: IPv6, a path.
     Boxed(Box<Peer>),
+    /// A client, and the proxy through which it came.
+    Behind(Box<(Peer, Peer)>),
 }
 
 impl From<Peer> for PackedPeer {
@@ -286,6 +288,20 @@ impl PackedPeer {
             Self::V4(ip, port) => Peer::Tcp(SocketAddr::V4(SocketAddrV4::new(*ip, *port))),
             Self::Unix => Peer::Unix,
             Self::Boxed(peer) => Peer::clone(peer),
+            Self::Behind(both) => both.0.clone(),
+        }
+    }
+
+    /// A client that came through a proxy, which may not have said who it is.
+    pub(crate) fn behind(proxy: Peer, client: Option<Peer>) -> Self {
+        Self::Behind(Box::new((client.unwrap_or_else(|| proxy.clone()), proxy)))
+    }
+
+    /// The proxy through which the client came.
+    pub(crate) fn via(&self) -> Option<Peer> {
+        match self {
+            Self::Behind(both) => Some(both.1.clone()),
+            _ => None,
         }
     }
 }

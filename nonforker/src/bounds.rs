@@ -78,6 +78,7 @@ impl Limits {
         duration("write_timeout", self.write_timeout)?;
         duration("idle_timeout", self.idle_timeout)?;
         self.check_probing()?;
+        duration("handshake_timeout", Some(self.handshake_timeout))?;
         duration("linger_timeout", Some(self.linger_timeout))?;
         let drain = Some(self.drain_timeout).filter(|&timeout| timeout != Duration::MAX);
         duration("drain_timeout", drain)?;
@@ -199,10 +200,11 @@ mod tests {
 
     /// Each setter of a duration, with the most it takes.
     #[rustfmt::skip]
-    const DURATIONS: [(&str, Set<Duration>, Duration); 7] = [
+    const DURATIONS: [(&str, Set<Duration>, Duration); 8] = [
         ("frame_timeout", |limits, time| limits.frame_timeout(Some(time)), DURATION_MAX),
         ("write_timeout", |limits, time| limits.write_timeout(Some(time)), DURATION_MAX),
         ("idle_timeout", |limits, time| limits.idle_timeout(Some(time)), DURATION_MAX),
+        ("handshake_timeout", Limits::handshake_timeout, DURATION_MAX),
         ("linger_timeout", Limits::linger_timeout, DURATION_MAX),
         ("drain_timeout", Limits::drain_timeout, DURATION_MAX),
         ("slow_handler", |limits, time| limits.slow_handler(Some(time)), DURATION_MAX),

@@ -57,6 +57,7 @@ pub struct Limits {
     pub(crate) keepalive_interval: Duration,
     pub(crate) keepalive_count: u32,
     pub(crate) tcp_user_timeout: Option<Duration>,
+    pub(crate) handshake_timeout: Duration,
     pub(crate) linger_timeout: Duration,
     pub(crate) drain_timeout: Duration,
     pub(crate) slow_handler: Option<Duration>,
@@ -83,6 +84,7 @@ impl Default for Limits {
             keepalive_interval: Duration::from_secs(10),
             keepalive_count: 6,
             tcp_user_timeout: None,
+            handshake_timeout: Duration::from_secs(10),
             linger_timeout: Duration::from_secs(5),
             drain_timeout: Duration::from_secs(10),
             slow_handler: Some(Duration::from_millis(100)),
@@ -231,6 +233,14 @@ impl Limits {
     #[must_use]
     pub const fn unused_timeout(mut self, timeout: Option<Duration>) -> Self {
         self.unused_timeout = timeout;
+        self
+    }
+
+    /// How long what comes before the first request may take: a PROXY header, see
+    /// [`Server::proxy_protocol`](crate::Server::proxy_protocol). Default: 10 s.
+    #[must_use]
+    pub const fn handshake_timeout(mut self, timeout: Duration) -> Self {
+        self.handshake_timeout = timeout;
         self
     }
 

@@ -257,6 +257,14 @@ impl<H: Handler> Conn<'_, H> {
         self.slot.peer()
     }
 
+    /// The proxy through which the client came, on a listener that speaks the
+    /// [PROXY protocol](crate::Server::proxy_protocol). Then [`peer`](Self::peer) is the client, or the
+    /// proxy itself if it did not say who the client is.
+    #[must_use]
+    pub fn via(&self) -> Option<Peer> {
+        self.slot.via()
+    }
+
     /// What the handler remembers for this connection.
     #[must_use]
     pub fn session(&self) -> &H::Session {
@@ -314,7 +322,7 @@ impl<H: Handler> Conn<'_, H> {
     ///     type Session = Vec<u8>;
     ///
     ///     fn frame(&mut self, conn: &mut Conn<'_, Self>, line: &[u8]) -> Outcome {
-    ///         let Parts { session, mut output, mut others } = conn.parts();
+    ///         let Parts { session, mut output, mut others, .. } = conn.parts();
     ///         session.extend_from_slice(line);
     ///         others.for_each(|other| other.send(&session[..]));
     ///         output.send("passed on");

@@ -11,6 +11,7 @@ use crate::{
     address::{Address, AddressError},
     codec::{EncodeError, FrameError},
     handler::Failure,
+    networks::NetworksError,
 };
 
 /// The result of starting or running a server.
@@ -25,6 +26,9 @@ pub enum Error {
     /// An address could not be understood.
     #[error(transparent)]
     Address(#[from] AddressError),
+    /// The networks of proxies could not be understood.
+    #[error(transparent)]
+    Networks(#[from] NetworksError),
     /// A listener could not be opened.
     #[error("cannot listen on {address}: {hint}")]
     Listen {

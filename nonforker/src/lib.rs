@@ -160,6 +160,7 @@ mod error;
 mod handle;
 mod handler;
 mod keepalive;
+mod listening;
 mod memory_limit;
 mod networks;
 mod server;

@@ -1,6 +1,6 @@
 //! Which peers something is taken from: networks, as text.
 
-use std::{fmt, net::IpAddr, str::FromStr};
+use std::{convert::Infallible, fmt, net::IpAddr, str::FromStr};
 
 use ipnet::IpNet;
 use thiserror::Error;
@@ -89,6 +89,12 @@ impl TryFrom<&str> for Networks {
 
     fn try_from(text: &str) -> Result<Self, NetworksError> {
         text.parse()
+    }
+}
+
+impl From<Infallible> for NetworksError {
+    fn from(never: Infallible) -> Self {
+        match never {}
     }
 }
 

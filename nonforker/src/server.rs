@@ -1,8 +1,6 @@
 //! Putting a server together, running it, ending it.
 
-use std::{cell::RefCell, fmt, io, io::ErrorKind, rc::Rc, time::Duration};
-
-use rustix::io::Errno;
+use std::{cell::RefCell, fmt, rc::Rc};
 
 #[cfg(feature = "signals")]
 use crate::signals::Watch;
@@ -21,15 +19,13 @@ use crate::{
     error::{Error, Result},
     handle::Handle,
     handler::{Closure, Handler, IntoOutcome},
+    listening::{LISTEN_TRIES, listen_error, patiently},
+    networks::{Networks, NetworksError},
     service::Typed,
 };
 
 /// The permissions of a Unix socket's file unless told otherwise: for its owner only.
 const UNIX_MODE: u32 = 0o600;
-
-/// How often an address is tried that is in use, and how long to wait before it is tried again.
-const LISTEN_TRIES: u32 = 25;
-const LISTEN_PAUSE: Duration = Duration::from_millis(20);
 
 /// The default bounds in a simulation, which are the same on every machine.
 const SIMULATED_CONNECTIONS: usize = 10_000;
@@ -64,6 +60,8 @@ const SIMULATED_MEMORY: usize = 1 << 30;
 pub struct Server {
     limits: Limits,
     services: Services,
+    /// Of each service: whose connections begin with a PROXY header.
+    proxies: Vec<Option<std::result::Result<Networks, NetworksError>>>,
     addresses: Vec<(std::result::Result<Address, AddressError>, ServiceId)>,
     unix_mode: u32,
     driver: DriverKind,
@@ -93,6 +91,7 @@ impl Server {
         Self {
             limits: Limits::default(),
             services: Services::new(),
+            proxies: Vec::new(),
             addresses: Vec::new(),
             unix_mode: UNIX_MODE,
             driver: DriverKind::Auto,
@@ -130,6 +129,42 @@ impl Server {
     #[must_use]
     pub fn service<H: Handler>(mut self, codec: H::Codec, handler: H) -> Self {
         self.services.push(Box::new(Typed::new(codec, handler)));
+        self.proxies.push(None);
+        self
+    }
+
+    /// Has every connection of the last given service begin with a header of the PROXY protocol,
+    /// version 1 or 2, as proxies and balancers send it: haproxy's `send-proxy` and `send-proxy-v2`,
+    /// nginx' `proxy_protocol on`, the network balancers of clouds.
+    ///
+    /// Only peers within `from` may connect, and each peer of a Unix socket; all others are refused
+    /// before anything that they send is looked at, since whoever may send a header may be anybody.
+    /// The header must be there: what begins with anything else is refused, and so is one that is not
+    /// complete within [`Limits::handshake_timeout`]. The handler never hears of those; they are logged
+    /// and counted in [`Stats::refused`](crate::Stats::refused).
+    ///
+    /// [`Conn::peer`] is then the real client, whom [`Limits::max_connections_per_ip`] counts, and
+    /// [`Conn::via`] is the proxy. If the proxy says that it does not know (`UNKNOWN`), or that the
+    /// connection is its own (`LOCAL`, a health check), both are the proxy.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use nonforker::{Server, codec::Lines};
+    ///
+    /// let server = Server::new()
+    ///     .serve("127.0.0.1:0", Lines::new(), |conn, line| conn.send(line))
+    ///     .proxy_protocol("10.0.0.0/8,::1");
+    /// # let _ = server;
+    /// ```
+    #[must_use]
+    pub fn proxy_protocol<N>(mut self, from: N) -> Self
+    where
+        N: TryInto<Networks, Error: Into<NetworksError>>,
+    {
+        if let Some(last) = self.proxies.last_mut() {
+            *last = Some(from.try_into().map_err(Into::into));
+        }
         self
     }
 
@@ -193,6 +228,7 @@ impl Server {
     ///
     /// # Errors
     ///
+    /// [`Error::Networks`] for the first networks of proxies that are none,
     /// [`Error::Address`] for the first address that is none or is given twice, [`Error::Listen`]
     /// for the first one that cannot be served,
     /// [`Error::Limits`] if a limit is out of its bounds, [`Error::NothingToServe`] if there is
@@ -252,6 +288,8 @@ impl Server {
 
     /// Puts the engine together over any driver.
     fn assemble<D: Driver>(self, driver: D, tries: u32) -> Result<(Engine<D>, Vec<Address>)> {
+        let proxies = self.proxies.into_iter().map(Option::transpose);
+        let proxies: Vec<_> = proxies.collect::<std::result::Result<_, _>>()?;
         let mut engine = Engine::new(driver, self.limits, self.services);
         let mut wanted: Vec<(Address, ServiceId)> = Vec::new();
         for (address, service) in self.addresses {
@@ -264,7 +302,9 @@ impl Server {
         }
         let mut addresses = Vec::new();
         for (address, service) in wanted {
-            let actual = patiently(&address, tries, || engine.listen(&address, service));
+            let proxies = proxies.get(service as usize).cloned().flatten();
+            let listen = || engine.listen(&address, service, proxies.clone());
+            let actual = patiently(&address, tries, listen);
             addresses.push(actual.map_err(|source| listen_error(address, source, &addresses))?);
         }
         Ok((engine, addresses))
@@ -291,67 +331,6 @@ impl Server {
     pub fn run(self) -> Result<()> {
         self.bind()?.run()
     }
-}
-
-/// Whether a Unix socket's place is taken by something else.
-fn is_other_file(address: &Address) -> bool {
-    use std::os::unix::fs::FileTypeExt;
-    let Address::Unix(path) = address else { return false };
-    std::fs::symlink_metadata(path).is_ok_and(|file| !file.file_type().is_socket())
-}
-
-/// Tries for a moment to listen where somebody else does.
-///
-/// The kernel takes an io_uring server down in the background after it was killed, and until then
-/// its address is in use: whoever starts it again at once is not to be told so.
-#[expect(clippy::disallowed_methods, reason = "there is no shard yet that could be blocked")]
-fn patiently<T>(
-    address: &Address,
-    tries: u32,
-    mut listen: impl FnMut() -> io::Result<T>,
-) -> io::Result<T> {
-    for _ in 1..tries {
-        match listen() {
-            Err(error) if error.kind() == ErrorKind::AddrInUse && !is_other_file(address) => {
-                std::thread::sleep(LISTEN_PAUSE);
-            }
-            result => return result,
-        }
-    }
-    listen()
-}
-
-/// Says what to do about an address at which we cannot listen, though we do at `ours`.
-fn listen_error(address: Address, source: io::Error, ours: &[Address]) -> Error {
-    if source.kind() == ErrorKind::AddrInUse
-        && let Some(other) = ours.iter().find(|other| overlap(other, &address))
-    {
-        let hint = format!("{other}, where this server listens, includes it or is included");
-        return Error::Listen { address, hint, source };
-    }
-    let errno = Errno::from_io_error(&source);
-    let hint = match source.kind() {
-        _ if errno == Some(Errno::NODEV) => "there is no interface of that number",
-        _ if errno == Some(Errno::AFNOSUPPORT) => "this system does not know such addresses",
-        ErrorKind::AddrInUse if is_other_file(&address) => "there is a file that is not a socket",
-        ErrorKind::AddrInUse => "it is in use; stop the other server or choose another address",
-        ErrorKind::PermissionDenied => match address {
-            Address::Unix(_) => "no permission; choose a directory you may write to",
-            Address::Abstract(_) => "no permission",
-            Address::Tcp(_) => "no permission; ports below 1024 need a privilege",
-        },
-        ErrorKind::AddrNotAvailable => "this machine has no such address",
-        ErrorKind::NotFound => "the directory does not exist",
-        _ => return Error::Listen { address, hint: source.to_string(), source },
-    };
-    Error::Listen { address, hint: hint.to_owned(), source }
-}
-
-/// Whether two TCP addresses have a port in common, since one of them is that of every interface.
-fn overlap(one: &Address, other: &Address) -> bool {
-    let (Address::Tcp(one), Address::Tcp(other)) = (one, other) else { return false };
-    let is_every = one.ip().is_unspecified() || other.ip().is_unspecified();
-    one.port() == other.port() && one.is_ipv4() == other.is_ipv4() && is_every
 }
 
 /// An engine over some driver.

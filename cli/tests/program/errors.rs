@@ -39,6 +39,13 @@ fn a_wrong_wish_is_one_line_that_says_what_to_write() {
         ("--listen 127.0.0.1:1 --listen 127.0.0.1:1", "--listen: 127.0.0.1:1", "given twice"),
         ("--listen unix:/a/b --listen unix:/a//b", "--listen: unix:/a", "given twice"),
         ("serve --listen [::1]:1 --listen [0::1]:1", "--listen: [::1]:1", "given twice"),
+        ("--proxy-protocol", "--proxy-from <NET>", "--help"),
+        ("--proxy-from 10.0.0.0/8", "--proxy-protocol", "--help"),
+        (
+            "--proxy-protocol --proxy-from 10.1.0.0/8",
+            "--proxy-from: bad network",
+            "write 10.0.0.0/8",
+        ),
         ("--unix-mode 0999", "--unix-mode: bad permissions \"0999\"", "octal"),
         ("--handler ecko", "--handler: bad value \"ecko\": there are echo,", "did you mean echo?"),
         ("--codec json", "--codec: bad codec \"json\"", "strict-crlf"),

@@ -28,6 +28,7 @@ mod errors;
 mod every_signal;
 mod help;
 mod memory;
+mod proxy;
 mod signals;
 mod sim;
 mod stderr;

@@ -11,6 +11,8 @@ pub(crate) type Tick = NonZeroU64;
 /// What a deadline is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
+    /// What comes before the first frame must be there.
+    Handshake,
     /// The frame that has begun to arrive must be complete.
     Frame,
     /// The peer must have taken some of what is queued.
@@ -31,7 +33,8 @@ pub(crate) enum Kind {
 
 impl Kind {
     /// Every kind, in the order in which deadlines that fall due together are handled.
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 9] = [
+        Self::Handshake,
         Self::Retry,
         Self::User,
         Self::Frame,
@@ -46,7 +49,7 @@ impl Kind {
     /// thousand connections are smaller for it.
     const fn place(self) -> usize {
         match self {
-            Self::Frame | Self::Linger => 0,
+            Self::Frame | Self::Handshake | Self::Linger => 0,
             Self::Write | Self::Quiet | Self::Unused => 1,
             Self::Idle | Self::Retry => 2,
             Self::User => 3,
@@ -92,7 +95,7 @@ impl Deadlines {
                 self.clear_all();
                 self.kinds = [Kind::Linger, Kind::Quiet, Kind::Linger, Kind::Linger];
             }
-            Kind::Retry | Kind::Unused | Kind::Write if !self.lingers() => {
+            Kind::Retry | Kind::Unused | Kind::Write | Kind::Handshake if !self.lingers() => {
                 self.kinds[kind.place()] = kind;
             }
             _ => {}
@@ -109,6 +112,7 @@ impl Deadlines {
             match kind {
                 Kind::Retry => self.kinds[kind.place()] = Kind::Idle,
                 Kind::Unused => self.kinds[kind.place()] = Kind::Write,
+                Kind::Handshake => self.kinds[kind.place()] = Kind::Frame,
                 _ => {}
             }
         }

@@ -26,8 +26,8 @@ pub(crate) mod deadlines;
 mod inbound;
 pub(crate) mod outbound;
 pub(crate) mod output;
-#[cfg_attr(not(test), expect(dead_code, reason = "the engine does not receive headers yet"))]
-pub(crate) mod proxy;
+pub(crate) mod pipe;
+mod proxy;
 pub(crate) mod state;
 
 use self::{
@@ -37,6 +37,7 @@ use self::{
     inbound::Inbound,
     outbound::{Outbound, Watermarks},
     output::{Bounds, Origin, Output},
+    pipe::{Opening, Pipe},
     state::{Event, Incoming, Manner, State},
 };
 use crate::error::CloseReason;
@@ -48,6 +49,7 @@ pub(crate) const DISCARD_MAX: u32 = 16 * 1024 * 1024;
 #[derive(Debug)]
 pub(crate) struct Connection {
     state: State,
+    pipe: Pipe,
     bars: Bars,
     incoming: Incoming,
     manner: Manner,
@@ -59,11 +61,15 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// A connection that has just been accepted.
-    pub(crate) fn new() -> Self {
+    /// A connection that has just been accepted. It is open at once if its pipe is plain.
+    pub(crate) fn new(pipe: Pipe) -> Self {
+        let state = if pipe == Pipe::Plain { State::Open } else { State::Arriving };
+        let mut bars = Bars::default();
+        bars.set(Bars::CLOSED, !state.handles());
         Self {
-            state: State::Open,
-            bars: Bars::default(),
+            state,
+            pipe,
+            bars,
             incoming: Incoming::Flows,
             manner: Manner::InOrder,
             discarded: 0,
@@ -145,6 +151,11 @@ impl Connection {
 
     // What comes in.
 
+    /// Opens the pipe up with all bytes that have arrived so far.
+    pub(crate) fn open_up(&mut self, input: &[u8]) -> Opening {
+        self.pipe.open_up(input)
+    }
+
     pub(crate) const fn pause(&mut self, on: bool) {
         self.bars.set(Bars::PAUSED, on);
     }
@@ -160,6 +171,7 @@ impl Connection {
         match self.state {
             State::Open => self.bars.is_none() && matches!(self.incoming, Incoming::Flows),
             State::Draining => self.discarded < DISCARD_MAX,
+            State::Arriving => matches!(self.incoming, Incoming::Flows),
             State::Lingering => true,
             State::HalfClosed | State::Finishing | State::Closing | State::Closed => false,
         }
@@ -312,6 +324,7 @@ mod tests {
         Bars, Buffer, Connection,
         outbound::Watermarks,
         output::{Bounds, Origin},
+        pipe::Pipe,
         state::{Event, Manner, State},
     };
     use crate::error::CloseReason;
@@ -340,7 +353,7 @@ mod tests {
 
     #[test]
     fn the_first_reason_counts() {
-        let mut conn = Connection::new();
+        let mut conn = Connection::new(Pipe::Plain);
         conn.close(CloseReason::ByHandler);
         conn.fail(CloseReason::WriteTimeout, true);
         assert!(matches!(conn.take_reason(), Some(CloseReason::ByHandler)));
@@ -349,7 +362,7 @@ mod tests {
 
     #[test]
     fn a_whole_life_without_io() {
-        let mut conn = Connection::new();
+        let mut conn = Connection::new(Pipe::Plain);
         assert!(conn.takes_frames_in_place() && conn.wants_receive());
         conn.take_in(b"half a requ", Buffer::with_capacity);
         assert!(!conn.takes_frames_in_place() && conn.wants_receive(), "its rest is waited for");
@@ -374,7 +387,7 @@ mod tests {
 
     #[test]
     fn pressure_rises_above_high_and_falls_at_low() {
-        let mut conn = Connection::new();
+        let mut conn = Connection::new(Pipe::Plain);
         send(&mut conn, Origin::Reply, &[b'x'; 100]);
         assert!(conn.bars().is_none(), "at the high watermark");
         send(&mut conn, Origin::Reply, b"x");
@@ -396,7 +409,7 @@ mod tests {
             (Origin::Push, 150, 50, false),
             (Origin::Push, 150, 51, true),
         ] {
-            let mut conn = Connection::new();
+            let mut conn = Connection::new(Pipe::Plain);
             send(&mut conn, origin, &vec![b'x'; first]);
             if second > 0 {
                 send(&mut conn, origin, &vec![b'x'; second]);
@@ -408,7 +421,7 @@ mod tests {
 
     #[test]
     fn what_keeps_it_from_the_next_frame_keeps_it_from_receiving() {
-        let mut conn = Connection::new();
+        let mut conn = Connection::new(Pipe::Plain);
         conn.pause(true);
         assert!(!conn.wants_receive(), "paused");
         conn.take_in(b"a frame", Buffer::with_capacity);

@@ -2,6 +2,9 @@
 //!
 //! ```text
 //!            PeerFinished                     Flushed
+//! Arriving
+//!     │ Arrived
+//!     ▼
 //!   Open ────────────────▶ HalfClosed   ┌──────────────▶ Lingering ─┐
 //!     │                        │        │                           │ PeerFinished
 //!     │ CloseRequested         │ CloseRequested                     ▼
@@ -17,6 +20,8 @@
 /// Where a connection is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum State {
+    /// It is accepted, and its pipe has to be opened up before its handler may know it.
+    Arriving,
     /// Both sides may send.
     Open,
     /// The peer has finished sending; its complete requests are answered, we may go on sending.
@@ -37,6 +42,8 @@ pub(crate) enum State {
 /// What happens to a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Event {
+    /// Its pipe is open.
+    Arrived,
     /// The peer has finished sending.
     PeerFinished,
     /// The handler, a drain or a rejected frame wants it closed once the queue is sent.
@@ -87,10 +94,14 @@ impl State {
     /// Every pair is written out, so that a new state or event does not compile until each
     /// combination has been decided.
     pub(crate) const fn after(self, event: Event) -> Result<Self, Illegal> {
-        use Event::{CloseRequested, Failed, Flushed, PeerFinished, Released};
-        use State::{Closed, Closing, Draining, Finishing, HalfClosed, Lingering, Open};
+        use Event::{Arrived, CloseRequested, Failed, Flushed, PeerFinished, Released};
+        use State::{Arriving, Closed, Closing, Draining, Finishing, HalfClosed, Lingering, Open};
 
         Ok(match (self, event) {
+            (Arriving, Arrived) => Open,
+            // Nothing was promised to it.
+            (Arriving, PeerFinished | CloseRequested) => Closing,
+
             (Open, PeerFinished) => HalfClosed,
             (Open, CloseRequested) => Draining,
             (HalfClosed, CloseRequested) => Finishing,
@@ -98,19 +109,20 @@ impl State {
             (Draining, Flushed) => Lingering,
             (Finishing, Flushed) => Closing,
             (Lingering, PeerFinished) => Closing,
-            (Open | HalfClosed | Draining | Finishing | Lingering, Failed) => Closing,
+            (Arriving | Open | HalfClosed | Draining | Finishing | Lingering, Failed) => Closing,
             (Closing, Released) => Closed,
 
             // An empty queue ends a connection only once it drains.
-            (Open | HalfClosed | Lingering, Flushed) => self,
+            (Arriving | Open | HalfClosed | Lingering, Flushed) => self,
             // The close was asked for twice.
             (Draining | Finishing | Lingering, CloseRequested) => self,
             // Reports that were already on their way.
             (Closing, PeerFinished | CloseRequested | Flushed | Failed) => Closing,
 
             (HalfClosed | Finishing, PeerFinished)
-            | (Open | HalfClosed | Draining | Finishing | Lingering, Released)
-            | (Closed, PeerFinished | CloseRequested | Flushed | Failed | Released) => {
+            | (Arriving | Open | HalfClosed | Draining | Finishing | Lingering, Released)
+            | (Open | HalfClosed | Draining | Finishing | Lingering | Closing, Arrived)
+            | (Closed, Arrived | PeerFinished | CloseRequested | Flushed | Failed | Released) => {
                 return Err(Illegal { state: self, event });
             }
         })
@@ -119,6 +131,11 @@ impl State {
     /// Whether the handler may still be given frames.
     pub(crate) const fn handles(self) -> bool {
         matches!(self, Self::Open | Self::HalfClosed)
+    }
+
+    /// Whether it is about to end: no more frames are handled.
+    pub(crate) const fn ends(self) -> bool {
+        !self.handles() && !matches!(self, Self::Arriving)
     }
 
     /// Whether what the peer sends is read and thrown away.
@@ -140,23 +157,26 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::{
-        Event::{self, CloseRequested, Failed, Flushed, PeerFinished, Released},
+        Event::{self, Arrived, CloseRequested, Failed, Flushed, PeerFinished, Released},
         Illegal,
-        State::{self, Closed, Closing, Draining, Finishing, HalfClosed, Lingering, Open},
+        State::{
+            self, Arriving, Closed, Closing, Draining, Finishing, HalfClosed, Lingering, Open,
+        },
     };
 
-    const EVENTS: [Event; 5] = [PeerFinished, CloseRequested, Flushed, Failed, Released];
+    const EVENTS: [Event; 6] = [Arrived, PeerFinished, CloseRequested, Flushed, Failed, Released];
 
     #[rustfmt::skip]
-    const TABLE: [(State, [Option<State>; 5]); 7] = [
-        //            PeerFinished      CloseRequested   Flushed           Failed         Released
-        (Open,       [Some(HalfClosed), Some(Draining),  Some(Open),       Some(Closing), None]),
-        (HalfClosed, [None,             Some(Finishing), Some(HalfClosed), Some(Closing), None]),
-        (Draining,   [Some(Finishing),  Some(Draining),  Some(Lingering),  Some(Closing), None]),
-        (Finishing,  [None,             Some(Finishing), Some(Closing),    Some(Closing), None]),
-        (Lingering,  [Some(Closing),    Some(Lingering), Some(Lingering),  Some(Closing), None]),
-        (Closing,    [Some(Closing),    Some(Closing),   Some(Closing),    Some(Closing), Some(Closed)]),
-        (Closed,     [None,             None,            None,             None,          None]),
+    const TABLE: [(State, [Option<State>; 6]); 8] = [
+        //            Arrived     PeerFinished      CloseRequested   Flushed           Failed         Released
+        (Arriving,   [Some(Open), Some(Closing),    Some(Closing),   Some(Arriving),   Some(Closing), None]),
+        (Open,       [None,       Some(HalfClosed), Some(Draining),  Some(Open),       Some(Closing), None]),
+        (HalfClosed, [None,       None,             Some(Finishing), Some(HalfClosed), Some(Closing), None]),
+        (Draining,   [None,       Some(Finishing),  Some(Draining),  Some(Lingering),  Some(Closing), None]),
+        (Finishing,  [None,       None,             Some(Finishing), Some(Closing),    Some(Closing), None]),
+        (Lingering,  [None,       Some(Closing),    Some(Lingering), Some(Lingering),  Some(Closing), None]),
+        (Closing,    [None,       Some(Closing),    Some(Closing),   Some(Closing),    Some(Closing), Some(Closed)]),
+        (Closed,     [None,       None,             None,            None,             None,          None]),
     ];
 
     #[test]

@@ -30,8 +30,13 @@ use super::{
 };
 use crate::{
     address::Peer,
-    conn::deadlines::{Kind, Tick},
+    conn::{
+        deadlines::{Kind, Tick},
+        pipe::Pipe,
+        state::State,
+    },
     driver::{Driver, ListenerId, Op, Token},
+    networks::Networks,
 };
 
 /// How long to wait after the system had no descriptor, or no memory, for another connection.
@@ -45,6 +50,8 @@ const REFUSALS_MAX: u32 = 16;
 #[derive(Debug)]
 struct Door {
     service: ServiceId,
+    /// Whose connections begin with a PROXY header: then nobody else may connect.
+    proxies: Option<Networks>,
     /// Failures in a row that blame the connection, since the last pause.
     refusals: u32,
     /// The driver was asked to accept.
@@ -79,8 +86,8 @@ impl<S> Acceptor<S> {
         }
     }
 
-    pub(super) fn add(&mut self, service: ServiceId) {
-        self.doors.push(Door { service, refusals: 0, open: false });
+    pub(super) fn add(&mut self, service: ServiceId, proxies: Option<Networks>) {
+        self.doors.push(Door { service, proxies, refusals: 0, open: false });
     }
 
     /// How many listeners there are.
@@ -130,7 +137,7 @@ impl<S> Acceptor<S> {
     }
 
     /// Whether a connection of this peer is one too many; if not, it is counted.
-    fn is_one_too_many(&mut self, peer: &Peer, per_ip_max: Option<usize>) -> bool {
+    pub(super) fn is_one_too_many(&mut self, peer: &Peer, per_ip_max: Option<usize>) -> bool {
         let (Some(max), Some(ip)) = (per_ip_max, peer.ip()) else { return false };
         let count = self.per_ip.entry(ip).or_default();
         if *count >= max {
@@ -164,17 +171,29 @@ impl<S> Shard<S> {
         let Self { acceptor, core, table, services, .. } = self;
         while table.len() < acceptor.connections_max {
             let (listener, socket, peer) = acceptor.parked.pop_front()?;
-            if acceptor.is_one_too_many(&peer, core.limits.max_connections_per_ip) {
-                core.counters.refused.add(1);
-                if let Some(left_out) = core.notice(Notice::PerIp) {
-                    tracing::warn!(%peer, left_out, "too many connections from this address: refused");
+            let door = &acceptor.doors[listener];
+            let service = door.service;
+            let pipe = match &door.proxies {
+                Some(proxies) if !proxies.contains(&peer) => {
+                    core.counters.refused.add(1);
+                    if let Some(left_out) = core.notice(Notice::Header) {
+                        tracing::warn!(%peer, left_out, "refused: it is none of the proxies");
+                    }
+                    continue;
                 }
-                continue;
-            }
-            let service = acceptor.doors[listener].service;
+                // Whose connection this is shows when its header has come.
+                Some(_) => Pipe::Header,
+                None => {
+                    if acceptor.is_one_too_many(&peer, core.limits.max_connections_per_ip) {
+                        core.one_too_many(&peer);
+                        continue;
+                    }
+                    Pipe::Plain
+                }
+            };
             let Some(of) = services.get_mut(service as usize) else { continue };
             let token = table.insert(|token| {
-                let slot = core.new_slot(token, peer.clone(), service);
+                let slot = core.new_slot(token, peer.clone(), service, pipe);
                 of.entry(core, slot)
             });
             core.memory.ajar = false;
@@ -209,20 +228,30 @@ impl<S> Shard<S> {
 }
 
 impl Core {
-    fn new_slot(&mut self, token: Token, peer: Peer, service: ServiceId) -> Slot {
-        let mut slot = Slot::new(token, peer, service, self.millis());
+    fn new_slot(&mut self, token: Token, peer: Peer, service: ServiceId, pipe: Pipe) -> Slot {
+        let mut slot = Slot::new(token, peer, service, pipe, self.millis());
         if tracing::enabled!(tracing::Level::DEBUG) {
             slot.count_traffic(self.now);
         }
         self.counters.accepted.add(1);
         self.mark_dirty(&mut slot);
-        if let Some(timeout) = self.limits.idle_timeout {
-            self.arm(&mut slot, Kind::Idle, timeout);
-        }
-        if let Some(timeout) = self.limits.unused_timeout {
-            self.arm(&mut slot, Kind::Unused, timeout);
+        if slot.conn.state() == State::Arriving {
+            self.arm(&mut slot, Kind::Handshake, self.limits.handshake_timeout);
+        } else {
+            self.begins(&mut slot);
         }
         slot
+    }
+
+    /// A connection is open: its deadlines begin.
+    pub(super) fn begins(&mut self, slot: &mut Slot) {
+        slot.opens();
+        if let Some(timeout) = self.limits.idle_timeout {
+            self.arm(slot, Kind::Idle, timeout);
+        }
+        if let Some(timeout) = self.limits.unused_timeout {
+            self.arm(slot, Kind::Unused, timeout);
+        }
     }
 }
 
@@ -231,7 +260,7 @@ impl<D: Driver> Engine<D> {
     pub(super) fn admit(&mut self) {
         while let Some((token, socket)) = self.shard.next_admitted() {
             self.driver.submit(Op::Adopt { token, socket });
-            self.shard.call(token, |service, scope| service.open(scope));
+            self.shard.open(token);
         }
         let waits = !self.shard.acceptor.parked.is_empty();
         if waits && self.shard.core.limits.unused_timeout.is_some() {

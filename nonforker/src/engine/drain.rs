@@ -186,6 +186,9 @@ impl<S> Shard<S> {
     /// From now on nothing is waited for on a connection.
     fn cut(&mut self, token: Token) {
         if let Some(slot) = self.table.get_mut(token) {
+            if !slot.has_opened() {
+                return self.core.fail(slot, CloseReason::Drained, false);
+            }
             slot.conn.cut();
             self.core.mark_dirty(slot);
             self.core.mark_runnable(slot);

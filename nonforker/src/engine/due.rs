@@ -80,7 +80,7 @@ impl<D: Driver> Engine<D> {
             Kind::Frame if !slot.receives() => core.arm_if(slot, Kind::Frame, frame),
             Kind::Idle if slot.waits_for_us() => core.arm_if(slot, Kind::Idle, idle),
             Kind::Unused if slot.waits_for_us() => core.arm_if(slot, Kind::Unused, unused),
-            Kind::Frame | Kind::Unused if slot.is_owed(driver.unread(token)) => {
+            Kind::Frame | Kind::Unused | Kind::Handshake if slot.is_owed(driver.unread(token)) => {
                 core.arm(slot, kind, LOOK_AGAIN);
             }
             // Being delivered, they put the deadline off.
@@ -90,6 +90,9 @@ impl<D: Driver> Engine<D> {
                 if slot.conn.outbound().queued() > 0 {
                     core.arm_if(slot, Kind::Write, core.limits.write_timeout);
                 }
+            }
+            Kind::Handshake => {
+                core.refuse_arriving(slot, &"it sent no complete PROXY header in time")
             }
             Kind::Frame => core.close(slot, CloseReason::FrameTimeout),
             Kind::Unused => core.close(slot, CloseReason::Unused),

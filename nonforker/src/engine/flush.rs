@@ -64,7 +64,7 @@ impl<D: Driver> Engine<D> {
             if slot.conn.outbound().is_empty() {
                 slot.conn.apply(Event::Flushed);
             }
-            if !slot.conn.state().handles() {
+            if slot.conn.state().ends() {
                 return self.flush_ending(token);
             }
         }
@@ -126,7 +126,9 @@ impl<S> Shard<S> {
     fn tell_closed(&mut self, entry: &mut Entry) {
         let reason = entry.slot.conn.take_reason().unwrap_or(CloseReason::Defect);
         self.core.log_end(&entry.slot, &reason);
-        self.call_entry(entry, |service, scope| service.closed(scope, &reason));
+        if entry.slot.has_opened() {
+            self.call_entry(entry, |service, scope| service.closed(scope, &reason));
+        }
     }
 }
 

@@ -18,6 +18,7 @@
 //! [`unusual`](Shard::unusual), and one time, [`due_at`](Shard::due_at).
 
 mod accept;
+mod arriving;
 pub(crate) mod core;
 pub(crate) mod desk;
 pub(crate) mod drain;
@@ -47,6 +48,7 @@ use crate::{
     config::Limits,
     driver::{Driver, Next, Waker, nanos},
     error::Error,
+    networks::Networks,
 };
 
 /// The services of a server, by [`ServiceId`].
@@ -65,12 +67,17 @@ impl<D: Driver> Engine<D> {
     }
 
     /// Opens a listener for a service and returns its actual address.
-    pub(crate) fn listen(&mut self, address: &Address, service: ServiceId) -> io::Result<Address> {
+    pub(crate) fn listen(
+        &mut self,
+        address: &Address,
+        service: ServiceId,
+        proxies: Option<Networks>,
+    ) -> io::Result<Address> {
         let shard = &mut self.shard;
         let wants_urgent =
             shard.services.get(service as usize).is_some_and(|service| service.wants_urgent());
         let actual = self.driver.listen(shard.acceptor.listeners(), address, wants_urgent)?;
-        shard.acceptor.add(service);
+        shard.acceptor.add(service, proxies);
         Ok(actual)
     }
 

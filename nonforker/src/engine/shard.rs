@@ -1,6 +1,11 @@
 //! A shard: its connections, its services, and what each completion does to them. No driver.
 
-use std::{io, mem, sync::Arc, time::Duration};
+use std::{
+    io, mem,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    time::Duration,
+};
 
 use super::{
     Services,
@@ -219,8 +224,17 @@ impl<S> Shard<S> {
             }
         } else if state.discards() {
             core.discarded(slot, bytes.len());
+        } else if state == State::Arriving {
+            self.arriving(&mut entry, bytes);
         }
-        table.put_back(entry);
+        self.table.put_back(entry);
+    }
+
+    /// A connection was accepted: its handler is told, unless it is still arriving.
+    pub(super) fn open(&mut self, token: Token) {
+        if self.table.get(token).is_some_and(Slot::has_opened) {
+            self.call(token, |service, scope| service.open(scope));
+        }
     }
 
     /// Has its service do something for a connection.
@@ -300,7 +314,12 @@ impl<S> Shard<S> {
                 tracing::error!(%peer, "a connection had an event that cannot happen");
             }
         }
-        self.acceptor.released(slot.peer(), core.limits.max_connections_per_ip.is_some());
+        let is_counted = slot.has_opened() && core.limits.max_connections_per_ip.is_some();
+        self.acceptor.released(slot.peer(), is_counted);
+        // The session is the user's, and goes with it.
+        if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(entry))) {
+            core.service_failed("closed", Err(payload));
+        }
     }
 
     /// Lets those connections go on that wait for us.

@@ -8,7 +8,7 @@ use std::mem;
 use super::{memory::Memory, timers::Scheduled};
 use crate::{
     address::{PackedPeer, Peer},
-    conn::{Connection, bars::Bars, deadlines::Kind},
+    conn::{Connection, bars::Bars, deadlines::Kind, pipe::Pipe, state::State},
     driver::Token,
 };
 
@@ -101,6 +101,8 @@ pub(crate) enum End {
 /// What was ever done on a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Usage {
+    /// It is not open yet: the handler does not know it, and its address is not counted.
+    Arriving,
     /// No request was ever complete, and nothing was ever sent.
     Unused,
     /// The same, but for what was sent as it opened.
@@ -120,16 +122,16 @@ pub(crate) struct Traffic {
 
 impl Slot {
     /// A connection that was accepted `now`, in milliseconds.
-    pub(crate) fn new(token: Token, peer: Peer, service: ServiceId, now: u32) -> Self {
+    pub(crate) fn new(token: Token, peer: Peer, service: ServiceId, pipe: Pipe, now: u32) -> Self {
         Self {
-            conn: Connection::new(),
+            conn: Connection::new(pipe),
             token,
             service,
             peer: peer.into(),
             marks: Marks::default(),
             receiving: Receiving::Off,
             end: End::No,
-            usage: Usage::Unused,
+            usage: Usage::Arriving,
             since: now,
             owed: NOT_ASKED,
             unacknowledged: NOT_ASKED,
@@ -229,6 +231,26 @@ impl Slot {
 
     // What was ever done on it.
 
+    /// The connection opens.
+    pub(super) const fn opens(&mut self) {
+        self.usage = Usage::Unused;
+    }
+
+    /// Whether it has opened at some time: the handler knows it, and its address is counted.
+    pub(super) fn has_opened(&self) -> bool {
+        self.usage > Usage::Arriving
+    }
+
+    /// A proxy has said who the client is, or that it does not know.
+    pub(super) fn arrived_as(&mut self, client: Option<Peer>) {
+        self.peer = PackedPeer::behind(self.peer.peer(), client);
+    }
+
+    /// The proxy through which the client came, if it came through one.
+    pub(crate) fn via(&self) -> Option<Peer> {
+        self.peer.via()
+    }
+
     /// A request was complete, or something is to be sent: from now on it is not unused.
     #[inline]
     pub(crate) fn is_used(&mut self) {
@@ -245,8 +267,9 @@ impl Slot {
 
     /// For how many milliseconds it has been unused, if others may take its place for that.
     pub(super) fn unused_for(&self, now: u32) -> Option<u32> {
-        let bars = self.conn.bars();
-        let may_go = self.usage < Usage::Used && !bars.has(Bars::CLOSED) && !bars.has(Bars::PAUSED);
+        let (bars, state) = (self.conn.bars(), self.conn.state());
+        let goes_on = state.handles() || state == State::Arriving;
+        let may_go = self.usage < Usage::Used && goes_on && !bars.has(Bars::PAUSED);
         may_go.then(|| now.wrapping_sub(self.since))
     }
 

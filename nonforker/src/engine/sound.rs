@@ -86,6 +86,10 @@ impl<D: Driver> Engine<D> {
             (conn.manner() == Manner::Illegal, "an event came that cannot come"),
             (slot.accounted() != conn.capacity(), "the memory account is not settled"),
             (idle && conn.capacity() > 0, "an idle connection holds a buffer"),
+            (
+                state == State::Arriving && conn.deadline(Kind::Handshake).is_none(),
+                "a connection may arrive for ever",
+            ),
             (bars.has(Bars::CLOSED) == state.handles(), "the state and its bar do not agree"),
             (
                 bars.has(Bars::HELD) && bars.is_at_most_held() && !waits,

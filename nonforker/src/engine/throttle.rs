@@ -30,10 +30,11 @@ pub(crate) enum Notice {
     IdleTimeout,
     OutputOverflow,
     TooLong,
+    Header,
 }
 
 impl Notice {
-    const ALL: [Self; 16] = [
+    const ALL: [Self; 17] = [
         Self::Accept,
         Self::Full,
         Self::PerIp,
@@ -50,6 +51,7 @@ impl Notice {
         Self::IdleTimeout,
         Self::OutputOverflow,
         Self::TooLong,
+        Self::Header,
     ];
 
     /// The kind of line that says that a connection was closed by policy, if it was.
@@ -83,6 +85,7 @@ impl Notice {
             Self::WriteTimeout => "connections were closed whose peer took nothing",
             Self::IdleTimeout => "idle connections were closed",
             Self::OutputOverflow => "connections were closed at which too much was pushed",
+            Self::Header => "connections were refused before they opened",
             Self::TooLong => "connections were closed whose frame was too long",
         }
     }

@@ -97,6 +97,9 @@ impl Probe {
                 conn.send("ok");
             }
             "timer" => {
+                if let Some(former) = conn.session_mut().timer.take() {
+                    conn.cancel(former);
+                }
                 let timer = conn.after(milliseconds()?, Self::timer)?;
                 conn.session_mut().timer = Some(timer);
                 conn.send("ok");

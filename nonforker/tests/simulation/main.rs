@@ -14,6 +14,7 @@ mod hogs;
 mod limits;
 mod memory;
 mod others;
+mod proxy;
 mod replay;
 mod scarcity;
 #[path = "../../../cli/src/scenarios/mod.rs"]
