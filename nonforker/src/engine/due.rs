@@ -13,8 +13,8 @@
 //! the kernel before a connection is closed:
 //!
 //! - What has arrived and is not delivered? So many bytes are delivered first, however many turns
-//!   that takes. What arrives after the question does not count, so a peer that trickles does not
-//!   move its deadline.
+//!   that takes, and the end of the stream if it is behind them. What arrives after the question does
+//!   not count, so a peer that trickles does not move its deadline.
 //! - What has the peer's kernel not acknowledged? If that is less than when it was last asked, the
 //!   peer goes on taking, however coarse the steps are in which ours has room again.
 

@@ -32,7 +32,7 @@ pub(crate) struct Slot {
     /// When it was accepted or last paused, in milliseconds, whose count comes round after 49 days.
     since: u32,
     /// How many bytes that had arrived when a deadline was due are to be delivered before it is
-    /// judged. [`NOT_ASKED`] if none was due.
+    /// judged, and one more for the end of the stream. [`NOT_ASKED`] if none was due.
     owed: u32,
     /// How many bytes the peer's kernel had not acknowledged when that was last asked, since ours
     /// took some: [`NOT_ASKED`] if it was not.
@@ -280,14 +280,19 @@ impl Slot {
 
     // What was last asked about its peer.
 
-    /// Whether some of what had arrived when a deadline was first due is not delivered yet, if
-    /// `unread` bytes are not.
+    /// Whether some of what had arrived when a deadline was first due may not be delivered yet, if
+    /// `unread` bytes are not. Behind the last of them the stream may end, which no count of bytes
+    /// shows: so it is asked once more when they are delivered.
     pub(super) fn is_owed(&mut self, unread: usize) -> bool {
-        let unread = saturate(unread);
+        let with_end = saturate(unread.saturating_add(1));
         if self.owed == NOT_ASKED {
-            self.owed = unread;
+            self.owed = with_end;
         }
-        self.receives() && self.owed.min(unread) > 0
+        let is_owed = self.receives() && self.owed > 0;
+        if self.owed.min(with_end) == 1 {
+            self.owed = 0;
+        }
+        is_owed
     }
 
     /// Nothing is owed any more: what was is delivered.

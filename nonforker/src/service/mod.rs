@@ -284,15 +284,16 @@ impl<H: Handler> Service for Typed<H> {
         found.unwrap_or(false)
     }
 
-    fn closed(&mut self, mut scope: Scope<'_>, reason: &CloseReason) {
+    fn closed(&mut self, scope: Scope<'_>, reason: &CloseReason) {
         if !scope.entry.member.is::<Member<H>>() {
             return;
         }
-        self.call(scope.again(), "closed", |handler, conn| {
+        // It is none of the others, and they are counted without it.
+        scope.core.desks[scope.entry.slot.service() as usize].open -= 1;
+        self.call(scope, "closed", |handler, conn| {
             handler.closed(conn, reason);
             Ok(())
         });
-        scope.core.desks[scope.entry.slot.service() as usize].open -= 1;
     }
 }
 

@@ -66,8 +66,11 @@ impl std::fmt::Debug for Net {
 
 impl Net {
     pub(super) fn new(server: Server, world: Rc<RefCell<World>>, seed: u64) -> Self {
-        let (engine, addresses) =
+        let (mut engine, addresses) =
             server.simulate(Rc::clone(&world)).expect("the simulated server can be started");
+        let running = Running::begin(&world);
+        engine.start().expect("the handlers can be started");
+        drop(running);
         let (request, _, counters) = engine.remote();
         Self(Rc::new(Inner {
             engine: RefCell::new(engine),

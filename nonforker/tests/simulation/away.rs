@@ -1,9 +1,9 @@
 //! A server that is away: its handler works for long, or its process is stopped.
 
-use std::time::Duration;
+use std::{cell::RefCell, rc::Rc, time::Duration};
 
 use nonforker::{
-    Limits, Server,
+    CloseReason, Conn, Handler, Limits, Outcome, Server,
     codec::Lines,
     sim::{Client, Ending, Faults, Net, Rng, Simulation, work},
 };
@@ -13,12 +13,14 @@ const SECOND: Duration = Duration::from_secs(1);
 /// Echoes, and works a millisecond for each byte of a line that begins with `w`. A line `give` is
 /// answered with a megabyte.
 fn server(limits: Limits) -> Server {
-    Server::new().limits(limits).serve("127.0.0.1:1685", Lines::new(), |conn, line: &[u8]| {
-        if line.starts_with(b"w") {
-            work(Duration::from_millis(line.len() as u64));
-        }
-        if line == b"give" { conn.send(vec![b'x'; 1 << 20]) } else { conn.send(line) }
-    })
+    Server::new().limits(limits).serve("127.0.0.1:1685", Lines::new(), answer)
+}
+
+fn answer<H: Handler<Codec = Lines>>(conn: &mut Conn<'_, H>, line: &[u8]) {
+    if line.starts_with(b"w") {
+        work(Duration::from_millis(line.len() as u64));
+    }
+    if line == b"give" { conn.send(vec![b'x'; 1 << 20]) } else { conn.send(line) }
 }
 
 fn without_faults(limits: impl Fn() -> Limits + 'static) -> Simulation {
@@ -193,5 +195,61 @@ fn a_deadline_measures_the_peer_and_not_the_process() {
                 assert_eq!(ending, Some(Ending::Finished), "{how}, {what}");
             });
         }
+    }
+}
+
+/// The same, of which the last line needs no end. Notes why connections ended.
+#[derive(Default)]
+struct Notes(Rc<RefCell<Vec<String>>>);
+
+impl Handler for Notes {
+    type Codec = Lines;
+    type Session = ();
+
+    fn frame(&mut self, conn: &mut Conn<'_, Self>, line: &[u8]) -> Outcome {
+        answer(conn, line);
+        Ok(())
+    }
+
+    fn closed(&mut self, _conn: &mut Conn<'_, Self>, reason: &CloseReason) {
+        self.0.borrow_mut().push(reason.to_string());
+    }
+}
+
+/// What a client has begun to say, what it says of that meanwhile before it finishes, and the reply.
+const FINISHES: [(&str, &str, &str); 3] = [("", "", ""), ("b", "", "b\n"), ("b", "c", "bc\n")];
+
+#[test]
+fn that_a_peer_finished_in_time_counts_as_its_last_bytes_do() {
+    let reasons = Rc::<RefCell<Vec<String>>>::default();
+    let aways: [(&str, Away); 2] = [("stopped", is_stopped), ("working", works)];
+    for ((how, away), (begun, rest, reply)) in
+        aways.into_iter().flat_map(|away| FINISHES.map(|finish| (away, finish)))
+    {
+        let noted = Rc::clone(&reasons);
+        let server = move || {
+            noted.borrow_mut().clear();
+            let (lines, notes) = (Lines::new().accept_unterminated(), Notes(Rc::clone(&noted)));
+            Server::new().limits(impatient()).serve_with("127.0.0.1:1685", lines, notes)
+        };
+        Simulation::new(server).faults(|_| Faults::none()).seeds(0..20).run(|net| {
+            let client = net.connect();
+            client.send(format!("a\n{begun}"));
+            client.expect("a\n");
+            away(net, &|| {
+                client.send(rest);
+                client.half_close();
+            });
+            let (received, ending) = client.receive_to_end();
+            let case = format!("{how}, {begun:?}, {rest:?}");
+            assert_eq!(String::from_utf8_lossy(&received), reply, "{case}");
+            assert_eq!(ending, Some(Ending::Finished), "{case}");
+            net.settle();
+            let reasons = reasons.borrow();
+            assert!(
+                reasons.iter().all(|why| why == "the peer has finished"),
+                "{case}: {reasons:?}"
+            );
+        });
     }
 }
