@@ -1,8 +1,6 @@
 //! Putting a server together, running it, ending it.
 
-use std::{cell::RefCell, fmt, io, io::ErrorKind, rc::Rc, time::Duration};
-
-use rustix::io::Errno;
+use std::{cell::RefCell, fmt, rc::Rc, sync::Arc};
 
 #[cfg(feature = "signals")]
 use crate::signals::Watch;
@@ -17,20 +15,17 @@ use crate::{
         sim::{SimDriver, world::World},
     },
     driver_kind::{Chosen, DriverKind},
-    engine::{Engine, Services, slot::ServiceId},
+    engine::{Engine, Services, remote::Remote, slot::ServiceId},
     error::{Error, Result},
     handle::Handle,
     handler::{Closure, Handler, IntoOutcome},
+    listening::{LISTEN_TRIES, listen_error, patiently},
     networks::{Networks, NetworksError},
     service::Typed,
 };
 
 /// The permissions of a Unix socket's file unless told otherwise: for its owner only.
 const UNIX_MODE: u32 = 0o600;
-
-/// How often an address is tried that is in use, and how long to wait before it is tried again.
-const LISTEN_TRIES: u32 = 25;
-const LISTEN_PAUSE: Duration = Duration::from_millis(20);
 
 /// The default bounds in a simulation, which are the same on every machine.
 const SIMULATED_CONNECTIONS: usize = 10_000;
@@ -70,6 +65,7 @@ pub struct Server {
     addresses: Vec<(std::result::Result<Address, AddressError>, ServiceId)>,
     unix_mode: u32,
     driver: DriverKind,
+    remote: Arc<Remote>,
     #[cfg(feature = "signals")]
     drain_on_signals: bool,
 }
@@ -100,6 +96,7 @@ impl Server {
             addresses: Vec::new(),
             unix_mode: UNIX_MODE,
             driver: DriverKind::Auto,
+            remote: Arc::default(),
             #[cfg(feature = "signals")]
             drain_on_signals: false,
         }
@@ -229,6 +226,26 @@ impl Server {
         self
     }
 
+    /// A handle that ends the server from anywhere, also before it is bound: a server that was asked
+    /// to drain ends as soon as it runs.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use nonforker::{Server, codec::Lines};
+    ///
+    /// # fn main() -> nonforker::Result<()> {
+    /// let server = Server::new().serve("127.0.0.1:0", Lines::new(), |conn, line| conn.send(line));
+    /// let handle = server.handle();
+    /// std::thread::spawn(move || handle.drain());
+    /// server.run()
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn handle(&self) -> Handle {
+        Handle::new(Arc::clone(&self.remote))
+    }
+
     /// Opens every listener. Connections wait from here on until [`Bound::run`].
     ///
     /// # Errors
@@ -261,9 +278,8 @@ impl Server {
     fn bind_over<D: Driver + 'static>(self, driver: D) -> Result<Bound> {
         #[cfg(feature = "signals")]
         let drain_on_signals = self.drain_on_signals;
+        let handle = self.handle();
         let (engine, addresses) = self.assemble(driver, LISTEN_TRIES)?;
-        let (request, waker, counters) = engine.remote();
-        let handle = Handle::new(request, waker, counters);
         #[cfg(feature = "signals")]
         let watch = drain_on_signals.then(|| Watch::start(handle.clone()));
         Ok(Bound {
@@ -295,7 +311,7 @@ impl Server {
     fn assemble<D: Driver>(self, driver: D, tries: u32) -> Result<(Engine<D>, Vec<Address>)> {
         let proxies = self.proxies.into_iter().map(Option::transpose);
         let proxies: Vec<_> = proxies.collect::<std::result::Result<_, _>>()?;
-        let mut engine = Engine::new(driver, self.limits, self.services);
+        let mut engine = Engine::new(driver, self.limits, self.services, self.remote);
         let mut wanted: Vec<(Address, ServiceId)> = Vec::new();
         for (address, service) in self.addresses {
             let address = address?;
@@ -336,67 +352,6 @@ impl Server {
     pub fn run(self) -> Result<()> {
         self.bind()?.run()
     }
-}
-
-/// Whether a Unix socket's place is taken by something else.
-fn is_other_file(address: &Address) -> bool {
-    use std::os::unix::fs::FileTypeExt;
-    let Address::Unix(path) = address else { return false };
-    std::fs::symlink_metadata(path).is_ok_and(|file| !file.file_type().is_socket())
-}
-
-/// Tries for a moment to listen where somebody else does.
-///
-/// The kernel takes an io_uring server down in the background after it was killed, and until then
-/// its address is in use: whoever starts it again at once is not to be told so.
-#[expect(clippy::disallowed_methods, reason = "there is no shard yet that could be blocked")]
-fn patiently<T>(
-    address: &Address,
-    tries: u32,
-    mut listen: impl FnMut() -> io::Result<T>,
-) -> io::Result<T> {
-    for _ in 1..tries {
-        match listen() {
-            Err(error) if error.kind() == ErrorKind::AddrInUse && !is_other_file(address) => {
-                std::thread::sleep(LISTEN_PAUSE);
-            }
-            result => return result,
-        }
-    }
-    listen()
-}
-
-/// Says what to do about an address at which we cannot listen, though we do at `ours`.
-fn listen_error(address: Address, source: io::Error, ours: &[Address]) -> Error {
-    if source.kind() == ErrorKind::AddrInUse
-        && let Some(other) = ours.iter().find(|other| overlap(other, &address))
-    {
-        let hint = format!("{other}, where this server listens, includes it or is included");
-        return Error::Listen { address, hint, source };
-    }
-    let errno = Errno::from_io_error(&source);
-    let hint = match source.kind() {
-        _ if errno == Some(Errno::NODEV) => "there is no interface of that number",
-        _ if errno == Some(Errno::AFNOSUPPORT) => "this system does not know such addresses",
-        ErrorKind::AddrInUse if is_other_file(&address) => "there is a file that is not a socket",
-        ErrorKind::AddrInUse => "it is in use; stop the other server or choose another address",
-        ErrorKind::PermissionDenied => match address {
-            Address::Unix(_) => "no permission; choose a directory you may write to",
-            Address::Abstract(_) => "no permission",
-            Address::Tcp(_) => "no permission; ports below 1024 need a privilege",
-        },
-        ErrorKind::AddrNotAvailable => "this machine has no such address",
-        ErrorKind::NotFound => "the directory does not exist",
-        _ => return Error::Listen { address, hint: source.to_string(), source },
-    };
-    Error::Listen { address, hint: hint.to_owned(), source }
-}
-
-/// Whether two TCP addresses have a port in common, since one of them is that of every interface.
-fn overlap(one: &Address, other: &Address) -> bool {
-    let (Address::Tcp(one), Address::Tcp(other)) = (one, other) else { return false };
-    let is_every = one.ip().is_unspecified() || other.ip().is_unspecified();
-    one.port() == other.port() && one.is_ipv4() == other.is_ipv4() && is_every
 }
 
 /// An engine over some driver.

@@ -9,6 +9,7 @@ mod callbacks;
 mod codecs;
 mod cut_off;
 mod drain;
+mod ends;
 mod hogs;
 mod limits;
 mod memory;

@@ -1,0 +1,75 @@
+//! Listening where a server was given an address: trying for a moment, and saying what is wrong.
+
+use std::{
+    io::{self, ErrorKind},
+    time::Duration,
+};
+
+use rustix::io::Errno;
+
+use crate::{address::Address, error::Error};
+
+/// How often an address is tried that is in use, and how long to wait before it is tried again.
+pub(crate) const LISTEN_TRIES: u32 = 25;
+const LISTEN_PAUSE: Duration = Duration::from_millis(20);
+
+/// Whether a Unix socket's place is taken by something else.
+fn is_other_file(address: &Address) -> bool {
+    use std::os::unix::fs::FileTypeExt;
+    let Address::Unix(path) = address else { return false };
+    std::fs::symlink_metadata(path).is_ok_and(|file| !file.file_type().is_socket())
+}
+
+/// Tries for a moment to listen where somebody else does.
+///
+/// The kernel takes an io_uring server down in the background after it was killed, and until then
+/// its address is in use: whoever starts it again at once is not to be told so.
+#[expect(clippy::disallowed_methods, reason = "there is no shard yet that could be blocked")]
+pub(crate) fn patiently<T>(
+    address: &Address,
+    tries: u32,
+    mut listen: impl FnMut() -> io::Result<T>,
+) -> io::Result<T> {
+    for _ in 1..tries {
+        match listen() {
+            Err(error) if error.kind() == ErrorKind::AddrInUse && !is_other_file(address) => {
+                std::thread::sleep(LISTEN_PAUSE);
+            }
+            result => return result,
+        }
+    }
+    listen()
+}
+
+/// Says what to do about an address at which we cannot listen, though we do at `ours`.
+pub(crate) fn listen_error(address: Address, source: io::Error, ours: &[Address]) -> Error {
+    if source.kind() == ErrorKind::AddrInUse
+        && let Some(other) = ours.iter().find(|other| overlap(other, &address))
+    {
+        let hint = format!("{other}, where this server listens, includes it or is included");
+        return Error::Listen { address, hint, source };
+    }
+    let errno = Errno::from_io_error(&source);
+    let hint = match source.kind() {
+        _ if errno == Some(Errno::NODEV) => "there is no interface of that number",
+        _ if errno == Some(Errno::AFNOSUPPORT) => "this system does not know such addresses",
+        ErrorKind::AddrInUse if is_other_file(&address) => "there is a file that is not a socket",
+        ErrorKind::AddrInUse => "it is in use; stop the other server or choose another address",
+        ErrorKind::PermissionDenied => match address {
+            Address::Unix(_) => "no permission; choose a directory you may write to",
+            Address::Abstract(_) => "no permission",
+            Address::Tcp(_) => "no permission; ports below 1024 need a privilege",
+        },
+        ErrorKind::AddrNotAvailable => "this machine has no such address",
+        ErrorKind::NotFound => "the directory does not exist",
+        _ => return Error::Listen { address, hint: source.to_string(), source },
+    };
+    Error::Listen { address, hint: hint.to_owned(), source }
+}
+
+/// Whether two TCP addresses have a port in common, since one of them is that of every interface.
+fn overlap(one: &Address, other: &Address) -> bool {
+    let (Address::Tcp(one), Address::Tcp(other)) = (one, other) else { return false };
+    let is_every = one.ip().is_unspecified() || other.ip().is_unspecified();
+    one.port() == other.port() && one.is_ipv4() == other.is_ipv4() && is_every
+}
