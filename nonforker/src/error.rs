@@ -61,6 +61,9 @@ pub enum Error {
     /// The signals could not be taken over.
     #[error("cannot take over the signals")]
     Signals(#[source] io::Error),
+    /// The thread for [`Server::spawn`](crate::Server::spawn) could not be started.
+    #[error("the server's thread could not be started")]
+    Thread(#[source] io::Error),
     /// [`Handler::started`](crate::Handler::started) returned an error, or panicked.
     #[error("the handler could not start: {0}")]
     Handler(Failure),

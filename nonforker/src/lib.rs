@@ -164,6 +164,7 @@ mod keepalive;
 mod listening;
 mod memory_limit;
 mod networks;
+mod running;
 mod server;
 mod service;
 #[cfg(feature = "signals")]
@@ -181,4 +182,5 @@ pub use error::{CloseReason, Error, NoSuchService, NotConnected, Result, TooMany
 pub use handle::Handle;
 pub use handler::{Closure, Failure, Frame, Handler, IntoOutcome, Outcome, Urgent};
 pub use networks::{Networks, NetworksError};
+pub use running::Running;
 pub use server::{Bound, Server};

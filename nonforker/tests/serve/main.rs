@@ -36,6 +36,7 @@ mod outlived;
 mod panics;
 mod probe;
 mod services;
+mod spawned;
 mod stream;
 mod timeouts;
 mod urgent;
