@@ -39,6 +39,9 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
+    /// A listener that was given to [`Server::serve_on`](crate::Server::serve_on) cannot be served.
+    #[error("the listener that was given cannot be served")]
+    GivenListener(#[source] io::Error),
     /// A limit is out of its bounds, which [`Limits::check`](crate::Limits::check) lists.
     #[error("{limit}: {value} is {bound}")]
     Limits {

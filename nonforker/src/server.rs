@@ -19,7 +19,7 @@ use crate::{
     error::{Error, Result},
     handle::Handle,
     handler::{Closure, Handler, IntoOutcome},
-    listening::{LISTEN_TRIES, listen_error, patiently},
+    listening::{LISTEN_TRIES, Place, check, listen_error, patiently},
     networks::{Networks, NetworksError},
     service::Typed,
 };
@@ -62,7 +62,7 @@ pub struct Server {
     services: Services,
     /// Of each service: whose connections begin with a PROXY header.
     proxies: Vec<Option<std::result::Result<Networks, NetworksError>>>,
-    addresses: Vec<(std::result::Result<Address, AddressError>, ServiceId)>,
+    pub(crate) places: Vec<(Place, ServiceId)>,
     unix_mode: u32,
     driver: DriverKind,
     remote: Arc<Remote>,
@@ -79,7 +79,7 @@ impl Default for Server {
 impl fmt::Debug for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Server")
-            .field("addresses", &self.addresses)
+            .field("places", &self.places)
             .field("limits", &self.limits)
             .finish_non_exhaustive()
     }
@@ -93,7 +93,7 @@ impl Server {
             limits: Limits::default(),
             services: Services::new(),
             proxies: Vec::new(),
-            addresses: Vec::new(),
+            places: Vec::new(),
             unix_mode: UNIX_MODE,
             driver: DriverKind::Auto,
             remote: Arc::default(),
@@ -185,10 +185,14 @@ impl Server {
     where
         A: TryInto<Address, Error: Into<AddressError>>,
     {
-        let last = self.services.len().saturating_sub(1);
-        let service = ServiceId::try_from(last).unwrap_or(ServiceId::MAX);
-        self.addresses.push((address.try_into().map_err(Into::into), service));
+        let place = Place::Address(address.try_into().map_err(Into::into));
+        self.places.push((place, self.last_service()));
         self
+    }
+
+    pub(crate) fn last_service(&self) -> ServiceId {
+        let last = self.services.len().saturating_sub(1);
+        ServiceId::try_from(last).unwrap_or(ServiceId::MAX)
     }
 
     /// Sets the bounds the server keeps to.
@@ -312,21 +316,22 @@ impl Server {
         let proxies = self.proxies.into_iter().map(Option::transpose);
         let proxies: Vec<_> = proxies.collect::<std::result::Result<_, _>>()?;
         let mut engine = Engine::new(driver, self.limits, self.services, self.remote);
-        let mut wanted: Vec<(Address, ServiceId)> = Vec::new();
-        for (address, service) in self.addresses {
-            let address = address?;
-            address.check()?;
-            if wanted.iter().any(|(other, _)| other.is_same_place(&address)) {
-                return Err(AddressError::twice(&address).into());
-            }
-            wanted.push((address, service));
-        }
+        check(&self.places)?;
         let mut addresses = Vec::new();
-        for (address, service) in wanted {
+        for (place, service) in self.places {
             let proxies = proxies.get(service as usize).cloned().flatten();
-            let listen = || engine.listen(&address, service, proxies.clone());
-            let actual = patiently(&address, tries, listen);
-            addresses.push(actual.map_err(|source| listen_error(address, source, &addresses))?);
+            addresses.push(match place {
+                Place::Address(address) => {
+                    let address = address?;
+                    let listen = || engine.listen(&address, service, proxies.clone());
+                    let actual = patiently(&address, tries, listen);
+                    actual.map_err(|source| listen_error(address, source, &addresses))?
+                }
+                Place::Given(given) => {
+                    let actual = engine.take_over(given, service, proxies);
+                    actual.map_err(Error::GivenListener)?
+                }
+            });
         }
         Ok((engine, addresses))
     }

@@ -41,13 +41,13 @@ mod throttle;
 mod timers;
 mod unused;
 
-use std::{io, sync::Arc, time::Duration};
+use std::{io, os::fd::OwnedFd, sync::Arc, time::Duration};
 
 use self::{remote::Remote, service::Service, shard::Shard, slot::ServiceId};
 use crate::{
     address::Address,
     config::Limits,
-    driver::{Driver, Next, nanos},
+    driver::{Driver, ListenerId, Next, nanos},
     error::Error,
     networks::Networks,
 };
@@ -75,10 +75,33 @@ impl<D: Driver> Engine<D> {
         service: ServiceId,
         proxies: Option<Networks>,
     ) -> io::Result<Address> {
-        let shard = &mut self.shard;
+        self.add_listener(service, proxies, |driver, listener, urgent| {
+            driver.listen(listener, address, urgent)
+        })
+    }
+
+    /// Takes a listener over for a service and returns its address.
+    pub(crate) fn take_over(
+        &mut self,
+        given: OwnedFd,
+        service: ServiceId,
+        proxies: Option<Networks>,
+    ) -> io::Result<Address> {
+        self.add_listener(service, proxies, |driver, listener, urgent| {
+            driver.take_over(listener, given, urgent)
+        })
+    }
+
+    fn add_listener(
+        &mut self,
+        service: ServiceId,
+        proxies: Option<Networks>,
+        open: impl FnOnce(&mut D, ListenerId, bool) -> io::Result<Address>,
+    ) -> io::Result<Address> {
+        let Self { driver, shard } = self;
         let wants_urgent =
             shard.services.get(service as usize).is_some_and(|service| service.wants_urgent());
-        let actual = self.driver.listen(shard.acceptor.listeners(), address, wants_urgent)?;
+        let actual = open(driver, shard.acceptor.listeners(), wants_urgent)?;
         shard.acceptor.add(service, proxies);
         Ok(actual)
     }

@@ -25,6 +25,7 @@ mod ending;
 #[cfg(feature = "signals")]
 mod environment;
 mod fairness;
+mod given;
 mod handles;
 mod harness;
 mod judged;
