@@ -216,6 +216,14 @@ impl Core {
         self.mark_dirty(slot);
     }
 
+    /// Our side ends behind what is queued.
+    pub(crate) fn finish(&mut self, slot: &mut Slot) {
+        if slot.conn.state().handles() {
+            slot.conn.finish();
+            self.mark_dirty(slot);
+        }
+    }
+
     /// Ends a pause.
     pub(crate) fn resume(&mut self, slot: &mut Slot) {
         slot.conn.pause(false);

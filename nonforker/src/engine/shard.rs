@@ -288,7 +288,7 @@ impl<S> Shard<S> {
         let conn = &slot.conn;
         // With nothing to follow there is nothing to flush.
         let is_done = conn.outbound().is_empty() && conn.bars().is_none();
-        if is_done && conn.state() == State::Open && !slot.is_starved() {
+        if is_done && !conn.ends_when_flushed() && !slot.is_starved() {
             slot.settle_account(&mut core.memory);
         } else {
             core.mark_dirty(slot);

@@ -10,6 +10,7 @@ mod codecs;
 mod cut_off;
 mod drain;
 mod ends;
+mod finish;
 mod hogs;
 mod limits;
 mod memory;
