@@ -147,6 +147,7 @@
 
 mod address;
 mod alarms;
+mod bound;
 mod bounds;
 pub mod codec;
 mod config;
@@ -173,6 +174,7 @@ pub mod sim;
 
 pub use address::{Address, AddressError, Peer};
 pub use alarms::TimerId;
+pub use bound::Bound;
 pub use config::{Limits, raise_descriptor_limit};
 pub use connections::{Connections, Other};
 pub use context::{Conn, ConnId, Parts, Replies};
@@ -183,4 +185,4 @@ pub use handle::Handle;
 pub use handler::{Closure, Failure, Frame, Handler, IntoOutcome, Outcome, Urgent};
 pub use networks::{Networks, NetworksError};
 pub use running::Running;
-pub use server::{Bound, Server};
+pub use server::Server;
