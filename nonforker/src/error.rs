@@ -39,6 +39,9 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
+    /// A listener that was given to [`Server::serve_on`](crate::Server::serve_on) cannot be served.
+    #[error("the listener that was given cannot be served")]
+    GivenListener(#[source] io::Error),
     /// A limit is out of its bounds, which [`Limits::check`](crate::Limits::check) lists.
     #[error("{limit}: {value} is {bound}")]
     Limits {
@@ -61,6 +64,9 @@ pub enum Error {
     /// The signals could not be taken over.
     #[error("cannot take over the signals")]
     Signals(#[source] io::Error),
+    /// The thread for [`Server::spawn`](crate::Server::spawn) could not be started.
+    #[error("the server's thread could not be started")]
+    Thread(#[source] io::Error),
     /// [`Handler::started`](crate::Handler::started) returned an error, or panicked.
     #[error("the handler could not start: {0}")]
     Handler(Failure),

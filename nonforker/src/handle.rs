@@ -2,20 +2,15 @@
 
 use std::{fmt, sync::Arc};
 
-use crate::{
-    driver::Waker,
-    engine::{
-        drain::Request,
-        stats::{Counters, Stats},
-    },
-};
+use crate::engine::{remote::Remote, stats::Stats};
 
 /// Ends a server, and tells its counters, from any thread.
+///
+/// It works at any time: before the server is [bound](crate::Server::bind), while it runs, from a
+/// callback, and after the server has ended, when it does nothing.
 #[derive(Clone)]
 pub struct Handle {
-    request: Arc<Request>,
-    waker: Waker,
-    counters: Arc<Counters>,
+    remote: Arc<Remote>,
 }
 
 impl fmt::Debug for Handle {
@@ -25,19 +20,18 @@ impl fmt::Debug for Handle {
 }
 
 impl Handle {
-    pub(crate) const fn new(request: Arc<Request>, waker: Waker, counters: Arc<Counters>) -> Self {
-        Self { request, waker, counters }
+    pub(crate) const fn new(remote: Arc<Remote>) -> Self {
+        Self { remote }
     }
 
     /// Takes nothing new, answers what has arrived, closes everybody and ends the server.
     ///
-    /// Returns at once. What is not done within
+    /// Returns at once. A server that is not bound yet ends as soon as it runs. What is not done within
     /// [`Limits::drain_timeout`](crate::Limits::drain_timeout) ends then. If that leaves a request
     /// unhandled or bytes unsent, [`Bound::run`](crate::Bound::run) returns
     /// [`Error::CutOff`](crate::Error::CutOff).
     pub fn drain(&self) {
-        self.request.drain();
-        self.waker.wake();
+        self.remote.drain();
     }
 
     /// Ends every connection at once, and the server with them.
@@ -45,13 +39,12 @@ impl Handle {
     /// If that leaves a request unhandled or bytes unsent, [`Bound::run`](crate::Bound::run)
     /// returns [`Error::CutOff`](crate::Error::CutOff).
     pub fn stop(&self) {
-        self.request.stop();
-        self.waker.wake();
+        self.remote.stop();
     }
 
     /// What the server has counted so far.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        self.counters.snapshot()
+        self.remote.counters.snapshot()
     }
 }

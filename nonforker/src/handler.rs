@@ -198,10 +198,10 @@ pub trait Handler: Sized + 'static {
 
 /// What a closure may return: nothing, or an [`Outcome`].
 #[diagnostic::on_unimplemented(
-    message = "a closure that handles frames returns nothing or `nonforker::Outcome`, not `{Self}`",
-    label = "send the reply with `conn.send(..)` and return nothing",
-    note = "for `?`, end the closure with `Ok(())`; an error of your own type is turned into an \
-            `Outcome` by `?` or by `.map_err(Into::into)`"
+    message = "a closure returns nothing or `Ok(())`, not `{Self}`: send replies with \
+               `conn.send(..)`, pass errors on with `Ok(call()?)`",
+    label = "a closure that is called here returns `{Self}`",
+    note = "a closure that may fail returns `nonforker::Outcome`: `|conn, line| -> nonforker::Outcome`"
 )]
 pub trait IntoOutcome {
     /// Turns it into an outcome.

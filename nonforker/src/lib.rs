@@ -147,6 +147,7 @@
 
 mod address;
 mod alarms;
+mod bound;
 mod bounds;
 pub mod codec;
 mod config;
@@ -155,6 +156,7 @@ mod connections;
 mod context;
 mod driver;
 mod driver_kind;
+mod ending;
 mod engine;
 mod error;
 mod handle;
@@ -163,6 +165,7 @@ mod keepalive;
 mod listening;
 mod memory_limit;
 mod networks;
+mod running;
 mod server;
 mod service;
 #[cfg(feature = "signals")]
@@ -171,6 +174,7 @@ pub mod sim;
 
 pub use address::{Address, AddressError, Peer};
 pub use alarms::TimerId;
+pub use bound::Bound;
 pub use config::{Limits, raise_descriptor_limit};
 pub use connections::{Connections, Other};
 pub use context::{Conn, ConnId, Parts, Replies};
@@ -180,4 +184,5 @@ pub use error::{CloseReason, Error, NoSuchService, NotConnected, Result, TooMany
 pub use handle::Handle;
 pub use handler::{Closure, Failure, Frame, Handler, IntoOutcome, Outcome, Urgent};
 pub use networks::{Networks, NetworksError};
-pub use server::{Bound, Server};
+pub use running::Running;
+pub use server::Server;

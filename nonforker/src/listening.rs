@@ -1,10 +1,105 @@
-//! Listening at an address that may be in use, and what to say if that cannot be.
+//! Where a server listens: at addresses, which may take a moment, and at listeners that were given.
 
-use std::{io, io::ErrorKind, time::Duration};
+use std::{
+    io::{self, ErrorKind},
+    os::fd::OwnedFd,
+    time::Duration,
+};
 
 use rustix::io::Errno;
 
-use crate::{address::Address, error::Error};
+use crate::{
+    address::{Address, AddressError},
+    error::Error,
+    handler::Handler,
+    server::Server,
+};
+
+/// Where to listen.
+#[derive(Debug)]
+pub(crate) enum Place {
+    Address(Result<Address, AddressError>),
+    /// Somebody else has opened a listener there.
+    Given(OwnedFd),
+}
+
+/// Says what is wrong with the first of the addresses that is none, or is given twice.
+pub(crate) fn check<S>(places: &[(Place, S)]) -> Result<(), AddressError> {
+    let mut before: Vec<&Address> = Vec::new();
+    for (place, _) in places {
+        let Place::Address(address) = place else { continue };
+        let address = address.as_ref().map_err(Clone::clone)?;
+        address.check()?;
+        if before.iter().any(|other| other.is_same_place(address)) {
+            return Err(AddressError::twice(address));
+        }
+        before.push(address);
+    }
+    Ok(())
+}
+
+impl Server {
+    /// Serves with a [`Handler`] at a listener that somebody else opened: the program itself, or the
+    /// one that started it.
+    ///
+    /// It is a [`TcpListener`](std::net::TcpListener) or a
+    /// [`UnixListener`](std::os::unix::net::UnixListener) of the standard library, or a descriptor.
+    /// [`Bound::addresses`](crate::Bound::addresses) has its address. It becomes non-blocking, in
+    /// every process that holds it, and a TCP listener gets the probes of [`Limits`](crate::Limits).
+    /// Everything else stays as it is: its backlog, its permissions, and the file of a Unix socket,
+    /// also when the server ends. The server then closes only its own hold on it: what waits to be
+    /// accepted waits for those who hold it too, and is refused if nobody does.
+    ///
+    /// There is no such listener in a [simulation](crate::sim).
+    ///
+    /// # Errors
+    ///
+    /// [`bind`](Self::bind) returns [`Error::GivenListener`] if it is no stream socket that listens.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::net::TcpListener;
+    /// use nonforker::{Address, Conn, Handler, Outcome, Server, codec::Lines};
+    ///
+    /// struct Echo;
+    ///
+    /// impl Handler for Echo {
+    ///     type Codec = Lines;
+    ///     type Session = ();
+    ///
+    ///     fn frame(&mut self, conn: &mut Conn<'_, Self>, line: &[u8]) -> Outcome {
+    ///         conn.send(line);
+    ///         Ok(())
+    ///     }
+    /// }
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let listener = TcpListener::bind("127.0.0.1:0")?;
+    /// let address = listener.local_addr()?;
+    /// let server = Server::new().serve_on(listener, Lines::new(), Echo).bind()?;
+    /// assert_eq!(server.addresses(), [Address::Tcp(address)]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn serve_on<H: Handler>(
+        self,
+        listener: impl Into<OwnedFd>,
+        codec: H::Codec,
+        handler: H,
+    ) -> Self {
+        self.service(codec, handler).also_on_listener(listener)
+    }
+
+    /// Serves the last given handler also at a listener that somebody else opened: see
+    /// [`serve_on`](Self::serve_on).
+    #[must_use]
+    pub fn also_on_listener(mut self, listener: impl Into<OwnedFd>) -> Self {
+        self.places.push((Place::Given(listener.into()), self.last_service()));
+        self
+    }
+}
 
 /// How often an address is tried that is in use, and how long to wait before it is tried again.
 pub(crate) const LISTEN_TRIES: u32 = 25;

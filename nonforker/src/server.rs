@@ -1,11 +1,12 @@
 //! Putting a server together, running it, ending it.
 
-use std::{cell::RefCell, fmt, rc::Rc};
+use std::{cell::RefCell, fmt, rc::Rc, sync::Arc};
 
 #[cfg(feature = "signals")]
 use crate::signals::Watch;
 use crate::{
     address::{Address, AddressError},
+    bound::Bound,
     bounds::check_mode,
     codec::Codec,
     config::{Limits, descriptor_limit},
@@ -15,11 +16,11 @@ use crate::{
         sim::{SimDriver, world::World},
     },
     driver_kind::{Chosen, DriverKind},
-    engine::{Engine, Services, slot::ServiceId},
+    engine::{Engine, Services, remote::Remote, service::Service, slot::ServiceId},
     error::{Error, Result},
     handle::Handle,
     handler::{Closure, Handler, IntoOutcome},
-    listening::{LISTEN_TRIES, listen_error, patiently},
+    listening::{LISTEN_TRIES, Place, check, listen_error, patiently},
     networks::{Networks, NetworksError},
     service::Typed,
 };
@@ -35,6 +36,9 @@ const SIMULATED_MEMORY: usize = 1 << 30;
 ///
 /// Nothing is opened before [`bind`](Self::bind) or [`run`](Self::run), which also say what is
 /// wrong with an address.
+///
+/// It stays on the thread on which it was made, and so does [`Bound`]: handlers need not be `Send`.
+/// To run a server on another thread, have it made there: [`Server::spawn`].
 ///
 /// # Examples
 ///
@@ -59,12 +63,13 @@ const SIMULATED_MEMORY: usize = 1 << 30;
 /// ```
 pub struct Server {
     limits: Limits,
-    services: Services,
+    services: Vec<Box<dyn UseServerSpawn>>,
     /// Of each service: whose connections begin with a PROXY header.
     proxies: Vec<Option<std::result::Result<Networks, NetworksError>>>,
-    addresses: Vec<(std::result::Result<Address, AddressError>, ServiceId)>,
+    pub(crate) places: Vec<(Place, ServiceId)>,
     unix_mode: u32,
     driver: DriverKind,
+    remote: Arc<Remote>,
     #[cfg(feature = "signals")]
     drain_on_signals: bool,
 }
@@ -78,7 +83,7 @@ impl Default for Server {
 impl fmt::Debug for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Server")
-            .field("addresses", &self.addresses)
+            .field("places", &self.places)
             .field("limits", &self.limits)
             .finish_non_exhaustive()
     }
@@ -90,11 +95,12 @@ impl Server {
     pub fn new() -> Self {
         Self {
             limits: Limits::default(),
-            services: Services::new(),
+            services: Vec::new(),
             proxies: Vec::new(),
-            addresses: Vec::new(),
+            places: Vec::new(),
             unix_mode: UNIX_MODE,
             driver: DriverKind::Auto,
+            remote: Arc::default(),
             #[cfg(feature = "signals")]
             drain_on_signals: false,
         }
@@ -102,7 +108,26 @@ impl Server {
 
     /// Serves with a closure that is called for every frame.
     ///
-    /// It may return nothing, or a `Result<(), E>`: an error ends the connection it came from.
+    /// It returns nothing, or `Ok(())` behind any number of `?`: an [`Outcome`](crate::Outcome). An
+    /// error ends the connection it came from.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use nonforker::{Outcome, Server, codec::Lines};
+    ///
+    /// let server = Server::new()
+    ///     .serve("127.0.0.1:0", Lines::new(), |conn, line| {
+    ///         conn.send(std::str::from_utf8(line)?);
+    ///         Ok(())
+    ///     })
+    ///     // The same, written out.
+    ///     .serve("127.0.0.1:0", Lines::new(), |conn, line| -> Outcome {
+    ///         conn.send(std::str::from_utf8(line)?);
+    ///         Ok(())
+    ///     });
+    /// # let _ = server;
+    /// ```
     #[must_use]
     pub fn serve<C, A, F, R>(self, address: A, codec: C, on_frame: F) -> Self
     where
@@ -183,10 +208,14 @@ impl Server {
     where
         A: TryInto<Address, Error: Into<AddressError>>,
     {
-        let last = self.services.len().saturating_sub(1);
-        let service = ServiceId::try_from(last).unwrap_or(ServiceId::MAX);
-        self.addresses.push((address.try_into().map_err(Into::into), service));
+        let place = Place::Address(address.try_into().map_err(Into::into));
+        self.places.push((place, self.last_service()));
         self
+    }
+
+    pub(crate) fn last_service(&self) -> ServiceId {
+        let last = self.services.len().saturating_sub(1);
+        ServiceId::try_from(last).unwrap_or(ServiceId::MAX)
     }
 
     /// Sets the bounds the server keeps to.
@@ -224,6 +253,26 @@ impl Server {
         self
     }
 
+    /// A handle that ends the server from anywhere, also before it is bound: a server that was asked
+    /// to drain ends as soon as it runs.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use nonforker::{Server, codec::Lines};
+    ///
+    /// # fn main() -> nonforker::Result<()> {
+    /// let server = Server::new().serve("127.0.0.1:0", Lines::new(), |conn, line| conn.send(line));
+    /// let handle = server.handle();
+    /// std::thread::spawn(move || handle.drain());
+    /// server.run()
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn handle(&self) -> Handle {
+        Handle::new(Arc::clone(&self.remote))
+    }
+
     /// Opens every listener. Connections wait from here on until [`Bound::run`].
     ///
     /// # Errors
@@ -256,9 +305,8 @@ impl Server {
     fn bind_over<D: Driver + 'static>(self, driver: D) -> Result<Bound> {
         #[cfg(feature = "signals")]
         let drain_on_signals = self.drain_on_signals;
+        let handle = self.handle();
         let (engine, addresses) = self.assemble(driver, LISTEN_TRIES)?;
-        let (request, waker, counters) = engine.remote();
-        let handle = Handle::new(request, waker, counters);
         #[cfg(feature = "signals")]
         let watch = drain_on_signals.then(|| Watch::start(handle.clone()));
         Ok(Bound {
@@ -290,22 +338,25 @@ impl Server {
     fn assemble<D: Driver>(self, driver: D, tries: u32) -> Result<(Engine<D>, Vec<Address>)> {
         let proxies = self.proxies.into_iter().map(Option::transpose);
         let proxies: Vec<_> = proxies.collect::<std::result::Result<_, _>>()?;
-        let mut engine = Engine::new(driver, self.limits, self.services);
-        let mut wanted: Vec<(Address, ServiceId)> = Vec::new();
-        for (address, service) in self.addresses {
-            let address = address?;
-            address.check()?;
-            if wanted.iter().any(|(other, _)| other.is_same_place(&address)) {
-                return Err(AddressError::twice(&address).into());
-            }
-            wanted.push((address, service));
-        }
+        let services = self.services.into_iter().map(|service| -> Box<dyn Service> { service });
+        let services: Services = services.collect();
+        let mut engine = Engine::new(driver, self.limits, services, self.remote);
+        check(&self.places)?;
         let mut addresses = Vec::new();
-        for (address, service) in wanted {
+        for (place, service) in self.places {
             let proxies = proxies.get(service as usize).cloned().flatten();
-            let listen = || engine.listen(&address, service, proxies.clone());
-            let actual = patiently(&address, tries, listen);
-            addresses.push(actual.map_err(|source| listen_error(address, source, &addresses))?);
+            addresses.push(match place {
+                Place::Address(address) => {
+                    let address = address?;
+                    let listen = || engine.listen(&address, service, proxies.clone());
+                    let actual = patiently(&address, tries, listen);
+                    actual.map_err(|source| listen_error(address, source, &addresses))?
+                }
+                Place::Given(given) => {
+                    let actual = engine.take_over(given, service, proxies);
+                    actual.map_err(Error::GivenListener)?
+                }
+            });
         }
         Ok((engine, addresses))
     }
@@ -333,83 +384,8 @@ impl Server {
     }
 }
 
-/// An engine over some driver.
-trait Run {
-    /// Runs to the end, and returns how many connections that cut off.
-    fn run(&mut self) -> Result<usize>;
-}
+/// A service of a server that is not bound. The name is for the compiler, which says it to a user who
+/// moves a [`Server`] to another thread.
+trait UseServerSpawn: Service {}
 
-impl<D: Driver> Run for Engine<D> {
-    fn run(&mut self) -> Result<usize> {
-        self.start()?;
-        Self::run(self).map_err(Error::Driver)
-    }
-}
-
-/// A server whose listeners are open.
-pub struct Bound {
-    engine: Box<dyn Run>,
-    addresses: Vec<Address>,
-    handle: Handle,
-    /// Goes last: until the engine is gone, with the files of its sockets, no signal kills.
-    #[cfg(feature = "signals")]
-    _watch: Option<Watch>,
-}
-
-impl fmt::Debug for Bound {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Bound").field("addresses", &self.addresses).finish_non_exhaustive()
-    }
-}
-
-impl Bound {
-    /// Where it listens, in the order given, with the ports that the kernel chose.
-    #[must_use]
-    pub fn addresses(&self) -> &[Address] {
-        &self.addresses
-    }
-
-    /// A handle that ends the server from anywhere.
-    #[must_use]
-    pub fn handle(&self) -> Handle {
-        self.handle.clone()
-    }
-
-    /// Serves until [`Handle::drain`] or [`Handle::stop`] is called and the last connection has
-    /// closed.
-    ///
-    /// Everything happens on the calling thread: handlers are never entered twice at once and
-    /// need no locks. They must not block, because while one runs nothing else does.
-    ///
-    /// A failure on one connection is not returned from here. It closes that connection and is
-    /// told to its handler.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Driver`] if the kernel's event queue fails. [`Error::Handler`] if a
-    /// [`Handler::started`] fails. [`Error::CutOff`] if the server has
-    /// ended and cut clients off: the drain took too long, or [`Handle::stop`] was called.
-    ///
-    /// # Examples
-    ///
-    /// Stop after the connections that are open now:
-    ///
-    /// ```
-    /// use nonforker::{Server, codec::Lines};
-    ///
-    /// # fn main() -> nonforker::Result<()> {
-    /// let server = Server::new()
-    ///     .serve("127.0.0.1:0", Lines::new(), |conn, line| conn.send(line))
-    ///     .bind()?;
-    /// let handle = server.handle();
-    /// std::thread::spawn(move || handle.drain());
-    /// server.run()
-    /// # }
-    /// ```
-    pub fn run(mut self) -> Result<()> {
-        match self.engine.run()? {
-            0 => Ok(()),
-            connections => Err(Error::CutOff { connections }),
-        }
-    }
-}
+impl<S: Service> UseServerSpawn for S {}

@@ -113,6 +113,7 @@ impl Codec for Delimited {
     }
 }
 
+#[diagnostic::do_not_recommend]
 impl<R: AsRef<[u8]>> Encode<R> for Delimited {
     fn encode(&mut self, reply: R, out: &mut Vec<u8>) -> Result<(), EncodeError> {
         let (reply, delimiter) = (reply.as_ref(), self.delimiter.needle());

@@ -190,6 +190,7 @@ impl Lines {
     }
 }
 
+#[diagnostic::do_not_recommend]
 impl<R: AsRef<[u8]>> Encode<R> for Lines {
     #[inline]
     fn encode(&mut self, reply: R, out: &mut Vec<u8>) -> Result<(), EncodeError> {

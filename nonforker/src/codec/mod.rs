@@ -107,7 +107,15 @@ pub trait Codec: Clone + 'static {
 
 /// Turns a reply of type `R` into bytes.
 ///
-/// A codec implements this once for each type that [`Conn::send`](crate::Conn::send) shall take.
+/// A codec implements this once for each type that [`Conn::send`](crate::Conn::send) shall take. An
+/// implementation for all types of a kind, as for all `R: AsRef<[u8]>`, is marked
+/// `#[diagnostic::do_not_recommend]`: then the compiler says of a reply of another type that the codec
+/// cannot send it, and not that the type lacks something.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot send a `{R}`: send a type that it encodes, such as text from \
+               `.to_string()`, or implement `Encode` for it in a codec of your own",
+    label = "this codec does not encode `{R}`"
+)]
 pub trait Encode<R>: Codec {
     /// Appends `reply` with its framing to `out`, and touches nothing that is in `out` already.
     ///

@@ -64,6 +64,7 @@ impl Codec for Raw {
     }
 }
 
+#[diagnostic::do_not_recommend]
 impl<R: AsRef<[u8]>> Encode<R> for Raw {
     fn encode(&mut self, reply: R, out: &mut Vec<u8>) -> Result<(), EncodeError> {
         out.extend_from_slice(reply.as_ref());

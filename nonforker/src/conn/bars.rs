@@ -1,4 +1,4 @@
-//! What keeps a connection from its next frame, a bit each.
+//! What keeps a connection from its next frame, a bit each; and one for its next reply.
 
 /// See the [module](self).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -14,6 +14,12 @@ impl Bars {
     /// Complete frames may be kept: they wait for the engine, not for the peer.
     pub(crate) const HELD: Self = Self(1 << 3);
 
+    /// Our side ends behind what is queued. This bars no frame: they are handled, unanswered.
+    pub(crate) const MUTE: Self = Self(1 << 7);
+    /// Either of them: no reply is queued any more.
+    pub(crate) const UNANSWERED: Self = Self(Self::CLOSED.0 | Self::MUTE.0);
+
+    /// Whether it has this one, or one of these.
     #[inline]
     pub(crate) const fn has(self, bar: Self) -> bool {
         self.0 & bar.0 != 0
@@ -26,12 +32,12 @@ impl Bars {
     /// Whether the next frame may be handled as it arrives.
     #[inline]
     pub(crate) const fn is_none(self) -> bool {
-        self.0 == 0
+        self.0 & !Self::MUTE.0 == 0
     }
 
     /// Whether nothing but [`HELD`](Self::HELD) keeps it from the next frame, if that does.
     #[inline]
     pub(crate) const fn is_at_most_held(self) -> bool {
-        self.0 & !Self::HELD.0 == 0
+        self.0 & !(Self::HELD.0 | Self::MUTE.0) == 0
     }
 }

@@ -130,6 +130,22 @@ impl Connection {
         std::mem::replace(&mut self.incoming, Incoming::Told) != Incoming::Told
     }
 
+    /// Our side ends once everything queued is sent. Frames are still handled.
+    pub(crate) const fn finish(&mut self) {
+        self.bars.set(Bars::MUTE, true);
+    }
+
+    /// Whether our side ends, or has ended, and frames are still handled.
+    pub(crate) const fn finishes(&self) -> bool {
+        self.bars.has(Bars::MUTE) && self.state.handles()
+    }
+
+    /// Whether something ends once everything queued is sent: our side, or the connection.
+    #[inline]
+    pub(crate) const fn ends_when_flushed(&self) -> bool {
+        !matches!(self.state, State::Open) || self.bars.has(Bars::MUTE)
+    }
+
     /// Asks for a close once everything queued is sent. The first reason counts.
     pub(crate) fn close(&mut self, reason: CloseReason) {
         self.reason.get_or_insert_with(|| Box::new(reason));
@@ -383,6 +399,28 @@ mod tests {
         conn.apply(Event::Released);
         assert_eq!((conn.state(), conn.manner()), (State::Closed, Manner::InOrder));
         assert_eq!(conn.capacity(), 0);
+    }
+
+    #[test]
+    fn a_side_that_has_finished_takes_no_more_replies_and_goes_on_with_frames() {
+        let mut conn = Connection::new(Pipe::Plain);
+        send(&mut conn, Origin::Reply, b"last");
+        assert!(!conn.ends_when_flushed());
+        conn.finish();
+        send(&mut conn, Origin::Reply, b"reply");
+        send(&mut conn, Origin::Push, b"push");
+        assert_eq!(conn.outbound().queued(), 4, "what comes behind the end is dropped");
+        assert!(conn.takes_frames_in_place() && conn.wants_receive());
+        conn.take_in(b"a frame", Buffer::with_capacity);
+        assert!(conn.hold() && conn.release_held(), "it bars no frame");
+        assert!(conn.finishes() && conn.ends_when_flushed());
+        flush(&mut conn, 4);
+        conn.apply(Event::Flushed);
+        assert_eq!(conn.state(), State::Open);
+        conn.apply(Event::PeerFinished);
+        assert!(conn.is_at_end() && conn.finishes());
+        conn.close(CloseReason::PeerFinished);
+        assert!(!conn.finishes(), "now it closes");
     }
 
     #[test]

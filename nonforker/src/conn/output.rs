@@ -119,7 +119,7 @@ impl Output {
     }
 
     /// Queues what `fill` appends, and raises pressure or closes the connection if that is too
-    /// much. Nothing is queued once it closes. Should `fill` panic, the whole callback's output is
+    /// much. Nothing is queued once it closes or our side has finished. Should `fill` panic, the whole callback's output is
     /// to be [taken back](Self::take_back).
     #[inline]
     pub(crate) fn push(
@@ -127,7 +127,7 @@ impl Output {
         conn: &mut Connection,
         fill: impl FnOnce(&mut Vec<u8>) -> Result<(), EncodeError>,
     ) {
-        if conn.bars.has(Bars::CLOSED) {
+        if conn.bars.has(Bars::UNANSWERED) {
             return;
         }
         self.replies += 1;

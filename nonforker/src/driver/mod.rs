@@ -36,7 +36,7 @@ mod turns;
 #[cfg(target_os = "linux")]
 pub(crate) mod uring;
 
-use std::{fmt, io, rc::Rc, sync::Arc, time::Duration};
+use std::{fmt, io, os::fd::OwnedFd, rc::Rc, sync::Arc, time::Duration};
 
 use rustix::{
     io::Errno,
@@ -179,6 +179,17 @@ pub(crate) trait Driver {
         address: &Address,
         urgent: bool,
     ) -> io::Result<Address>;
+
+    /// The same with a listener that somebody else opened and that others may hold as well.
+    fn take_over(
+        &mut self,
+        listener: ListenerId,
+        given: OwnedFd,
+        urgent: bool,
+    ) -> io::Result<Address> {
+        let _ = (listener, given, urgent);
+        Err(io::ErrorKind::Unsupported.into())
+    }
 
     /// Takes `op`. Its completion comes from a later [`wait`](Self::wait), never from here.
     fn submit(&mut self, op: Op<Self::Socket>);

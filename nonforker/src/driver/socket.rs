@@ -5,6 +5,9 @@
 //! - A Unix listener replaces only a *stale socket*: a file that is a socket and that nobody
 //!   answers at. It is reachable only once its permissions are set, and its file is removed at
 //!   the end if it is still ours. On Linux it may have a name instead, and no file.
+//! - A listener that was given is made non-blocking and gets the options that its connections
+//!   inherit. Its backlog, its permissions and its file are not ours, and another process may hold
+//!   it too.
 //! - A connection has `TCP_NODELAY`, since every turn sends what it has in one write; keepalive,
 //!   so that a peer that vanished does not hold a slot;
 //!   and `TCP_NOTSENT_LOWAT`, so that what a peer does not take waits with us, where it is
@@ -13,7 +16,11 @@
 use std::{
     fs,
     io::{self, ErrorKind},
-    os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
+    net::{IpAddr, SocketAddr},
+    os::{
+        fd::OwnedFd,
+        unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
+    },
     path::{Path, PathBuf},
 };
 
@@ -51,10 +58,10 @@ pub(crate) fn unacknowledged(_socket: &Socket) -> Option<usize> {
 #[derive(Debug)]
 pub(crate) struct Listener {
     /// Goes before the socket does: while that is open, no other file can have its inode.
-    file: Option<SocketFile>,
-    /// Its name, if it has one and no file.
-    name: Option<String>,
+    _file: Option<SocketFile>,
     pub(crate) socket: Socket,
+    /// Somebody else opened it, and may go on to use it.
+    pub(crate) is_given: bool,
     probing: Probing,
 }
 
@@ -74,17 +81,17 @@ impl Listener {
                     set_probing(&socket, probing)?;
                 }
                 socket.bind(&(*address).into())?;
-                Self { socket, file: None, name: None, probing }
+                Self { socket, _file: None, is_given: false, probing }
             }
             Address::Unix(path) => {
                 let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
                 let file = SocketFile::bind(&socket, path, options.unix_mode)?;
-                Self { socket, file: Some(file), name: None, probing }
+                Self { socket, _file: Some(file), is_given: false, probing }
             }
             Address::Abstract(name) => {
                 let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
                 socket.bind(&abstract_address(name)?)?;
-                Self { socket, file: None, name: Some(name.clone()), probing }
+                Self { socket, _file: None, is_given: false, probing }
             }
         };
         listener.socket.set_nonblocking(true)?;
@@ -92,16 +99,27 @@ impl Listener {
         Ok(listener)
     }
 
+    /// Takes over what somebody else opened.
+    pub(crate) fn take_over(given: OwnedFd, options: &Options) -> io::Result<Self> {
+        let socket = Socket::from(given);
+        if socket.r#type()? != Type::STREAM || !listens(&socket)? {
+            return Err(io::Error::new(ErrorKind::InvalidInput, "it is no stream that listens"));
+        }
+        let listener = Self { socket, _file: None, is_given: true, probing: options.probing };
+        if INHERITS && matches!(listener.address()?, Address::Tcp(_)) {
+            set_probing(&listener.socket, listener.probing)?;
+        }
+        listener.socket.set_nonblocking(true)?;
+        Ok(listener)
+    }
+
     /// Where it listens: with the port that the kernel chose.
     pub(crate) fn address(&self) -> io::Result<Address> {
-        if let Some(file) = &self.file {
-            return Ok(Address::Unix(file.path.clone()));
-        }
-        if let Some(name) = &self.name {
-            return Ok(Address::Abstract(name.clone()));
-        }
-        let address = self.socket.local_addr()?.as_socket();
-        address.map(Address::Tcp).ok_or_else(|| ErrorKind::AddrNotAvailable.into())
+        let address = self.socket.local_addr()?;
+        let tcp = address.as_socket().map(Address::Tcp);
+        let unix = || address.as_pathname().map(|path| Address::Unix(path.to_owned()));
+        let address = tcp.or_else(unix).or_else(|| abstract_name(&address).map(Address::Abstract));
+        address.ok_or_else(|| ErrorKind::AddrNotAvailable.into())
     }
 
     /// Takes one connection and sets it up. `None` is one that broke while it waited.
@@ -135,9 +153,35 @@ fn abstract_address(name: &str) -> io::Result<SockAddr> {
     }
 }
 
-/// Who is at the other end of a connection from `address`.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn abstract_name(address: &SockAddr) -> Option<String> {
+    String::from_utf8(address.as_abstract_namespace()?.to_owned()).ok()
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+fn abstract_name(_address: &SockAddr) -> Option<String> {
+    None
+}
+
+/// Whether a socket listens, where the system tells.
+#[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
+fn listens(socket: &Socket) -> io::Result<bool> {
+    socket.is_listener()
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
+fn listens(_socket: &Socket) -> io::Result<bool> {
+    Ok(true)
+}
+
+/// Who is at the other end of a connection from `address`. A listener that was given may take IPv4
+/// as well as IPv6: then each client has the address that it has elsewhere.
 fn peer_of(address: &SockAddr) -> Peer {
-    address.as_socket().map_or(Peer::Unix, Peer::Tcp)
+    let Some(address) = address.as_socket() else { return Peer::Unix };
+    match address.ip().to_canonical() {
+        ip @ IpAddr::V4(_) => Peer::Tcp(SocketAddr::new(ip, address.port())),
+        IpAddr::V6(_) => Peer::Tcp(address),
+    }
 }
 
 /// Says when the peer of a TCP connection is gone.

@@ -18,6 +18,7 @@ use super::{
     desk::Desk,
     memory::Memory,
     pool::Pool,
+    remote::Remote,
     slot::Slot,
     stats::Counters,
     throttle::{Notice, Throttles},
@@ -61,6 +62,7 @@ pub(crate) struct Core {
     pub(crate) marks: Watermarks,
     pub(super) throttles: Throttles,
     pub(crate) counters: Arc<Counters>,
+    pub(crate) remote: Arc<Remote>,
     pub(super) clock: Clock,
     /// The time as it was last looked at, since the start, in nanoseconds.
     pub(super) now: u64,
@@ -81,7 +83,7 @@ pub(crate) struct Core {
 
 impl Core {
     #[expect(clippy::disallowed_methods, reason = "what the clock counts from has to have a name")]
-    pub(super) fn new(limits: Limits, clock: Clock) -> Self {
+    pub(super) fn new(limits: Limits, clock: Clock, remote: Arc<Remote>) -> Self {
         let epoch = (clock.now(), Instant::now());
         let (budget, _) = limits.budget();
         Self {
@@ -95,7 +97,8 @@ impl Core {
             slow: limits.slow_handler.map_or(u64::MAX, nanos),
             limits,
             throttles: Throttles::default(),
-            counters: Arc::default(),
+            counters: Arc::clone(&remote.counters),
+            remote,
             clock,
             now: 0,
             looked: 0,
@@ -211,6 +214,14 @@ impl Core {
     pub(crate) fn pause(&mut self, slot: &mut Slot) {
         slot.conn.pause(true);
         self.mark_dirty(slot);
+    }
+
+    /// Our side ends behind what is queued.
+    pub(crate) fn finish(&mut self, slot: &mut Slot) {
+        if slot.conn.state().handles() {
+            slot.conn.finish();
+            self.mark_dirty(slot);
+        }
     }
 
     /// Ends a pause.

@@ -44,7 +44,7 @@ impl<D: Driver> Engine<D> {
         slot.is_flushed();
         while let Some(batch) = slot.conn.next_batch() {
             // Is the next step to close, to handle what waits, or to have memory again?
-            let awaited = slot.conn.state() != State::Open
+            let awaited = slot.conn.ends_when_flushed()
                 || slot.conn.bars().has(Bars::PRESSURED)
                 || core.memory.is_scarce();
             match driver.send(token, batch, awaited) {
@@ -60,9 +60,12 @@ impl<D: Driver> Engine<D> {
                 }
             }
         }
-        if slot.conn.state() != State::Open {
+        if slot.conn.ends_when_flushed() {
             if slot.conn.outbound().is_empty() {
                 slot.conn.apply(Event::Flushed);
+            }
+            if slot.is_to_be_shut() {
+                driver.submit(Op::ShutdownWrite { token });
             }
             if slot.conn.state().ends() {
                 return self.flush_ending(token);
@@ -93,14 +96,15 @@ impl<D: Driver> Engine<D> {
         }
         match slot.conn.state() {
             // Everything is sent: the peer is told so, and is waited for until it has finished.
-            State::Lingering if slot.end() == End::No => {
-                driver.submit(Op::ShutdownWrite { token });
+            State::Lingering if slot.end() < End::Told => {
+                if slot.ends(End::Told) == End::No {
+                    driver.submit(Op::ShutdownWrite { token });
+                }
                 slot.conn.deadlines().clear_all();
                 slot.forget_what_was_asked();
                 let timeout = core.limits.linger_timeout;
                 core.arm(slot, Kind::Linger, timeout);
                 core.arm(slot, Kind::Quiet, timeout / 5);
-                slot.ends(End::Told);
                 shard.tell_closed(&mut entry);
             }
             // It is over: the handler is told, and the driver is to let go.
@@ -109,7 +113,7 @@ impl<D: Driver> Engine<D> {
                 for buffer in slot.conn.discard_output().into_iter().flatten() {
                     core.pool.put(buffer);
                 }
-                if slot.ends(End::Closing) == End::No {
+                if slot.ends(End::Closing) < End::Told {
                     shard.tell_closed(&mut entry);
                 }
                 let reset = entry.slot.conn.manner() == Manner::Reset;

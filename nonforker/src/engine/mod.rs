@@ -27,6 +27,7 @@ pub(crate) mod failures;
 mod flush;
 mod memory;
 pub(crate) mod pool;
+pub(crate) mod remote;
 mod scarcity;
 pub(crate) mod service;
 mod shard;
@@ -40,13 +41,13 @@ mod throttle;
 mod timers;
 mod unused;
 
-use std::{io, sync::Arc, time::Duration};
+use std::{io, os::fd::OwnedFd, sync::Arc, time::Duration};
 
-use self::{drain::Request, service::Service, shard::Shard, slot::ServiceId};
+use self::{remote::Remote, service::Service, shard::Shard, slot::ServiceId};
 use crate::{
     address::Address,
     config::Limits,
-    driver::{Driver, Next, Waker, nanos},
+    driver::{Driver, ListenerId, Next, nanos},
     error::Error,
     networks::Networks,
 };
@@ -61,8 +62,9 @@ pub(crate) struct Engine<D: Driver> {
 }
 
 impl<D: Driver> Engine<D> {
-    pub(crate) fn new(driver: D, limits: Limits, services: Services) -> Self {
-        let shard = Shard::new(limits, driver.clock(), services);
+    pub(crate) fn new(driver: D, limits: Limits, services: Services, remote: Arc<Remote>) -> Self {
+        remote.set_waker(driver.waker());
+        let shard = Shard::new(limits, driver.clock(), services, remote);
         Self { driver, shard }
     }
 
@@ -73,18 +75,35 @@ impl<D: Driver> Engine<D> {
         service: ServiceId,
         proxies: Option<Networks>,
     ) -> io::Result<Address> {
-        let shard = &mut self.shard;
-        let wants_urgent =
-            shard.services.get(service as usize).is_some_and(|service| service.wants_urgent());
-        let actual = self.driver.listen(shard.acceptor.listeners(), address, wants_urgent)?;
-        shard.acceptor.add(service, proxies);
-        Ok(actual)
+        self.add_listener(service, proxies, |driver, listener, urgent| {
+            driver.listen(listener, address, urgent)
+        })
     }
 
-    /// What a handle needs: to ask for the end, to wake the driver, to read the counters.
-    pub(crate) fn remote(&self) -> (Arc<Request>, Waker, Arc<stats::Counters>) {
-        let shard = &self.shard;
-        (Arc::clone(&shard.request), self.driver.waker(), Arc::clone(&shard.core.counters))
+    /// Takes a listener over for a service and returns its address.
+    pub(crate) fn take_over(
+        &mut self,
+        given: OwnedFd,
+        service: ServiceId,
+        proxies: Option<Networks>,
+    ) -> io::Result<Address> {
+        self.add_listener(service, proxies, |driver, listener, urgent| {
+            driver.take_over(listener, given, urgent)
+        })
+    }
+
+    fn add_listener(
+        &mut self,
+        service: ServiceId,
+        proxies: Option<Networks>,
+        open: impl FnOnce(&mut D, ListenerId, bool) -> io::Result<Address>,
+    ) -> io::Result<Address> {
+        let Self { driver, shard } = self;
+        let wants_urgent =
+            shard.services.get(service as usize).is_some_and(|service| service.wants_urgent());
+        let actual = open(driver, shard.acceptor.listeners(), wants_urgent)?;
+        shard.acceptor.add(service, proxies);
+        Ok(actual)
     }
 
     /// Tells every handler that the server begins.
@@ -166,7 +185,7 @@ impl<D: Driver> Engine<D> {
 
 #[cfg(test)]
 mod tests {
-    use std::{cell::Cell, io, rc::Rc, time::Duration};
+    use std::{cell::Cell, io, rc::Rc, sync::Arc, time::Duration};
 
     use super::Engine;
     use crate::{
@@ -239,7 +258,7 @@ mod tests {
         ] {
             let driver = Noting { waits: Vec::new(), woken_in, now: Rc::default() };
             let limits = Limits::new().busy_poll(busy_poll.map(Duration::from_micros));
-            let mut engine = Engine::new(driver, limits, Vec::new());
+            let mut engine = Engine::new(driver, limits, Vec::new(), Arc::default());
             engine.turn().expect("nothing fails");
             assert_eq!(engine.driver.waits, waits, "{busy_poll:?} µs, woken in {woken_in}");
         }

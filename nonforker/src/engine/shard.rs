@@ -11,7 +11,8 @@ use super::{
     Services,
     accept::Acceptor,
     core::Core,
-    drain::{Phase, Request},
+    drain::Phase,
+    remote::Remote,
     service::{Scope, Service},
     slot::Slot,
     table::{Entry, Table},
@@ -38,7 +39,6 @@ pub(super) struct Shard<S> {
     pub(super) services: Services,
     pub(super) acceptor: Acceptor<S>,
     pub(super) phase: Phase,
-    pub(super) request: Arc<Request>,
     /// Connections that a drain has not cut yet.
     pub(super) uncut: Vec<Token>,
     /// How many connections a stop took something from.
@@ -67,9 +67,14 @@ pub(super) struct Brought {
 }
 
 impl<S> Shard<S> {
-    pub(super) fn new(limits: Limits, clock: Clock, services: Services) -> Self {
+    pub(super) fn new(
+        limits: Limits,
+        clock: Clock,
+        services: Services,
+        remote: Arc<Remote>,
+    ) -> Self {
         let connections_max = limits.connections();
-        let mut core = Core::new(limits, clock);
+        let mut core = Core::new(limits, clock, remote);
         core.desks = services.iter().map(|service| service.desk()).collect();
         Self {
             core,
@@ -77,7 +82,6 @@ impl<S> Shard<S> {
             services,
             acceptor: Acceptor::new(connections_max),
             phase: Phase::Serving,
-            request: Arc::default(),
             uncut: Vec::new(),
             cut_off: 0,
             brought: Brought { something: false, looked: false },
@@ -289,7 +293,7 @@ impl<S> Shard<S> {
         let conn = &slot.conn;
         // With nothing to follow there is nothing to flush.
         let is_done = conn.outbound().is_empty() && conn.bars().is_none();
-        if is_done && conn.state() == State::Open && !slot.is_starved() {
+        if is_done && !conn.ends_when_flushed() && !slot.is_starved() {
             slot.settle_account(&mut core.memory);
         } else {
             core.mark_dirty(slot);

@@ -92,6 +92,8 @@ pub(crate) enum Receiving {
 pub(crate) enum End {
     /// There is none yet.
     No,
+    /// Our side is shut down, and frames are still handled.
+    Shut,
     /// The handler knows, the session is gone, and our side is shut down.
     Told,
     /// The driver was asked to close, too.
@@ -398,7 +400,16 @@ impl Slot {
 
     /// Whether the handler has not been told of its end.
     pub(crate) const fn is_open(&self) -> bool {
-        matches!(self.end, End::No)
+        matches!(self.end, End::No | End::Shut)
+    }
+
+    /// Whether our side, which has finished, is to be shut down: once, when everything is sent.
+    pub(super) fn is_to_be_shut(&mut self) -> bool {
+        let now = self.end == End::No && self.conn.finishes() && self.conn.outbound().is_empty();
+        if now {
+            self.end = End::Shut;
+        }
+        now
     }
 
     pub(super) const fn end(&self) -> End {

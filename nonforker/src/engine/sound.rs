@@ -129,6 +129,14 @@ impl<D: Driver> Engine<D> {
                 "everything is sent, and the close is forgotten",
             ),
             (state == State::Lingering && slot.end() != End::Told, "our side is not shut down"),
+            (
+                conn.finishes() && conn.outbound().is_empty() && slot.end() == End::No,
+                "our side has finished, and is not shut down",
+            ),
+            (
+                conn.finishes() && conn.incoming() == Incoming::Told,
+                "both sides have finished, and the connection stays",
+            ),
             (state == State::Closing && slot.end() != End::Closing, "the close is forgotten"),
             (state == State::Closed, "a closed connection has a slot"),
         ];

@@ -115,6 +115,10 @@ impl<H: Handler> Typed<H> {
         if handles {
             self.call(scope.again(), "half_closed", Handler::half_closed);
         }
+        if scope.entry.slot.conn.finishes() {
+            // Neither side can send any more.
+            scope.core.close(&mut scope.entry.slot, CloseReason::PeerFinished);
+        }
         scope.core.mark_dirty(&mut scope.entry.slot);
     }
 

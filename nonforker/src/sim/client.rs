@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use memchr::memmem;
+
 use super::net::Net;
 use crate::{
     address::Peer,
@@ -111,6 +113,52 @@ impl Client {
             show(&got),
             self.situation(),
         );
+    }
+
+    /// Waits until these bytes have come, whatever comes before them, and takes everything up to
+    /// their end. No bytes are waited for at no time.
+    ///
+    /// # Panics
+    ///
+    /// If the end comes before them, or nothing more can come.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use nonforker::{Server, codec::Lines, sim::Simulation};
+    /// # let server = || Server::new().serve("127.0.0.1:1", Lines::new(), |conn, line| conn.send(line));
+    /// Simulation::new(server).run(|net| {
+    ///     let client = net.connect();
+    ///     client.send("one\ntwo\nend\nmore\n");
+    ///     assert_eq!(client.receive_until("end\n"), b"one\ntwo\nend\n");
+    ///     client.expect("more\n");
+    /// });
+    /// ```
+    #[track_caller]
+    pub fn receive_until(&self, bytes: impl AsRef<[u8]>) -> Vec<u8> {
+        let wanted = bytes.as_ref();
+        // What was looked through is not looked through again, but for what may begin them.
+        let (mut seen, mut found) = (0, None);
+        self.net.until(|world| {
+            let link = &world.links[self.link];
+            let end = memmem::find(&link.inbox[seen..], wanted).map(|at| seen + at + wanted.len());
+            seen = link.inbox.len().saturating_sub(wanted.len());
+            found = end;
+            end.is_some() || link.is_ended()
+        });
+        let mut world = self.net.world();
+        let inbox = &mut world.links[self.link].inbox;
+        let got = inbox.drain(..found.unwrap_or(inbox.len())).collect::<Vec<u8>>();
+        drop(world);
+        assert!(
+            found.is_some(),
+            "client {} expected {} at last, and got {} ({})",
+            self.link,
+            show(wanted),
+            show(&got),
+            self.situation(),
+        );
+        got
     }
 
     /// Waits until the server has finished sending, without a byte more.

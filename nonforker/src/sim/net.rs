@@ -12,7 +12,7 @@ use std::{
 
 use super::client::Client;
 use crate::{
-    Server, Stats,
+    Handle, Server, Stats,
     address::Address,
     driver::sim::{
         SimDriver, TURN,
@@ -25,7 +25,7 @@ use crate::{
         trace::What,
         world::World,
     },
-    engine::{Engine, drain::Request, stats::Counters},
+    engine::Engine,
 };
 
 /// The most turns a script waits: a server that never rests would keep it for ever.
@@ -48,8 +48,7 @@ struct Inner {
     engine: RefCell<Engine<SimDriver>>,
     world: Rc<RefCell<World>>,
     addresses: Vec<Address>,
-    request: std::sync::Arc<Request>,
-    counters: std::sync::Arc<Counters>,
+    server: Handle,
     rng: Rng,
     drain_at: Cell<Option<Duration>>,
     turns_max: Cell<u64>,
@@ -66,18 +65,18 @@ impl std::fmt::Debug for Net {
 
 impl Net {
     pub(super) fn new(server: Server, world: Rc<RefCell<World>>, seed: u64) -> Self {
+        let handle = server.handle();
         let (mut engine, addresses) =
-            server.simulate(Rc::clone(&world)).expect("the simulated server can be started");
+            server.simulate(Rc::clone(&world)).expect("the simulated server can be bound");
         let running = Running::begin(&world);
-        engine.start().expect("the handlers can be started");
+        let started = engine.start();
         drop(running);
-        let (request, _, counters) = engine.remote();
+        started.expect("the simulated server can be started");
         Self(Rc::new(Inner {
             engine: RefCell::new(engine),
             world,
             addresses,
-            request,
-            counters,
+            server: handle,
             // What the script draws must not depend on what the network draws meanwhile.
             rng: Rng::new(seed ^ 0x5ce9_a710_5ce9_a710),
             drain_at: Cell::new(None),
@@ -193,7 +192,7 @@ impl Net {
 
     /// Asks the server to drain, as SIGTERM does.
     pub fn drain(&self) {
-        self.0.request.drain();
+        self.0.server.drain();
         self.wake();
     }
 
@@ -206,7 +205,7 @@ impl Net {
 
     /// Asks the server to stop at once.
     pub fn stop(&self) {
-        self.0.request.stop();
+        self.0.server.stop();
         self.wake();
     }
 
@@ -233,7 +232,7 @@ impl Net {
     /// What the server has counted.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        self.0.counters.snapshot()
+        self.0.server.stats()
     }
 
     /// One turn of the server. Returns whether there will be another.

@@ -54,6 +54,21 @@ const CASES: &[Case] = &[
         seen: &["open", "a", "close", "closed by the handler"],
     },
     Case {
+        name: "the handler finishes, and the client goes on",
+        steps: &[Send(b"finish\na\n"), Expect(b"bye\n"), ExpectEnd, Send(b"b\n"), HalfClose],
+        seen: &["open", "finish", "a", "b", "half_closed", "the peer has finished"],
+    },
+    Case {
+        name: "the handler finishes, and the client resets",
+        steps: &[Send(b"a\nfinish\n"), Expect(b"a\nbye\n"), ExpectEnd, Reset],
+        seen: &["open", "a", "finish", "connection broken"],
+    },
+    Case {
+        name: "both have finished",
+        steps: &[Send(b"a\nfinish\nb\n"), HalfClose, Expect(b"a\nbye\n"), ExpectEnd],
+        seen: &["open", "a", "finish", "b", "half_closed", "the peer has finished"],
+    },
+    Case {
         name: "the handler aborts",
         steps: &[Send(b"abort\n"), ExpectReset],
         seen: &["open", "abort", "aborted by the handler"],
@@ -131,6 +146,10 @@ impl Handler for Log {
             b"close" => {
                 conn.send("bye");
                 conn.close();
+            }
+            b"finish" => {
+                conn.send("bye");
+                conn.finish();
             }
             b"abort" => conn.abort(),
             b"fail" => return Err("as asked".into()),

@@ -91,7 +91,10 @@ const NOTHING: Seen = Stays(&[]);
 const BREAKS: Seen = Goes(&["broken"]);
 /// The handler asked for the close before the connection broke.
 const CLOSES: Seen = Goes(&["closed by the handler"]);
-const ENDS: Seen = Goes(&["the peer has finished"]);
+const FINISHED: &str = "the peer has finished";
+const ENDS: Seen = Goes(&[FINISHED]);
+/// Our side had finished, and now the peer has.
+const BOTH_END: Seen = Goes(&["half_closed", FINISHED]);
 const RELEASED: Seen = Goes(&[]);
 
 #[rustfmt::skip]
@@ -125,6 +128,28 @@ const TABLE: &[Row] = &[
         state: "pressured, half-closed", first: "flood", half_closes: true,
         begun: &["flood", "half_closed"],
         seen: [NOTHING, Never, Never, Never, BREAKS, Never, Never, Never],
+    },
+    Row {
+        state: "finished", first: "finish", half_closes: false, begun: &["finish"],
+        seen: [
+            NOTHING, Stays(&["data"]), BOTH_END, Goes(&["data", "half_closed", FINISHED]), BREAKS,
+            Goes(&["data", "broken"]), BOTH_END, BOTH_END,
+        ],
+    },
+    Row {
+        state: "finished, half-closed", first: "finish", half_closes: true,
+        begun: &["finish", "half_closed", FINISHED],
+        seen: [RELEASED, Never, Never, Never, Never, Never, Never, Never],
+    },
+    Row {
+        state: "finishing", first: "flood and finish", half_closes: false,
+        begun: &["flood and finish"],
+        seen: [NOTHING, NOTHING, NOTHING, NOTHING, BREAKS, BREAKS, BREAKS, BREAKS],
+    },
+    Row {
+        state: "finishing, half-closed", first: "flood and finish", half_closes: true,
+        begun: &["flood and finish", "half_closed"],
+        seen: [NOTHING, Never, Never, Never, ENDS, Never, Never, Never],
     },
     Row {
         state: "draining", first: "flood and close", half_closes: false,
@@ -180,6 +205,11 @@ fn obey<const URGENT: bool>(conn: &mut Talk<'_, URGENT>, command: &str) -> Outco
             conn.close();
         }
         "close" => conn.close(),
+        "finish" => conn.finish(),
+        "flood and finish" => {
+            conn.write_all(&vec![b'x'; FLOOD])?;
+            conn.finish();
+        }
         _ => {}
     }
     Ok(())

@@ -25,6 +25,8 @@ mod ending;
 #[cfg(feature = "signals")]
 mod environment;
 mod fairness;
+mod given;
+mod handles;
 mod harness;
 mod judged;
 mod log;
@@ -35,6 +37,7 @@ mod outlived;
 mod panics;
 mod probe;
 mod services;
+mod spawned;
 mod stream;
 mod timeouts;
 mod urgent;

@@ -10,6 +10,8 @@ mod codecs;
 mod cut_off;
 mod drain;
 mod handler_timers;
+mod ends;
+mod finish;
 mod hogs;
 mod limits;
 mod memory;

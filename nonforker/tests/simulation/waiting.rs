@@ -262,3 +262,38 @@ fn the_clock_may_jump() {
         assert_eq!(ending, Some(Ending::Finished));
     });
 }
+
+#[test]
+fn a_script_waits_until_bytes_have_come_and_takes_no_more() {
+    let server = || {
+        Server::new().serve("127.0.0.1:1", Lines::new(), |conn, line| {
+            if line == b"close" { conn.close() } else { conn.send(line) }
+        })
+    };
+    let simulation = || Simulation::new(server).seeds(0..100);
+    simulation().run(|net| {
+        let client = net.connect();
+        assert!(client.receive_until("").is_empty(), "nothing is waited for at no time");
+        client.send("aab\naaab\nrest\n");
+        assert_eq!(client.receive_until("aaab\n"), b"aab\naaab\n");
+        assert_eq!(client.receive_until("s"), b"res", "in the middle of a line");
+        client.send("more\nclose\n");
+        assert_eq!(client.receive_until("more"), b"t\nmore");
+        assert_eq!(client.receive_to_end().0, b"\n");
+    });
+    for (sent, expected) in [
+        (
+            "one\nclose\n",
+            "expected \"two\" (3 bytes) at last, and got \"one\\n\" (4 bytes) (the server has finished)",
+        ),
+        ("one\n", "got \"one\\n\" (4 bytes) (the server waits for somebody, nothing is under way)"),
+    ] {
+        let ran = simulation().run_one(0, |net| {
+            let client = net.connect();
+            client.send(sent);
+            client.receive_until("two");
+        });
+        let failure = ran.expect_err("it never comes").to_string();
+        assert!(failure.contains(expected), "{failure}");
+    }
+}

@@ -19,7 +19,7 @@ mod sockets;
 
 use std::{
     io::{self, ErrorKind},
-    os::fd::AsRawFd,
+    os::fd::{AsRawFd, OwnedFd},
     sync::Arc,
     time::Duration,
 };
@@ -86,6 +86,24 @@ impl PollDriver {
             listeners: Listeners::new(),
             done: Vec::new(),
         })
+    }
+
+    fn add_listener(&mut self, listener: ListenerId, opened: Listener) -> io::Result<Address> {
+        let address = opened.address()?;
+        self.poll.registry().register(
+            &mut SourceFd(&opened.socket.as_raw_fd()),
+            mio::Token(listener),
+            Interest::READABLE,
+        )?;
+        self.listeners.add(listener, opened, ());
+        Ok(address)
+    }
+
+    fn unlisten(&mut self, listener: ListenerId) {
+        let Some(accepting) = self.listeners.remove(listener) else { return };
+        // Where another process holds it too, to close it does not end the reports about it.
+        let fd = accepting.listener.socket.as_raw_fd();
+        let _ = self.poll.registry().deregister(&mut SourceFd(&fd));
     }
 
     fn adopt(&mut self, token: Token, socket: Socket) {
@@ -193,21 +211,22 @@ impl Driver for PollDriver {
         address: &Address,
         _urgent: bool,
     ) -> io::Result<Address> {
-        let opened = Listener::open(address, &self.options)?;
-        let address = opened.address()?;
-        self.poll.registry().register(
-            &mut SourceFd(&opened.socket.as_raw_fd()),
-            mio::Token(listener),
-            Interest::READABLE,
-        )?;
-        self.listeners.add(listener, opened, ());
-        Ok(address)
+        self.add_listener(listener, Listener::open(address, &self.options)?)
+    }
+
+    fn take_over(
+        &mut self,
+        listener: ListenerId,
+        given: OwnedFd,
+        _urgent: bool,
+    ) -> io::Result<Address> {
+        self.add_listener(listener, Listener::take_over(given, &self.options)?)
     }
 
     fn submit(&mut self, op: Op<Socket>) {
         match op {
             Op::Accept { listener, on } => self.listeners.turn(listener, on),
-            Op::Unlisten { listener } => drop(self.listeners.remove(listener)),
+            Op::Unlisten { listener } => self.unlisten(listener),
             Op::Adopt { token, socket } => self.adopt(token, socket),
             Op::Receive { token, on } => self.sockets.receive(token, on),
             Op::ShutdownWrite { token } => {

@@ -1,9 +1,12 @@
 //! Watching listeners: the ring reports that a connection waits, and a call accepts it.
 
-use std::{net::Shutdown, os::fd::AsFd};
+use std::{io, net::Shutdown, os::fd::AsFd};
 
 use super::{Incoming, POLLIN, UringDriver, connection::Arm, name_of_listener, report::Report};
-use crate::driver::{Completion, ListenerId, Sink};
+use crate::{
+    address::Address,
+    driver::{Completion, ListenerId, Sink, socket::Listener},
+};
 
 /// What the ring has to do with a listener.
 #[derive(Debug)]
@@ -14,6 +17,17 @@ pub(super) struct Watched {
 }
 
 impl UringDriver {
+    pub(super) fn add_listener(
+        &mut self,
+        listener: ListenerId,
+        opened: Listener,
+        urgent: bool,
+    ) -> io::Result<Address> {
+        let address = opened.address()?;
+        self.listeners.add(listener, opened, Watched { watch: Arm::Idle, urgent });
+        Ok(address)
+    }
+
     pub(super) fn turn_accepting(&mut self, listener: ListenerId, on: bool) {
         self.listeners.turn(listener, on);
         self.watch_listener(listener);
@@ -43,8 +57,11 @@ impl UringDriver {
             // The ring may not have been given the watch yet, which names the descriptor.
             let _ = self.ring.hand_over();
         }
-        // The kernel keeps the socket until the watch has ended; no peer reaches it any more.
-        let _ = accepting.listener.socket.shutdown(Shutdown::Both);
+        // The kernel keeps the socket until the watch has ended; no peer reaches it any more. What
+        // was given may be another's too, who goes on to use it.
+        if !accepting.listener.is_given {
+            let _ = accepting.listener.socket.shutdown(Shutdown::Both);
+        }
     }
 
     /// A connection waits.

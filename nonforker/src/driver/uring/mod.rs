@@ -258,10 +258,16 @@ impl Driver for UringDriver {
         address: &Address,
         urgent: bool,
     ) -> io::Result<Address> {
-        let opened = Listener::open(address, &self.options)?;
-        let address = opened.address()?;
-        self.listeners.add(listener, opened, Watched { watch: Arm::Idle, urgent });
-        Ok(address)
+        self.add_listener(listener, Listener::open(address, &self.options)?, urgent)
+    }
+
+    fn take_over(
+        &mut self,
+        listener: ListenerId,
+        given: OwnedFd,
+        urgent: bool,
+    ) -> io::Result<Address> {
+        self.add_listener(listener, Listener::take_over(given, &self.options)?, urgent)
     }
 
     fn submit(&mut self, op: Op<Incoming>) {
