@@ -1,6 +1,6 @@
 //! What a user writes: plain synchronous Rust that turns requests into replies.
 
-use std::fmt;
+use std::{fmt, marker::PhantomData};
 
 use crate::{
     codec::{Codec, FrameError},
@@ -224,25 +224,11 @@ impl IntoOutcome for Outcome {
     }
 }
 
-/// The handler that a closure becomes, given to [`Server::serve`](crate::Server::serve): a closure's
-/// connection is a `Conn<'_, Closure<C>>`.
-pub struct Closure<C: Codec> {
-    on_frame: OnFrame<C>,
-}
-
-/// A closure that is called for every frame.
-type OnFrame<C> =
-    Box<dyn for<'c, 'f> FnMut(&mut Conn<'c, Closure<C>>, <C as Codec>::Frame<'f>) -> Outcome>;
-
-impl<C: Codec> Closure<C> {
-    pub(crate) fn new<F, R>(mut on_frame: F) -> Self
-    where
-        F: for<'c, 'f> FnMut(&mut Conn<'c, Self>, C::Frame<'f>) -> R + 'static,
-        R: IntoOutcome,
-    {
-        Self { on_frame: Box::new(move |conn, frame| on_frame(conn, frame).into_outcome()) }
-    }
-}
+/// The handler of a service whose frames a closure gets, given to
+/// [`Server::serve`](crate::Server::serve): a closure's connection is a `Conn<'_, Closure<C>>`.
+///
+/// It is a marker, and has no state: that of the closure is in the closure.
+pub struct Closure<C: Codec>(PhantomData<fn(C)>);
 
 impl<C: Codec> fmt::Debug for Closure<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -254,8 +240,54 @@ impl<C: Codec> Handler for Closure<C> {
     type Codec = C;
     type Session = ();
 
+    /// The closure has it: see [`OnFrame`].
+    fn frame(&mut self, _conn: &mut Conn<'_, Self>, _frame: C::Frame<'_>) -> Outcome {
+        Ok(())
+    }
+}
+
+/// What a service calls for its frames, and the handler of everything else. So a closure is called
+/// without a pointer between, though its type is not that of the handler.
+pub(crate) trait Frames<H: Handler>: 'static {
+    fn handler(&mut self) -> &mut H;
+    fn frame(&mut self, conn: &mut Conn<'_, H>, frame: Frame<'_, H>) -> Outcome;
+}
+
+impl<H: Handler> Frames<H> for H {
+    fn handler(&mut self) -> &mut H {
+        self
+    }
+
     #[inline]
-    fn frame(&mut self, conn: &mut Conn<'_, Self>, frame: C::Frame<'_>) -> Outcome {
-        (self.on_frame)(conn, frame)
+    fn frame(&mut self, conn: &mut Conn<'_, H>, frame: Frame<'_, H>) -> Outcome {
+        Handler::frame(self, conn, frame)
+    }
+}
+
+/// A closure that is called for every frame.
+pub(crate) struct OnFrame<C: Codec, F> {
+    marker: Closure<C>,
+    on_frame: F,
+}
+
+impl<C: Codec, F> OnFrame<C, F> {
+    pub(crate) const fn new(on_frame: F) -> Self {
+        Self { marker: Closure(PhantomData), on_frame }
+    }
+}
+
+impl<C, F, R> Frames<Closure<C>> for OnFrame<C, F>
+where
+    C: Codec,
+    F: for<'c, 'f> FnMut(&mut Conn<'c, Closure<C>>, C::Frame<'f>) -> R + 'static,
+    R: IntoOutcome,
+{
+    fn handler(&mut self) -> &mut Closure<C> {
+        &mut self.marker
+    }
+
+    #[inline]
+    fn frame(&mut self, conn: &mut Conn<'_, Closure<C>>, frame: C::Frame<'_>) -> Outcome {
+        (self.on_frame)(conn, frame).into_outcome()
     }
 }

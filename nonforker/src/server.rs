@@ -19,7 +19,7 @@ use crate::{
     engine::{Engine, Services, remote::Remote, service::Service, slot::ServiceId},
     error::{Error, Result},
     handle::Handle,
-    handler::{Closure, Handler, IntoOutcome},
+    handler::{Closure, Frames, Handler, IntoOutcome, OnFrame},
     listening::{LISTEN_TRIES, Place, check, listen_error, patiently},
     networks::{Networks, NetworksError},
     service::Typed,
@@ -136,7 +136,7 @@ impl Server {
         F: for<'c, 'f> FnMut(&mut Conn<'c, Closure<C>>, C::Frame<'f>) -> R + 'static,
         R: IntoOutcome,
     {
-        self.serve_with(address, codec, Closure::new(on_frame))
+        self.add::<Closure<C>, _>(codec, OnFrame::new(on_frame)).also_on(address)
     }
 
     /// Serves with a [`Handler`]: state, sessions, and every callback.
@@ -152,8 +152,12 @@ impl Server {
     /// Adds a service without a listener, for other services to [find](Conn::service): it can have
     /// timers, and [`also_on`](Self::also_on) gives it a listener.
     #[must_use]
-    pub fn service<H: Handler>(mut self, codec: H::Codec, handler: H) -> Self {
-        self.services.push(Box::new(Typed::new(codec, handler)));
+    pub fn service<H: Handler>(self, codec: H::Codec, handler: H) -> Self {
+        self.add::<H, H>(codec, handler)
+    }
+
+    fn add<H: Handler, F: Frames<H>>(mut self, codec: H::Codec, frames: F) -> Self {
+        self.services.push(Box::new(Typed::<H, F>::new(codec, frames)));
         self.proxies.push(None);
         self
     }

@@ -1,7 +1,7 @@
 //! A batch of bytes: its frames are found and handled one after the other, until something stops it.
 //!
 //! ```text
-//!  bytes ──▶ decode ──▶ handler.frame(conn, frame) ──┐
+//!  bytes ──▶ decode ──▶ frames.frame(conn, frame) ──┐
 //!              ▲                                     │ until nothing is complete,
 //!              └─────────────────────────────────────┘ or the connection may not go on
 //! ```
@@ -17,7 +17,7 @@ use crate::{
     conn::{deadlines::Kind, output::Origin},
     context::Conn,
     engine::{core::Core, service::Scope, slot::Slot},
-    handler::{Failure, Handler},
+    handler::{Failure, Frames, Handler},
 };
 
 /// Why the handling of a batch of bytes stopped.
@@ -61,7 +61,7 @@ impl Batch<'_> {
     }
 }
 
-impl<H: Handler> Typed<H> {
+impl<H: Handler, F: Frames<H>> Typed<H, F> {
     /// Handles what the driver lends, in place. Keeps what no frame took.
     #[inline(always)]
     pub(super) fn handle_lent(&mut self, mut scope: Scope<'_>, bytes: &[u8]) {
@@ -96,7 +96,7 @@ impl<H: Handler> Typed<H> {
         let Some(mut conn) = Conn::begin(scope, Origin::Reply) else { return Stop::Held };
         let began = conn.core.callback_begins();
         let stop =
-            catch_unwind(AssertUnwindSafe(|| handle_frames(&mut self.handler, &mut conn, batch)));
+            catch_unwind(AssertUnwindSafe(|| handle_frames(&mut self.frames, &mut conn, batch)));
         conn.core.counters.frames.add(batch.frames);
         let stop = stop.unwrap_or_else(|payload| {
             conn.output.take_back();
@@ -131,7 +131,7 @@ impl<H: Handler> Typed<H> {
 }
 
 fn handle_frames<H: Handler>(
-    handler: &mut H,
+    frames: &mut impl Frames<H>,
     conn: &mut Conn<'_, H>,
     batch: &mut Batch<'_>,
 ) -> Stop {
@@ -148,7 +148,7 @@ fn handle_frames<H: Handler>(
                 };
                 batch.rest = behind;
                 batch.frames += 1;
-                if let Err(error) = handler.frame(conn, frame) {
+                if let Err(error) = frames.frame(conn, frame) {
                     return batch.ends(Trouble::Failed(error));
                 }
             }

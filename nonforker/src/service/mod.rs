@@ -39,19 +39,19 @@ use crate::{
         table::{Entry, Table},
     },
     error::CloseReason,
-    handler::{Handler, Outcome},
+    handler::{Frames, Handler, Outcome},
 };
 
 /// A [`Service`] whose types are known.
-pub(crate) struct Typed<H: Handler> {
+pub(crate) struct Typed<H: Handler, F> {
     prototype: H::Codec,
-    handler: H,
+    frames: F,
     name: Option<String>,
 }
 
-impl<H: Handler> Typed<H> {
-    pub(crate) const fn new(prototype: H::Codec, handler: H) -> Self {
-        Self { prototype, handler, name: None }
+impl<H: Handler, F: Frames<H>> Typed<H, F> {
+    pub(crate) const fn new(prototype: H::Codec, frames: F) -> Self {
+        Self { prototype, frames, name: None }
     }
 
     /// Makes one callback and sees to what it answers.
@@ -61,9 +61,19 @@ impl<H: Handler> Typed<H> {
         callback: &'static str,
         call: impl FnOnce(&mut H, &mut Conn<'_, H>) -> Outcome,
     ) {
+        self.call_frames(scope, callback, |frames, conn| call(frames.handler(), conn));
+    }
+
+    /// The same for what has frames.
+    fn call_frames(
+        &mut self,
+        scope: Scope<'_>,
+        callback: &'static str,
+        call: impl FnOnce(&mut F, &mut Conn<'_, H>) -> Outcome,
+    ) {
         let Some(mut conn) = Conn::begin(scope, Origin::Push) else { return };
         let began = conn.core.callback_begins();
-        let called = catch_unwind(AssertUnwindSafe(|| call(&mut self.handler, &mut conn)));
+        let called = catch_unwind(AssertUnwindSafe(|| call(&mut self.frames, &mut conn)));
         if called.is_err() {
             conn.output.take_back();
         }
@@ -125,13 +135,13 @@ impl<H: Handler> Typed<H> {
     /// The peer has finished behind bytes that are not a complete frame.
     fn end_tail(&mut self, mut scope: Scope<'_>, tail: &[u8]) {
         let mut rejected = None;
-        self.call(scope.again(), "frame", |handler, conn| {
+        self.call_frames(scope.again(), "frame", |frames, conn| {
             conn.output.begin_callback(Origin::Reply);
             match conn.member.codec.decode_end(tail) {
                 Ok(Some(frame)) => {
                     conn.core.counters.frames.add(1);
                     conn.slot.called(1, 0);
-                    handler.frame(conn, frame)
+                    frames.frame(conn, frame)
                 }
                 Ok(None) => Ok(()),
                 Err(error) => {
@@ -146,7 +156,7 @@ impl<H: Handler> Typed<H> {
     }
 }
 
-impl<H: Handler> Service for Typed<H> {
+impl<H: Handler, F: Frames<H>> Service for Typed<H, F> {
     fn name(&mut self, name: String) {
         self.name = Some(name);
     }
@@ -167,7 +177,7 @@ impl<H: Handler> Service for Typed<H> {
 
     fn started(&mut self, core: &mut Core, table: &mut Table, id: ServiceId) -> Outcome {
         let mut all = Connections::new(core, table, id, 0);
-        match catch_unwind(AssertUnwindSafe(|| self.handler.started(&mut all))) {
+        match catch_unwind(AssertUnwindSafe(|| self.frames.handler().started(&mut all))) {
             Ok(started) => started,
             Err(payload) => Err(format!("it panicked: {}", message(&*payload)).into()),
         }
@@ -262,11 +272,11 @@ impl<H: Handler> Service for Typed<H> {
             let taken = all.alarms().take(id, now, Box::new(|_, _| Ok(())));
             let called = match taken {
                 Some(Run::Once(run)) => {
-                    catch_unwind(AssertUnwindSafe(|| run(&mut self.handler, &mut all)))
+                    catch_unwind(AssertUnwindSafe(|| run(self.frames.handler(), &mut all)))
                 }
                 Some(Run::Every(mut run)) => {
                     let called =
-                        catch_unwind(AssertUnwindSafe(|| run(&mut self.handler, &mut all)));
+                        catch_unwind(AssertUnwindSafe(|| run(self.frames.handler(), &mut all)));
                     all.alarms().put_back(id, run);
                     called
                 }
