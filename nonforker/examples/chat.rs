@@ -8,11 +8,8 @@ use nonforker::{CloseReason, Conn, ConnId, Handler, Outcome, Server, codec::Line
 #[derive(Debug, Default)]
 pub struct Chat(BTreeMap<String, Vec<ConnId>>);
 
-type Session = Option<(String, String)>; // name and room
-type User<'c> = Conn<'c, Chat>;
-
 impl Chat {
-    fn say(&self, user: &mut User<'_>, room: &str, text: &str) {
+    fn say(&self, user: &mut Conn<'_, Self>, room: &str, text: &str) {
         for &id in self.0.get(room).into_iter().flatten() {
             if id == user.id() {
                 user.send(text);
@@ -22,30 +19,29 @@ impl Chat {
         }
     }
 
-    fn enter(&mut self, user: &mut User<'_>, name: String, room: String) {
+    fn enter(&mut self, user: &mut Conn<'_, Self>, name: String, room: String) {
         self.0.entry(room.clone()).or_default().push(user.id());
         self.say(user, &room, &format!("* {name} joined {room}"));
         *user.session_mut() = Some((name, room));
     }
 
-    fn leave(&mut self, user: &mut User<'_>) -> Option<String> {
-        let (name, room) = user.session_mut().take()?;
-        self.0.get_mut(&room)?.retain(|&member| member != user.id());
+    fn leave(&mut self, user: &mut Conn<'_, Self>) {
+        let Some((name, room)) = user.session_mut().take() else { return };
+        self.0.entry(room.clone()).or_default().retain(|&member| member != user.id());
         self.say(user, &room, &format!("* {name} left {room}"));
-        Some(name)
     }
 }
 
 impl Handler for Chat {
     type Codec = Lines;
-    type Session = Session;
+    type Session = Option<(String, String)>; // name and room
 
-    fn frame(&mut self, user: &mut User<'_>, line: &[u8]) -> Outcome {
+    fn frame(&mut self, user: &mut Conn<'_, Self>, line: &[u8]) -> Outcome {
         let line = String::from_utf8_lossy(line).trim().to_owned();
         match (user.session().clone(), line.strip_prefix("/join ")) {
             (None, _) => self.enter(user, line, "lobby".into()),
-            (Some(_), Some(room)) => {
-                let name = self.leave(user).unwrap_or_default();
+            (Some((name, _)), Some(room)) => {
+                self.leave(user);
                 self.enter(user, name, room.into());
             }
             (Some((name, room)), None) => self.say(user, &room, &format!("{name}: {line}")),
@@ -53,7 +49,7 @@ impl Handler for Chat {
         Ok(())
     }
 
-    fn closed(&mut self, user: &mut User<'_>, _reason: &CloseReason) {
+    fn closed(&mut self, user: &mut Conn<'_, Self>, _reason: &CloseReason) {
         self.leave(user);
     }
 }
