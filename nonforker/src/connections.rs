@@ -1,7 +1,7 @@
 //! The connections of a service, for its own handler and for those of other services.
 
 use std::{
-    any::TypeId,
+    any::{Any, TypeId},
     fmt,
     marker::PhantomData,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
@@ -220,6 +220,15 @@ impl<H: Handler> Connections<'_, H> {
         let was_waiting = self.alarms().cancel(timer);
         self.note_earliest();
         was_waiting
+    }
+
+    /// A callback for no connection failed, or panicked.
+    pub(crate) fn service_failed(
+        &mut self,
+        callback: &str,
+        failed: Result<Outcome, Box<dyn Any + Send>>,
+    ) {
+        self.core.service_failed(self.service, callback, failed);
     }
 
     pub(crate) fn alarms(&mut self) -> &mut ServiceAlarms<H> {

@@ -6,7 +6,7 @@ use crate::{
     driver::Waker,
     engine::{
         drain::Request,
-        stats::{Counters, Stats},
+        stats::{AllCounters, Stats},
     },
 };
 
@@ -15,7 +15,7 @@ use crate::{
 pub struct Handle {
     request: Arc<Request>,
     waker: Waker,
-    counters: Arc<Counters>,
+    counters: Arc<AllCounters>,
 }
 
 impl fmt::Debug for Handle {
@@ -25,7 +25,11 @@ impl fmt::Debug for Handle {
 }
 
 impl Handle {
-    pub(crate) const fn new(request: Arc<Request>, waker: Waker, counters: Arc<Counters>) -> Self {
+    pub(crate) const fn new(
+        request: Arc<Request>,
+        waker: Waker,
+        counters: Arc<AllCounters>,
+    ) -> Self {
         Self { request, waker, counters }
     }
 
@@ -53,5 +57,30 @@ impl Handle {
     #[must_use]
     pub fn stats(&self) -> Stats {
         self.counters.snapshot()
+    }
+
+    /// What one service has counted so far: the first that was given to the server is number 0.
+    /// `None` if there are not so many.
+    ///
+    /// [`Stats::buffered_bytes`] is 0, since the buffers of all services have one account.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use nonforker::{Server, codec::Lines};
+    ///
+    /// # fn main() -> nonforker::Result<()> {
+    /// let server = Server::new()
+    ///     .serve("127.0.0.1:0", Lines::new(), |conn, line| conn.send(line))
+    ///     .serve("127.0.0.1:0", Lines::new(), |conn, _line| conn.send("healthy"))
+    ///     .bind()?;
+    /// let health = server.handle().service_stats(1).expect("it is the second");
+    /// println!("{} are connected to it", health.accepted - health.closed);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn service_stats(&self, service: usize) -> Option<Stats> {
+        self.counters.snapshot_of(service)
     }
 }

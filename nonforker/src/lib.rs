@@ -97,6 +97,9 @@
 //! # let _ = server;
 //! ```
 //!
+//! One of several services can have [limits of its own](ServiceLimits), and places that are kept for
+//! it: a health port, for example.
+//!
 //! # The log
 //!
 //! This crate logs with [`tracing`](https://docs.rs/tracing) and prints nothing itself. Without a
@@ -164,6 +167,7 @@ mod memory_limit;
 mod networks;
 mod server;
 mod service;
+mod service_limits;
 #[cfg(feature = "signals")]
 pub mod signals;
 pub mod sim;
@@ -180,3 +184,4 @@ pub use handle::Handle;
 pub use handler::{Closure, Failure, Frame, Handler, IntoOutcome, Outcome, Urgent};
 pub use networks::{Networks, NetworksError};
 pub use server::{Bound, Server};
+pub use service_limits::ServiceLimits;

@@ -22,6 +22,7 @@ use crate::{
     handle::Handle,
     handler::{Closure, Handler, IntoOutcome},
     service::Typed,
+    service_limits::{AllLimits, ServiceLimits},
 };
 
 /// The permissions of a Unix socket's file unless told otherwise: for its owner only.
@@ -62,7 +63,7 @@ const SIMULATED_MEMORY: usize = 1 << 30;
 /// # }
 /// ```
 pub struct Server {
-    limits: Limits,
+    limits: AllLimits,
     services: Services,
     addresses: Vec<(std::result::Result<Address, AddressError>, ServiceId)>,
     unix_mode: u32,
@@ -81,7 +82,7 @@ impl fmt::Debug for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Server")
             .field("addresses", &self.addresses)
-            .field("limits", &self.limits)
+            .field("limits", &self.limits.server)
             .finish_non_exhaustive()
     }
 }
@@ -91,7 +92,7 @@ impl Server {
     #[must_use]
     pub fn new() -> Self {
         Self {
-            limits: Limits::default(),
+            limits: AllLimits::default(),
             services: Services::new(),
             addresses: Vec::new(),
             unix_mode: UNIX_MODE,
@@ -130,6 +131,7 @@ impl Server {
     #[must_use]
     pub fn service<H: Handler>(mut self, codec: H::Codec, handler: H) -> Self {
         self.services.push(Box::new(Typed::new(codec, handler)));
+        self.limits.services.push(ServiceLimits::new());
         self
     }
 
@@ -157,7 +159,17 @@ impl Server {
     /// Sets the bounds the server keeps to.
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
-        self.limits = limits;
+        self.limits.server = limits;
+        self
+    }
+
+    /// Sets bounds for the last given service, in place of those of the server:
+    /// see [`ServiceLimits`].
+    ///
+    /// [`bind`](Self::bind) refuses them if no service was given before them.
+    #[must_use]
+    pub fn service_limits(mut self, limits: ServiceLimits) -> Self {
+        self.limits.set_last(limits);
         self
     }
 
@@ -200,9 +212,9 @@ impl Server {
     /// io_uring was asked for and cannot be used.
     pub fn bind(mut self) -> Result<Bound> {
         self.check()?;
-        let (budget, source) = self.limits.budget();
-        self.limits.memory_budget = Some(budget);
-        let lack = self.limits.lack_of_descriptors(descriptor_limit());
+        let (budget, source) = self.limits.server.budget();
+        self.limits.server.memory_budget = Some(budget);
+        let lack = self.limits.server.lack_of_descriptors(descriptor_limit());
         let (driver, name) = self.driver.make(self.options())?;
         let bound = match driver {
             Chosen::Poll(driver) => self.bind_over(*driver),
@@ -243,10 +255,10 @@ impl Server {
 
     fn options(&self) -> Options {
         Options {
-            read_max: self.limits.read_per_turn,
-            backlog: self.limits.backlog,
+            read_max: self.limits.server.read_per_turn,
+            backlog: self.limits.server.backlog,
             unix_mode: self.unix_mode,
-            probing: self.limits.probing(),
+            probing: self.limits.server.probing(),
         }
     }
 
@@ -276,8 +288,8 @@ impl Server {
         mut self,
         world: Rc<RefCell<World>>,
     ) -> Result<(Engine<SimDriver>, Vec<Address>)> {
-        self.limits.max_connections.get_or_insert(SIMULATED_CONNECTIONS);
-        self.limits.memory_budget.get_or_insert(SIMULATED_MEMORY);
+        self.limits.server.max_connections.get_or_insert(SIMULATED_CONNECTIONS);
+        self.limits.server.memory_budget.get_or_insert(SIMULATED_MEMORY);
         self.check()?;
         let driver = SimDriver::new(world, self.options());
         self.assemble(driver, 1)

@@ -19,7 +19,7 @@ use super::{
     memory::Memory,
     pool::Pool,
     slot::Slot,
-    stats::Counters,
+    stats::AllCounters,
     throttle::{Notice, Throttles},
     timers::Timers,
 };
@@ -27,7 +27,6 @@ use crate::{
     config::Limits,
     conn::{
         deadlines::{Kind, Tick},
-        outbound::Watermarks,
         output::{Bounds, Origin, Output},
     },
     driver::{Clock, Next, Token, nanos},
@@ -58,17 +57,14 @@ pub(crate) struct Core {
     pub(crate) pool: Pool,
     pub(super) memory: Memory,
     pub(crate) limits: Limits,
-    pub(crate) marks: Watermarks,
     pub(super) throttles: Throttles,
-    pub(crate) counters: Arc<Counters>,
+    pub(crate) counters: Arc<AllCounters>,
     pub(super) clock: Clock,
     /// The time as it was last looked at, since the start, in nanoseconds.
     pub(super) now: u64,
     /// What the clock had shown before the driver began the look that it has delivered completely
     /// since. Deadlines of peers are judged by it: what arrived in time was looked at by then.
     pub(super) looked: u64,
-    /// A callback that takes so many nanoseconds is slow. The largest number of all if none is.
-    pub(super) slow: u64,
     /// What the clock showed at the start, and what the system's shows as it starts.
     epoch: (u64, Instant),
     /// The bytes of replies that were made in this turn, and of requests that were kept.
@@ -81,7 +77,7 @@ pub(crate) struct Core {
 
 impl Core {
     #[expect(clippy::disallowed_methods, reason = "what the clock counts from has to have a name")]
-    pub(super) fn new(limits: Limits, clock: Clock) -> Self {
+    pub(super) fn new(limits: Limits, counters: Arc<AllCounters>, clock: Clock) -> Self {
         let epoch = (clock.now(), Instant::now());
         let (budget, _) = limits.budget();
         Self {
@@ -91,11 +87,9 @@ impl Core {
             timers: Timers::default(),
             pool: Pool::new(budget),
             memory: Memory::new(budget),
-            marks: limits.watermarks(),
-            slow: limits.slow_handler.map_or(u64::MAX, nanos),
             limits,
             throttles: Throttles::default(),
-            counters: Arc::default(),
+            counters,
             clock,
             now: 0,
             looked: 0,
@@ -224,8 +218,8 @@ impl Core {
     /// Bytes went either way: the idle deadline moves. Its entry in the timers does not.
     #[inline]
     pub(crate) fn is_active(&self, slot: &mut Slot) {
-        if let Some(timeout) = self.limits.idle_timeout
-            && slot.conn.deadline(Kind::Idle).is_some()
+        if slot.conn.deadline(Kind::Idle).is_some()
+            && let Some(timeout) = slot.rules().idle_timeout
         {
             slot.conn.deadlines().set(Kind::Idle, self.tick_after(timeout));
         }
@@ -247,8 +241,8 @@ impl Core {
     pub(crate) fn begin_output(&mut self, slot: &mut Slot, origin: Origin) -> Output {
         let others = self.memory.used().saturating_sub(slot.accounted());
         let bounds = Bounds {
-            high: self.marks.high,
-            cap: self.marks.cap,
+            high: slot.rules().marks.high,
+            cap: slot.rules().marks.cap,
             room: self.memory.budget().saturating_sub(others),
             ..self.pool.bounds()
         };

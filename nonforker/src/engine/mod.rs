@@ -25,7 +25,9 @@ mod due;
 pub(crate) mod failures;
 mod flush;
 mod memory;
+mod places;
 pub(crate) mod pool;
+pub(crate) mod rules;
 mod scarcity;
 pub(crate) mod service;
 mod shard;
@@ -44,9 +46,9 @@ use std::{io, sync::Arc, time::Duration};
 use self::{drain::Request, service::Service, shard::Shard, slot::ServiceId};
 use crate::{
     address::Address,
-    config::Limits,
     driver::{Driver, Next, Waker, nanos},
     error::Error,
+    service_limits::AllLimits,
 };
 
 /// The services of a server, by [`ServiceId`].
@@ -59,7 +61,7 @@ pub(crate) struct Engine<D: Driver> {
 }
 
 impl<D: Driver> Engine<D> {
-    pub(crate) fn new(driver: D, limits: Limits, services: Services) -> Self {
+    pub(crate) fn new(driver: D, limits: AllLimits, services: Services) -> Self {
         let shard = Shard::new(limits, driver.clock(), services);
         Self { driver, shard }
     }
@@ -75,7 +77,7 @@ impl<D: Driver> Engine<D> {
     }
 
     /// What a handle needs: to ask for the end, to wake the driver, to read the counters.
-    pub(crate) fn remote(&self) -> (Arc<Request>, Waker, Arc<stats::Counters>) {
+    pub(crate) fn remote(&self) -> (Arc<Request>, Waker, Arc<stats::AllCounters>) {
         let shard = &self.shard;
         (Arc::clone(&shard.request), self.driver.waker(), Arc::clone(&shard.core.counters))
     }
@@ -167,6 +169,7 @@ mod tests {
         config::Limits,
         conn::buffer::Buffer,
         driver::{Clock, Completion, Driver, ListenerId, Op, Sent, Sink, Token, Waker},
+        service_limits::AllLimits,
     };
 
     /// A driver that notes how long it may sleep, and is woken in the wait of this number.
@@ -231,7 +234,8 @@ mod tests {
             (Some(0), 9, vec![sleep]),
         ] {
             let driver = Noting { waits: Vec::new(), woken_in, now: Rc::default() };
-            let limits = Limits::new().busy_poll(busy_poll.map(Duration::from_micros));
+            let server = Limits::new().busy_poll(busy_poll.map(Duration::from_micros));
+            let limits = AllLimits { server, ..AllLimits::default() };
             let mut engine = Engine::new(driver, limits, Vec::new());
             engine.turn().expect("nothing fails");
             assert_eq!(engine.driver.waits, waits, "{busy_poll:?} µs, woken in {woken_in}");

@@ -3,9 +3,9 @@
 //! A slot says in which lists the connection stands, what of it is in which account, and what was
 //! last asked about its peer. Every function that changes these together is here.
 
-use std::mem;
+use std::{mem, rc::Rc};
 
-use super::{memory::Memory, timers::Scheduled};
+use super::{memory::Memory, rules::Rules, stats::Counters, timers::Scheduled};
 use crate::{
     address::{PackedPeer, Peer},
     conn::{Connection, bars::Bars, deadlines::Kind},
@@ -23,7 +23,7 @@ const NOT_ASKED: u32 = u32::MAX;
 pub(crate) struct Slot {
     pub(crate) conn: Connection,
     token: Token,
-    service: ServiceId,
+    rules: Rc<Rules>,
     peer: PackedPeer,
     marks: Marks,
     receiving: Receiving,
@@ -120,11 +120,11 @@ pub(crate) struct Traffic {
 
 impl Slot {
     /// A connection that was accepted `now`, in milliseconds.
-    pub(crate) fn new(token: Token, peer: Peer, service: ServiceId, now: u32) -> Self {
+    pub(crate) fn new(token: Token, peer: Peer, rules: Rc<Rules>, now: u32) -> Self {
         Self {
             conn: Connection::new(),
             token,
-            service,
+            rules,
             peer: peer.into(),
             marks: Marks::default(),
             receiving: Receiving::Off,
@@ -150,8 +150,19 @@ impl Slot {
         self.token
     }
 
-    pub(crate) const fn service(&self) -> ServiceId {
-        self.service
+    pub(crate) fn service(&self) -> ServiceId {
+        self.rules.service
+    }
+
+    /// What holds for the connections of its service.
+    #[inline]
+    pub(crate) fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
+    #[inline]
+    pub(crate) fn counters(&self) -> &Counters {
+        &self.rules.counters
     }
 
     pub(crate) fn peer(&self) -> Peer {
@@ -160,6 +171,17 @@ impl Slot {
 
     pub(super) fn traffic(&self) -> Option<Traffic> {
         self.traffic.as_deref().copied()
+    }
+
+    /// Whether the handler is to be told that pressure fell.
+    #[inline]
+    pub(super) fn is_relieved(&self) -> bool {
+        self.conn.is_relieved(&self.rules.marks)
+    }
+
+    /// Pressure fell and the handler is told. Returns whether that is so.
+    pub(super) fn relieve(&mut self) -> bool {
+        self.conn.relieve(&self.rules.marks)
     }
 
     // In which lists it stands.
@@ -246,7 +268,10 @@ impl Slot {
     /// For how many milliseconds it has been unused, if others may take its place for that.
     pub(super) fn unused_for(&self, now: u32) -> Option<u32> {
         let bars = self.conn.bars();
-        let may_go = self.usage < Usage::Used && !bars.has(Bars::CLOSED) && !bars.has(Bars::PAUSED);
+        let may_go = self.rules.unused_timeout.is_some()
+            && self.usage < Usage::Used
+            && !bars.has(Bars::CLOSED)
+            && !bars.has(Bars::PAUSED);
         may_go.then(|| now.wrapping_sub(self.since))
     }
 

@@ -92,10 +92,7 @@ impl<D: Driver> Engine<D> {
                 "held frames could be handled, and are forgotten",
             ),
             (conn.is_at_end() && !is_told && !waits, "the end of the stream is forgotten"),
-            (
-                conn.is_relieved(&core.marks) && state.handles() && !waits,
-                "that pressure fell is forgotten",
-            ),
+            (slot.is_relieved() && state.handles() && !waits, "that pressure fell is forgotten"),
             (
                 conn.wants_receive() && !slot.receives() && !withheld,
                 "a connection that wants to receive does not",
@@ -117,7 +114,7 @@ impl<D: Driver> Engine<D> {
                 queued
                     && state.sends()
                     && conn.deadline(Kind::Write).is_none()
-                    && core.limits.write_timeout.is_some(),
+                    && slot.rules().write_timeout.is_some(),
                 "queued bytes have no deadline",
             ),
             (

@@ -18,6 +18,7 @@ mod batch;
 use std::{
     any::TypeId,
     panic::{AssertUnwindSafe, catch_unwind},
+    rc::Rc,
 };
 
 use crate::{
@@ -34,6 +35,7 @@ use crate::{
         core::Core,
         desk::Desk,
         failures::message,
+        rules::Rules,
         service::{Scope, Service},
         slot::{ServiceId, Slot},
         table::{Entry, Table},
@@ -62,7 +64,7 @@ impl<H: Handler> Typed<H> {
         call: impl FnOnce(&mut H, &mut Conn<'_, H>) -> Outcome,
     ) {
         let Some(mut conn) = Conn::begin(scope, Origin::Push) else { return };
-        let began = conn.core.callback_begins();
+        let began = conn.core.callback_begins(conn.slot);
         let called = catch_unwind(AssertUnwindSafe(|| call(&mut self.handler, &mut conn)));
         if called.is_err() {
             conn.output.take_back();
@@ -125,7 +127,7 @@ impl<H: Handler> Typed<H> {
             conn.output.begin_callback(Origin::Reply);
             match conn.member.codec.decode_end(tail) {
                 Ok(Some(frame)) => {
-                    conn.core.counters.frames.add(1);
+                    conn.slot.counters().frames.add(1);
                     conn.slot.called(1, 0);
                     handler.frame(conn, frame)
                 }
@@ -147,8 +149,10 @@ impl<H: Handler> Service for Typed<H> {
         self.name = Some(name);
     }
 
-    fn desk(&self) -> Desk {
+    fn desk(&self, rules: Rc<Rules>) -> Desk {
         Desk {
+            rules,
+            taken: 0,
             handler: TypeId::of::<H>(),
             name: self.name.clone(),
             open: 0,
@@ -268,7 +272,7 @@ impl<H: Handler> Service for Typed<H> {
                 }
                 None => break,
             };
-            all.core.service_failed("timer", called);
+            all.service_failed("timer", called);
         }
         all.note_earliest();
     }

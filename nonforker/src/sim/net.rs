@@ -25,7 +25,7 @@ use crate::{
         trace::What,
         world::World,
     },
-    engine::{Engine, drain::Request, stats::Counters},
+    engine::{Engine, drain::Request, stats::AllCounters},
 };
 
 /// The most turns a script waits: a server that never rests would keep it for ever.
@@ -49,7 +49,7 @@ struct Inner {
     world: Rc<RefCell<World>>,
     addresses: Vec<Address>,
     request: std::sync::Arc<Request>,
-    counters: std::sync::Arc<Counters>,
+    counters: std::sync::Arc<AllCounters>,
     rng: Rng,
     drain_at: Cell<Option<Duration>>,
     turns_max: Cell<u64>,
@@ -231,6 +231,12 @@ impl Net {
     #[must_use]
     pub fn stats(&self) -> Stats {
         self.0.counters.snapshot()
+    }
+
+    /// What one service has counted, as [`Handle::service_stats`](crate::Handle::service_stats) says.
+    #[must_use]
+    pub fn service_stats(&self, service: usize) -> Option<Stats> {
+        self.0.counters.snapshot_of(service)
     }
 
     /// One turn of the server. Returns whether there will be another.

@@ -17,6 +17,7 @@ mod scarcity;
 #[path = "../../../cli/src/scenarios/mod.rs"]
 #[expect(dead_code, reason = "the program prints what they are about")]
 mod scenarios;
+mod services;
 mod settle;
 mod speed;
 mod time;
