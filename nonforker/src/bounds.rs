@@ -74,14 +74,14 @@ impl Limits {
             let why = if budget < BUDGET_MIN { BUDGET_WHY } else { SIZE_WHY };
             size("memory_budget", budget, BUDGET_MIN..=SIZE_MAX, why)?;
         }
-        duration("frame_timeout", self.frame_timeout)?;
-        duration("write_timeout", self.write_timeout)?;
-        duration("idle_timeout", self.idle_timeout)?;
+        check_duration("frame_timeout", self.frame_timeout)?;
+        check_duration("write_timeout", self.write_timeout)?;
+        check_duration("idle_timeout", self.idle_timeout)?;
         self.check_probing()?;
-        duration("linger_timeout", Some(self.linger_timeout))?;
+        check_duration("linger_timeout", Some(self.linger_timeout))?;
         let drain = Some(self.drain_timeout).filter(|&timeout| timeout != Duration::MAX);
-        duration("drain_timeout", drain)?;
-        duration("slow_handler", self.slow_handler)?;
+        check_duration("drain_timeout", drain)?;
+        check_duration("slow_handler", self.slow_handler)?;
         if self.backlog == 0 {
             return Err(refuse("backlog", 0, "at least 1, since nobody could connect".to_owned()));
         }
@@ -134,7 +134,8 @@ fn count(limit: &'static str, is: Option<usize>, why: &str) -> Result<()> {
     }
 }
 
-fn duration(limit: &'static str, is: Option<Duration>) -> Result<()> {
+/// Whether a duration is none that the clock cannot count.
+pub(crate) fn check_duration(limit: &'static str, is: Option<Duration>) -> Result<()> {
     match is {
         Some(is) if is > DURATION_MAX => {
             let bound = at_most("100years", "since the clock does not count much further");

@@ -19,7 +19,7 @@ use crate::{
         slot::{ServiceId, Slot},
         table::{Entry, Table},
     },
-    error::{CloseReason, NoSuchService, NotConnected, TooManyTimers},
+    error::{CloseReason, Error, NoSuchService, NotConnected, TooManyTimers},
     handler::{Handler, IntoOutcome, Outcome},
 };
 
@@ -320,6 +320,16 @@ impl<'a, H: Handler> Other<'a, H> {
     /// Ends a [`pause`](Self::pause).
     pub fn resume(&mut self) {
         self.core.resume(self.slot);
+    }
+
+    /// How long the connection may be silent, as [`Conn::set_idle_timeout`](crate::Conn::set_idle_timeout)
+    /// says.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Limits`](crate::Error::Limits) if it is longer than 100 years. Nothing changes then.
+    pub fn set_idle_timeout(&mut self, timeout: Option<Duration>) -> Result<(), Error> {
+        self.core.set_idle_timeout(self.slot, timeout)
     }
 
     /// The connection's id.

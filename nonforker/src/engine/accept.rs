@@ -239,9 +239,7 @@ impl Core {
         }
         slot.counters().accepted.add(1);
         self.mark_dirty(&mut slot);
-        if let Some(timeout) = slot.rules().idle_timeout {
-            self.arm(&mut slot, Kind::Idle, timeout);
-        }
+        self.await_activity(&mut slot);
         if let Some(timeout) = slot.rules().unused_timeout {
             self.arm(&mut slot, Kind::Unused, timeout);
         }

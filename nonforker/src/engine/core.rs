@@ -24,13 +24,14 @@ use super::{
     timers::Timers,
 };
 use crate::{
+    bounds::check_duration,
     config::Limits,
     conn::{
         deadlines::{Kind, Tick},
         output::{Bounds, Origin, Output},
     },
     driver::{Clock, Next, Token, nanos},
-    error::CloseReason,
+    error::{CloseReason, Error},
 };
 
 /// A tick, in nanoseconds.
@@ -219,9 +220,30 @@ impl Core {
     #[inline]
     pub(crate) fn is_active(&self, slot: &mut Slot) {
         if slot.conn.deadline(Kind::Idle).is_some()
-            && let Some(timeout) = slot.rules().idle_timeout
+            && let Some(timeout) = slot.idle_timeout()
         {
             slot.conn.deadlines().set(Kind::Idle, self.tick_after(timeout));
+        }
+    }
+
+    /// Gives a connection an idle timeout of its own, which counts from now on.
+    pub(crate) fn set_idle_timeout(
+        &mut self,
+        slot: &mut Slot,
+        timeout: Option<Duration>,
+    ) -> Result<(), Error> {
+        check_duration("set_idle_timeout", timeout)?;
+        slot.set_idle_timeout(timeout);
+        self.await_activity(slot);
+        Ok(())
+    }
+
+    /// The time begins anew within which bytes must go either way, if there is such a time.
+    pub(super) fn await_activity(&mut self, slot: &mut Slot) {
+        match slot.idle_timeout() {
+            Some(timeout) if slot.is_open() => self.arm(slot, Kind::Idle, timeout),
+            Some(_) => {}
+            None => slot.conn.deadlines().clear(Kind::Idle),
         }
     }
 

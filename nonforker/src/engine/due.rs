@@ -69,7 +69,8 @@ impl<D: Driver> Engine<D> {
         let Self { driver, shard: Shard { core, table, .. } } = self;
         let Some(slot) = table.get_mut(token) else { return };
         let rules = slot.rules();
-        let (frame, idle, unused) = (rules.frame_timeout, rules.idle_timeout, rules.unused_timeout);
+        let (frame, idle, unused) =
+            (rules.frame_timeout, slot.idle_timeout(), rules.unused_timeout);
         match kind {
             Kind::Retry => {
                 core.mark_dirty(slot);

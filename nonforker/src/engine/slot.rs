@@ -3,7 +3,7 @@
 //! A slot says in which lists the connection stands, what of it is in which account, and what was
 //! last asked about its peer. Every function that changes these together is here.
 
-use std::{mem, rc::Rc};
+use std::{mem, rc::Rc, time::Duration};
 
 use super::{memory::Memory, rules::Rules, stats::Counters, timers::Scheduled};
 use crate::{
@@ -40,8 +40,17 @@ pub(crate) struct Slot {
     /// The buffer bytes that are in the memory account.
     accounted: usize,
     pub(super) scheduled: Scheduled,
+    /// What few connections have.
+    extra: Option<Box<Extra>>,
+}
+
+/// What few connections have, so that the others are smaller.
+#[derive(Debug, Default)]
+struct Extra {
     /// What went both ways, if every end is logged.
-    traffic: Option<Box<Traffic>>,
+    traffic: Option<Traffic>,
+    /// An idle timeout of its own; for ever, if that is `None`.
+    idle_timeout: Option<Option<Duration>>,
 }
 
 /// What is true of a connection until something is done about it, a bit each.
@@ -135,7 +144,7 @@ impl Slot {
             unacknowledged: NOT_ASKED,
             accounted: 0,
             scheduled: Scheduled::default(),
-            traffic: None,
+            extra: None,
         }
     }
 
@@ -143,7 +152,7 @@ impl Slot {
     pub(super) fn count_traffic(&mut self, now: u64) {
         let traffic =
             Traffic { since: now, received_bytes: 0, sent_bytes: 0, frames: 0, replies: 0 };
-        self.traffic = Some(Box::new(traffic));
+        self.extra.get_or_insert_default().traffic = Some(traffic);
     }
 
     pub(crate) const fn token(&self) -> Token {
@@ -160,6 +169,12 @@ impl Slot {
         &self.rules
     }
 
+    /// How long the connection may be silent: as it was told itself, or else as its service is.
+    pub(super) fn idle_timeout(&self) -> Option<Duration> {
+        let own = self.extra.as_ref().and_then(|extra| extra.idle_timeout);
+        own.unwrap_or(self.rules.idle_timeout)
+    }
+
     #[inline]
     pub(crate) fn counters(&self) -> &Counters {
         &self.rules.counters
@@ -170,7 +185,7 @@ impl Slot {
     }
 
     pub(super) fn traffic(&self) -> Option<Traffic> {
-        self.traffic.as_deref().copied()
+        self.extra.as_ref()?.traffic
     }
 
     /// Whether the handler is to be told that pressure fell.
@@ -182,6 +197,11 @@ impl Slot {
     /// Pressure fell and the handler is told. Returns whether that is so.
     pub(super) fn relieve(&mut self) -> bool {
         self.conn.relieve(&self.rules.marks)
+    }
+
+    /// From now on its idle timeout is not that of its service.
+    pub(super) fn set_idle_timeout(&mut self, timeout: Option<Duration>) {
+        self.extra.get_or_insert_default().idle_timeout = Some(timeout);
     }
 
     // In which lists it stands.
@@ -211,6 +231,11 @@ impl Slot {
 
     // What went both ways.
 
+    #[inline]
+    fn counted(&mut self) -> Option<&mut Traffic> {
+        self.extra.as_mut()?.traffic.as_mut()
+    }
+
     /// The peer sent so many bytes.
     #[inline]
     pub(super) fn received(&mut self, count: usize) {
@@ -218,7 +243,7 @@ impl Slot {
         if self.owed != NOT_ASKED {
             self.owed = self.owed.saturating_sub(saturate(count));
         }
-        if let Some(traffic) = &mut self.traffic {
+        if let Some(traffic) = self.counted() {
             traffic.received_bytes += count as u64;
         }
     }
@@ -230,7 +255,7 @@ impl Slot {
             self.marks.set(Marks::PROGRESSED);
             self.unacknowledged = NOT_ASKED;
         }
-        if let Some(traffic) = &mut self.traffic {
+        if let Some(traffic) = self.counted() {
             traffic.sent_bytes += count as u64;
         }
     }
@@ -238,7 +263,7 @@ impl Slot {
     /// Callbacks were made for `frames`, and made `replies`.
     #[inline]
     pub(crate) fn called(&mut self, frames: usize, replies: u32) {
-        if let Some(traffic) = &mut self.traffic {
+        if let Some(traffic) = self.counted() {
             traffic.frames += frames as u64;
             traffic.replies += u64::from(replies);
         }

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use nonforker::{
-    Conn, Handler, Limits, Outcome, Server, ServiceLimits,
+    CloseReason, Conn, Handler, Limits, Outcome, Server, ServiceLimits,
     codec::Lines,
-    sim::{Client, Net, Simulation},
+    sim::{Client, Faults, Net, Simulation},
 };
 
 const PUBLIC: usize = 0;
@@ -210,5 +210,85 @@ fn services_count_for_themselves_and_the_server_for_all() {
         let all = net.stats();
         assert_eq!((all.accepted, all.frames, all.sent_bytes), (3, 3, 18));
         leaves(net, &public);
+    });
+}
+
+/// Whoever says `N` may be silent for so many seconds from now on, and for ever with 0. `others N`
+/// does it to all others.
+struct Patient;
+
+impl Handler for Patient {
+    type Codec = Lines;
+    type Session = ();
+
+    fn frame(&mut self, conn: &mut Conn<'_, Self>, line: &[u8]) -> Outcome {
+        let text = std::str::from_utf8(line)?;
+        let parsed = |text: &str| -> Result<_, std::num::ParseIntError> {
+            let seconds: u64 = text.parse()?;
+            Ok((seconds > 0).then(|| secs(seconds)))
+        };
+        if let Some(text) = text.strip_prefix("others ") {
+            let timeout = parsed(text)?;
+            let mut results = Vec::new();
+            conn.others().for_each(|other| results.push(other.set_idle_timeout(timeout)));
+            results.into_iter().collect::<Result<(), _>>()?;
+        } else if text != "hello" {
+            conn.set_idle_timeout(parsed(text)?)?;
+        }
+        Ok(())
+    }
+
+    fn closed(&mut self, conn: &mut Conn<'_, Self>, _reason: &CloseReason) {
+        assert!(conn.set_idle_timeout(Some(secs(1))).is_ok(), "it is too late, and no error");
+    }
+}
+
+#[test]
+fn one_connection_may_be_silent_for_longer_or_not_as_long_as_the_others() {
+    const NEVER: u64 = 1 << 40;
+    for (limit, said, closed_after) in [
+        (Some(secs(10)), "hello", [10, 10]),
+        (Some(secs(10)), "3", [3, 10]),
+        (Some(secs(10)), "30", [30, 10]),
+        (Some(secs(10)), "0", [NEVER, 10]),
+        (None, "3", [3, NEVER]),
+        (Some(secs(10)), "others 5", [10, 5]),
+        (None, "others 5", [NEVER, 5]),
+        // Out of bounds: an error, which ends the connection that asked for it.
+        (Some(secs(10)), "3155760001", [0, 10]),
+    ] {
+        let server = move || {
+            let limits = Limits::new().idle_timeout(limit);
+            Server::new().limits(limits).serve_with("127.0.0.1:1", Lines::new(), Patient)
+        };
+        Simulation::new(server).seeds(0..50).faults(|_| Faults::none()).run(|net| {
+            let clients = [net.connect(), net.connect()];
+            clients[1].send("hello\n");
+            net.wait(Duration::from_millis(1));
+            clients[0].send(format!("{said}\n"));
+            net.wait(Duration::from_millis(400));
+            for second in 0..40 {
+                let open = clients.each_ref().map(|client| client.ending().is_none());
+                let expected = closed_after.map(|after| second < after);
+                assert_eq!(open, expected, "{limit:?}, {said:?}, after {second} s");
+                net.wait(secs(1));
+            }
+        });
+    }
+}
+
+#[test]
+fn an_own_idle_timeout_counts_from_what_goes_either_way() {
+    let server = || Server::new().serve_with("127.0.0.1:1", Lines::new(), Patient);
+    Simulation::new(server).seeds(0..50).run(|net| {
+        let client = net.connect();
+        client.send("6\n");
+        for _ in 0..20 {
+            net.wait(secs(3));
+            client.send("hello\n");
+        }
+        assert_eq!(client.ending(), None);
+        net.wait(secs(15));
+        assert!(client.ending().is_some(), "it is silent");
     });
 }
