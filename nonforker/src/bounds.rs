@@ -94,6 +94,32 @@ impl Limits {
         }
     }
 
+    /// Whether what counts only at the start is what it was then: in `began`.
+    pub(crate) fn check_against_start(&self, began: &Self) -> Result<()> {
+        let time = |time: Option<Duration>| {
+            time.map_or_else(|| "none".to_owned(), |time| format!("{time:?}"))
+        };
+        let texts = |limits: &Self| {
+            [
+                ("read_per_turn", bytes(limits.read_per_turn)),
+                ("backlog", limits.backlog.to_string()),
+                ("keepalive", time(limits.keepalive)),
+                ("keepalive_interval", time(Some(limits.keepalive_interval))),
+                ("keepalive_count", limits.keepalive_count.to_string()),
+                ("tcp_user_timeout", time(limits.tcp_user_timeout)),
+            ]
+        };
+        let pairs = texts(self).into_iter().zip(texts(began));
+        match pairs.into_iter().find(|(new, old)| new != old) {
+            Some(((limit, value), (_, old))) => {
+                let why = "and it cannot change while the server runs";
+                let bound = format!("not what it was at the start, {old}, {why}");
+                Err(Error::Limits { limit, value, bound })
+            }
+            None => Ok(()),
+        }
+    }
+
     fn check_low_watermark(&self) -> Result<()> {
         let (low, high) = (self.watermarks().low, self.high_watermark);
         if low <= high {

@@ -1,16 +1,18 @@
-//! Ending a server from outside: from another thread, or by a signal.
+//! A server from outside: from another thread, or by a signal.
 
 use std::{fmt, sync::Arc};
 
 use crate::{
+    config::{Limits, descriptor_limit},
     driver::Waker,
     engine::{
         drain::Request,
         stats::{AllCounters, Stats},
     },
+    error::Result,
 };
 
-/// Ends a server, and tells its counters, from any thread.
+/// Ends a server, sets its limits, and tells its counters, from any thread.
 #[derive(Clone)]
 pub struct Handle {
     request: Arc<Request>,
@@ -51,6 +53,61 @@ impl Handle {
     pub fn stop(&self) {
         self.request.stop();
         self.waker.wake();
+    }
+
+    /// Sets other limits while the server runs. It follows them as soon as it is woken, whatever the
+    /// thread; this returns at once.
+    ///
+    /// - Connections that are there stay, though there may now be fewer. A timeout that is another
+    ///   one than before counts from now on for those that are open; those that
+    ///   [linger](Limits::linger_timeout) keep theirs.
+    /// - What a service has [of its own](crate::ServiceLimits), or a connection by
+    ///   [`set_idle_timeout`](crate::Conn::set_idle_timeout), stays.
+    /// - A [`max_connections`](Limits::max_connections) or [`memory_budget`](Limits::memory_budget) of
+    ///   `None` is worked out from the machine anew. If buffers take more than a lower budget, those
+    ///   go that hold the most.
+    /// - A drain that has begun keeps its [`drain_timeout`](Limits::drain_timeout).
+    ///
+    /// These count only at the start, and have to be what they were then:
+    /// [`read_per_turn`](Limits::read_per_turn), [`backlog`](Limits::backlog),
+    /// [`keepalive`](Limits::keepalive), [`keepalive_interval`](Limits::keepalive_interval),
+    /// [`keepalive_count`](Limits::keepalive_count), [`tcp_user_timeout`](Limits::tcp_user_timeout).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Limits`](crate::Error::Limits), which names one of these if it is not what it was at
+    /// the start, or a limit that is [out of its bounds](Limits::check). Nothing changes then.
+    ///
+    /// # Examples
+    ///
+    /// Under attack, silent clients have to go earlier:
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use nonforker::{Limits, Server, codec::Lines};
+    ///
+    /// # fn main() -> nonforker::Result<()> {
+    /// let limits = Limits::new().backlog(4096);
+    /// let server = Server::new()
+    ///     .limits(limits.clone())
+    ///     .serve("127.0.0.1:0", Lines::new(), |conn, line| conn.send(line))
+    ///     .bind()?;
+    /// let handle = server.handle();
+    /// handle.set_limits(limits.clone().idle_timeout(Some(Duration::from_secs(5))))?;
+    ///
+    /// let error = handle.set_limits(limits.backlog(100)).expect_err("it is too late for that");
+    /// assert!(error.to_string().starts_with("backlog: 100 is not what it was at the start, 4096"));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn set_limits(&self, limits: Limits) -> Result<()> {
+        let lack = limits.lack_of_descriptors(descriptor_limit());
+        self.request.settings.post(limits)?;
+        if let Some(lack) = lack {
+            tracing::warn!("{lack}");
+        }
+        self.waker.wake();
+        Ok(())
     }
 
     /// What the server has counted so far.

@@ -32,10 +32,6 @@ const UNIX_MODE: u32 = 0o600;
 const LISTEN_TRIES: u32 = 25;
 const LISTEN_PAUSE: Duration = Duration::from_millis(20);
 
-/// The default bounds in a simulation, which are the same on every machine.
-const SIMULATED_CONNECTIONS: usize = 10_000;
-const SIMULATED_MEMORY: usize = 1 << 30;
-
 /// A server that is being put together.
 ///
 /// Nothing is opened before [`bind`](Self::bind) or [`run`](Self::run), which also say what is
@@ -288,8 +284,7 @@ impl Server {
         mut self,
         world: Rc<RefCell<World>>,
     ) -> Result<(Engine<SimDriver>, Vec<Address>)> {
-        self.limits.server.max_connections.get_or_insert(SIMULATED_CONNECTIONS);
-        self.limits.server.memory_budget.get_or_insert(SIMULATED_MEMORY);
+        self.limits.server.simulate();
         self.check()?;
         let driver = SimDriver::new(world, self.options());
         self.assemble(driver, 1)

@@ -29,6 +29,7 @@ use super::{
     rules::Rules,
     shard::Shard,
     slot::{ServiceId, Slot},
+    table::Table,
     throttle::Notice,
     unused::UnusedOnes,
 };
@@ -86,6 +87,20 @@ impl<S> Acceptor<S> {
 
     pub(super) fn add(&mut self, service: ServiceId) {
         self.doors.push(Door { service, refusals: 0, open: false });
+    }
+
+    pub(super) const fn set_connections_max(&mut self, connections_max: usize) {
+        self.connections_max = connections_max;
+    }
+
+    /// Counts anew how many connections each address has: the rules about that have changed.
+    pub(super) fn count_addresses(&mut self, table: &Table) {
+        self.per_ip.clear();
+        for slot in table.slots() {
+            if let Some((place, _)) = slot.rules().per_ip(&slot.peer()) {
+                *self.per_ip.entry(place).or_default() += 1;
+            }
+        }
     }
 
     /// How many listeners there are.

@@ -24,35 +24,43 @@ use std::{
     time::Duration,
 };
 
-use super::{Engine, shard::Shard, slot::Slot};
+use super::{Engine, settings::Settings, shard::Shard, slot::Slot};
 use crate::{
     conn::{bars::Bars, deadlines::Tick, state::State},
     driver::{Driver, Token},
     error::CloseReason,
+    service_limits::AllLimits,
 };
 
 /// How long a drain takes in what arrives, at most.
 const SETTLE_MAX: Duration = Duration::from_millis(100);
 
 /// What was asked for from outside.
-#[derive(Debug, Default)]
-pub(crate) struct Request(AtomicU8);
+#[derive(Debug)]
+pub(crate) struct Request {
+    end: AtomicU8,
+    pub(crate) settings: Settings,
+}
 
 impl Request {
     const DRAIN: u8 = 1;
     const STOP: u8 = 2;
 
-    /// Whether anything was asked for.
+    pub(super) const fn new(limits: AllLimits) -> Self {
+        Self { end: AtomicU8::new(0), settings: Settings::new(limits) }
+    }
+
+    /// Whether the end was asked for.
     pub(super) fn is_made(&self) -> bool {
-        self.0.load(Relaxed) >= Self::DRAIN
+        self.end.load(Relaxed) >= Self::DRAIN
     }
 
     pub(crate) fn drain(&self) {
-        self.0.fetch_max(Self::DRAIN, Relaxed);
+        self.end.fetch_max(Self::DRAIN, Relaxed);
     }
 
     pub(crate) fn stop(&self) {
-        self.0.fetch_max(Self::STOP, Relaxed);
+        self.end.fetch_max(Self::STOP, Relaxed);
     }
 }
 
@@ -86,7 +94,7 @@ impl<D: Driver> Engine<D> {
         let brought = shard.brought;
         let quiet = brought.looked && !brought.something;
         let now = shard.core.judged();
-        if shard.request.0.load(Relaxed) >= Request::STOP && shard.phase != Phase::Stopping {
+        if shard.request.end.load(Relaxed) >= Request::STOP && shard.phase != Phase::Stopping {
             self.stop();
         }
         let Self { shard, .. } = self;

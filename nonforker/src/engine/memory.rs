@@ -66,6 +66,14 @@ impl Memory {
         }
     }
 
+    /// From now on there are so many bytes. What that makes scarce is judged at the end of the turn.
+    pub(super) fn set_budget(&mut self, budget: usize) {
+        (self.budget, self.percent) = (budget, budget / 100);
+        if !self.is_scarce() {
+            self.share = budget;
+        }
+    }
+
     /// A connection's buffers went from `before` to `after` bytes. Whoever leaves gives back the
     /// rest in no time.
     pub(crate) fn account(&mut self, token: Token, before: usize, after: usize, leaves: bool) {

@@ -30,6 +30,7 @@ pub(crate) mod pool;
 pub(crate) mod rules;
 mod scarcity;
 pub(crate) mod service;
+mod settings;
 mod shard;
 mod size;
 pub(crate) mod slot;
@@ -103,6 +104,7 @@ impl<D: Driver> Engine<D> {
         }
         self.wait()?;
         if self.shard.unusual {
+            self.shard.follow_settings();
             self.admit();
         }
         if self.shard.is_anything_due() {

@@ -68,7 +68,7 @@ impl<S> Shard<S> {
         let connections_max = limits.server.connections();
         let counters = AllCounters::of(services.len());
         let rules = Rules::of_all(&limits, &counters.services);
-        let mut core = Core::new(limits.server, Arc::new(counters), clock);
+        let mut core = Core::new(limits.server.clone(), Arc::new(counters), clock);
         core.desks =
             services.iter().zip(rules).map(|(service, rules)| service.desk(rules)).collect();
         Self {
@@ -77,7 +77,7 @@ impl<S> Shard<S> {
             services,
             acceptor: Acceptor::new(connections_max),
             phase: Phase::Serving,
-            request: Arc::default(),
+            request: Arc::new(Request::new(limits)),
             uncut: Vec::new(),
             cut_off: 0,
             brought: Brought { something: false, looked: false },

@@ -23,7 +23,7 @@ const NOT_ASKED: u32 = u32::MAX;
 pub(crate) struct Slot {
     pub(crate) conn: Connection,
     token: Token,
-    rules: Rc<Rules>,
+    pub(super) rules: Rc<Rules>,
     peer: PackedPeer,
     marks: Marks,
     receiving: Receiving,
@@ -283,6 +283,11 @@ impl Slot {
             self.usage = Usage::Used;
             self.conn.deadlines().clear(Kind::Unused);
         }
+    }
+
+    /// Whether no request was ever complete on it, nothing was ever sent, and it does not close.
+    pub(super) fn is_unused(&self) -> bool {
+        self.usage == Usage::Unused && self.conn.state().handles()
     }
 
     /// What it was sent as it opened does not keep it while others wait.

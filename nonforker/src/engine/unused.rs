@@ -43,6 +43,12 @@ pub(super) struct UnusedOnes {
 }
 
 impl UnusedOnes {
+    /// What was found may not hold any more: the rules have changed.
+    pub(super) fn forget(&mut self) {
+        self.queue.clear();
+        self.look_at = None;
+    }
+
     /// When to look again, unless one goes just now.
     pub(super) fn look_at(&self) -> Option<Tick> {
         self.look_at.filter(|_| self.queue.is_empty() && self.leaving.is_none())

@@ -12,7 +12,7 @@ use std::{
 
 use super::client::Client;
 use crate::{
-    Server, Stats,
+    Limits, Result, Server, Stats,
     address::Address,
     driver::sim::{
         SimDriver, TURN,
@@ -231,6 +231,19 @@ impl Net {
     #[must_use]
     pub fn stats(&self) -> Stats {
         self.0.counters.snapshot()
+    }
+
+    /// Sets other limits while the server runs, as [`Handle::set_limits`](crate::Handle::set_limits)
+    /// does. What is not set is as at the start of a simulation, and not worked out from the machine.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Handle::set_limits`](crate::Handle::set_limits).
+    pub fn set_limits(&self, mut limits: Limits) -> Result<()> {
+        limits.simulate();
+        self.0.request.settings.post(limits)?;
+        self.wake();
+        Ok(())
     }
 
     /// What one service has counted, as [`Handle::service_stats`](crate::Handle::service_stats) says.

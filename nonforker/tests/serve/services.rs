@@ -389,3 +389,24 @@ fn a_health_port_answers_and_lets_go_while_the_public_port_is_full() {
         assert_eq!(three.ask("my turn"), "my turn");
     });
 }
+
+#[test]
+fn another_thread_sets_limits_while_the_server_runs() {
+    on_every_driver(|case| {
+        let limits = |most| Limits::new().max_connections(Some(most));
+        let server = case.start(move |server| {
+            server.limits(limits(1)).serve(ANY, Lines::new(), |conn, line| conn.send(line))
+        });
+        let (mut first, mut second) = (server.connect(), server.connect());
+        assert_eq!(first.ask("hello"), "hello");
+        second.send("hello\n");
+        second.hears_nothing_for(Duration::from_millis(50));
+        server.handle().set_limits(limits(2)).expect("it can change");
+        assert_eq!(second.line(), "hello");
+        let short = Some(Duration::from_millis(100));
+        server.handle().set_limits(limits(2).idle_timeout(short)).expect("it can change");
+        assert_eq!((first.rest_text(), second.rest_text()), (String::new(), String::new()));
+        let error = server.handle().set_limits(limits(2).backlog(9)).expect_err("it cannot");
+        assert!(error.to_string().starts_with("backlog: 9 is not what it was"), "{error}");
+    });
+}

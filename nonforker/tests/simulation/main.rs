@@ -18,6 +18,7 @@ mod scarcity;
 #[expect(dead_code, reason = "the program prints what they are about")]
 mod scenarios;
 mod services;
+mod settings;
 mod settle;
 mod speed;
 mod time;
