@@ -134,6 +134,10 @@ impl<D: Driver> Engine<D> {
         let earliest = slot.conn.earliest();
         let checks = [
             (
+                slot.end() == End::Closing && earliest.is_some(),
+                "a connection that closes has a deadline",
+            ),
+            (
                 earliest.is_some_and(|at| !slot.scheduled.is_by(at)),
                 "a deadline is not in the timers",
             ),

@@ -111,6 +111,7 @@ fn more_connections_are_let_in_at_once_and_fewer_as_they_leave() {
             net.wait(secs(3));
             clients.push(client);
         }
+        clients[..2].iter().for_each(|client| client.expect("hello\n"));
         assert_eq!(clients[2].received(), b"", "the server is full");
         net.set_limits(limits(3)).expect("it can change");
         clients[2].expect("hello\n");
