@@ -66,7 +66,8 @@ impl Memory {
         }
     }
 
-    /// From now on there are so many bytes. What that makes scarce is judged at the end of the turn.
+    /// From now on there are so many bytes. How scarce that makes it is judged at the end of the turn;
+    /// while it stays scarce, shares are divided anew within a second.
     pub(super) fn set_budget(&mut self, budget: usize) {
         (self.budget, self.percent) = (budget, budget / 100);
         if !self.is_scarce() {

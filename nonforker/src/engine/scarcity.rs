@@ -65,7 +65,7 @@ impl<S> Shard<S> {
     }
 
     /// Has those decided anew that hold more than so much: whether they are read from.
-    pub(super) fn reconsider(&mut self, more_than: usize) {
+    fn reconsider(&mut self, more_than: usize) {
         let Core { memory, dirty, .. } = &mut self.core;
         for (token, _) in memory.holders().take_while(|&(_, held)| held > more_than) {
             if let Some(slot) = self.table.get_mut(token) {

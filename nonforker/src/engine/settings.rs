@@ -88,10 +88,6 @@ impl<S> Shard<S> {
         }
         acceptor.unused.forget();
         acceptor.count_addresses(table);
-        if core.memory.is_scarce() {
-            core.memory.divide();
-            self.reconsider(0);
-        }
     }
 }
 

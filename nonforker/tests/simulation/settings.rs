@@ -141,9 +141,9 @@ fn connections_that_were_there_before_count_towards_a_bound_by_address() {
             net.set_limits(limits(Some(3))).expect("it can change");
             clients.push(net.connect_from(HOME));
             asks(&clients[2]);
-            for _ in 0..2 {
-                let refused = net.connect_from(HOME);
-                assert_eq!(refused.receive_to_end().0, b"");
+            for count in 1..=2 {
+                assert_eq!(net.connect_from(HOME).receive_to_end().0, b"");
+                assert_eq!(net.stats().refused, count);
             }
             for client in clients {
                 client.half_close();
