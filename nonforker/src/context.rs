@@ -344,7 +344,7 @@ impl<H: Handler> Conn<'_, H> {
     ///     type Session = Vec<u8>;
     ///
     ///     fn frame(&mut self, conn: &mut Conn<'_, Self>, line: &[u8]) -> Outcome {
-    ///         let Parts { session, mut output, mut others } = conn.parts();
+    ///         let Parts { session, mut output, mut others, .. } = conn.parts();
     ///         session.extend_from_slice(line);
     ///         others.for_each(|other| other.send(&session[..]));
     ///         output.send("passed on");
