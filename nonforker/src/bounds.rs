@@ -74,15 +74,15 @@ impl Limits {
             let why = if budget < BUDGET_MIN { BUDGET_WHY } else { SIZE_WHY };
             size("memory_budget", budget, BUDGET_MIN..=SIZE_MAX, why)?;
         }
-        duration("frame_timeout", self.frame_timeout)?;
-        duration("write_timeout", self.write_timeout)?;
-        duration("idle_timeout", self.idle_timeout)?;
+        check_duration("frame_timeout", self.frame_timeout)?;
+        check_duration("write_timeout", self.write_timeout)?;
+        check_duration("idle_timeout", self.idle_timeout)?;
         self.check_probing()?;
-        duration("handshake_timeout", Some(self.handshake_timeout))?;
-        duration("linger_timeout", Some(self.linger_timeout))?;
+        check_duration("handshake_timeout", Some(self.handshake_timeout))?;
+        check_duration("linger_timeout", Some(self.linger_timeout))?;
         let drain = Some(self.drain_timeout).filter(|&timeout| timeout != Duration::MAX);
-        duration("drain_timeout", drain)?;
-        duration("slow_handler", self.slow_handler)?;
+        check_duration("drain_timeout", drain)?;
+        check_duration("slow_handler", self.slow_handler)?;
         if self.backlog == 0 {
             return Err(refuse("backlog", 0, "at least 1, since nobody could connect".to_owned()));
         }
@@ -92,6 +92,32 @@ impl Limits {
                 Err(refuse("busy_poll", format!("{time:?}"), bound.to_owned()))
             }
             _ => Ok(()),
+        }
+    }
+
+    /// Whether what counts only at the start is what it was then: in `began`.
+    pub(crate) fn check_against_start(&self, began: &Self) -> Result<()> {
+        let time = |time: Option<Duration>| {
+            time.map_or_else(|| "none".to_owned(), |time| format!("{time:?}"))
+        };
+        let texts = |limits: &Self| {
+            [
+                ("read_per_turn", bytes(limits.read_per_turn)),
+                ("backlog", limits.backlog.to_string()),
+                ("keepalive", time(limits.keepalive)),
+                ("keepalive_interval", time(Some(limits.keepalive_interval))),
+                ("keepalive_count", limits.keepalive_count.to_string()),
+                ("tcp_user_timeout", time(limits.tcp_user_timeout)),
+            ]
+        };
+        let pairs = texts(self).into_iter().zip(texts(began));
+        match pairs.into_iter().find(|(new, old)| new != old) {
+            Some(((limit, value), (_, old))) => {
+                let why = "and it cannot change while the server runs";
+                let bound = format!("not what it was at the start, {old}, {why}");
+                Err(Error::Limits { limit, value, bound })
+            }
+            None => Ok(()),
         }
     }
 
@@ -135,7 +161,8 @@ fn count(limit: &'static str, is: Option<usize>, why: &str) -> Result<()> {
     }
 }
 
-fn duration(limit: &'static str, is: Option<Duration>) -> Result<()> {
+/// Whether a duration is none that the clock cannot count.
+pub(crate) fn check_duration(limit: &'static str, is: Option<Duration>) -> Result<()> {
     match is {
         Some(is) if is > DURATION_MAX => {
             let bound = at_most("100years", "since the clock does not count much further");

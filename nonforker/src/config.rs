@@ -20,6 +20,10 @@ const DESCRIPTOR_RESERVE: usize = 32;
 /// Fewer connections than this are hardly what somebody wants who did not ask for so few.
 const CONNECTIONS_FEW: usize = 64;
 
+/// The default bounds in a simulation.
+const SIMULATED_CONNECTIONS: usize = 10_000;
+const SIMULATED_MEMORY: usize = 1 << 30;
+
 /// The bounds a server keeps to, whatever its peers do.
 ///
 /// Sizes are in bytes. Every default is a number somebody runs in production; the reason is at
@@ -298,6 +302,18 @@ impl Limits {
             },
             cap: self.high_watermark.saturating_add(self.output_cap),
         }
+    }
+
+    /// Works out what is not set from the machine.
+    pub(crate) fn settle(&mut self) {
+        self.max_connections = Some(self.connections());
+        self.memory_budget = Some(self.budget().0);
+    }
+
+    /// Sets what would be worked out from the machine: in a simulation it is the same everywhere.
+    pub(crate) fn simulate(&mut self) {
+        self.max_connections.get_or_insert(SIMULATED_CONNECTIONS);
+        self.memory_budget.get_or_insert(SIMULATED_MEMORY);
     }
 
     /// The bound on connections, the default worked out from the descriptors there are.

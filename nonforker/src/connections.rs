@@ -1,7 +1,7 @@
 //! The connections of a service, for its own handler and for those of other services.
 
 use std::{
-    any::TypeId,
+    any::{Any, TypeId},
     fmt,
     marker::PhantomData,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
@@ -19,7 +19,7 @@ use crate::{
         slot::{ServiceId, Slot},
         table::{Entry, Table},
     },
-    error::{CloseReason, NoSuchService, NotConnected, TooManyTimers},
+    error::{CloseReason, Error, NoSuchService, NotConnected, TooManyTimers},
     handler::{Handler, IntoOutcome, Outcome},
 };
 
@@ -222,6 +222,15 @@ impl<H: Handler> Connections<'_, H> {
         was_waiting
     }
 
+    /// A callback for no connection failed, or panicked.
+    pub(crate) fn service_failed(
+        &mut self,
+        callback: &str,
+        failed: Result<Outcome, Box<dyn Any + Send>>,
+    ) {
+        self.core.service_failed(self.service, callback, failed);
+    }
+
     pub(crate) fn alarms(&mut self) -> &mut ServiceAlarms<H> {
         let desk = &mut self.core.desks[self.service as usize];
         desk.timers.downcast_mut().expect("a service is found by the type of its handler")
@@ -311,6 +320,16 @@ impl<'a, H: Handler> Other<'a, H> {
     /// Ends a [`pause`](Self::pause).
     pub fn resume(&mut self) {
         self.core.resume(self.slot);
+    }
+
+    /// How long the connection may be silent, as [`Conn::set_idle_timeout`](crate::Conn::set_idle_timeout)
+    /// says.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Limits`](crate::Error::Limits) if it is longer than 100 years. Nothing changes then.
+    pub fn set_idle_timeout(&mut self, timeout: Option<Duration>) -> Result<(), Error> {
+        self.core.set_idle_timeout(self.slot, timeout)
     }
 
     /// The connection's id.

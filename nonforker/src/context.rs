@@ -13,7 +13,6 @@ use crate::{
     alarms::{Alarms, OF_CONNECTION, Run, TimerId},
     codec::Encode,
     conn::{
-        Connection,
         deadlines::Kind,
         output::{Origin, Output},
         state::Incoming,
@@ -26,8 +25,9 @@ use crate::{
         slot::Slot,
         table::{Entry, Table},
     },
-    error::{CloseReason, NoSuchService, TooManyTimers},
+    error::{CloseReason, Error, NoSuchService, TooManyTimers},
     handler::{Handler, IntoOutcome, Outcome},
+    parts::{Parts, Replies},
 };
 
 /// Names a connection for as long as the server runs. An id that has closed never names another.
@@ -163,6 +163,36 @@ impl<H: Handler> Conn<'_, H> {
     /// Ends a [`pause`](Self::pause).
     pub fn resume(&mut self) {
         self.core.resume(self.slot);
+    }
+
+    /// How long this connection may be silent in both directions, in place of
+    /// [`Limits::idle_timeout`](crate::Limits::idle_timeout) or that of its service; `None` for ever.
+    /// It counts from this call on.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Limits`](crate::Error::Limits) if it is longer than 100 years. Nothing changes then.
+    ///
+    /// # Examples
+    ///
+    /// Who has subscribed to something may be silent for an hour:
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use nonforker::{Limits, Outcome, Server, codec::Lines};
+    ///
+    /// let server = Server::new()
+    ///     .limits(Limits::new().idle_timeout(Some(Duration::from_secs(30))))
+    ///     .serve("127.0.0.1:0", Lines::new(), |conn, line| -> Outcome {
+    ///         if line == b"subscribe" {
+    ///             conn.set_idle_timeout(Some(Duration::from_secs(3600)))?;
+    ///         }
+    ///         Ok(())
+    ///     });
+    /// # let _ = server;
+    /// ```
+    pub fn set_idle_timeout(&mut self, timeout: Option<Duration>) -> Result<(), Error> {
+        self.core.set_idle_timeout(self.slot, timeout)
     }
 
     /// Has a closure called once, `after` from this call, with the handler and this connection. Until
@@ -335,7 +365,7 @@ impl<H: Handler> Conn<'_, H> {
         let own = usize::from(self.is_counted());
         let service = self.slot.service();
         let Member { codec, session, .. } = self.member;
-        let output = Replies { codec, output: &mut self.output, conn: &mut self.slot.conn };
+        let output = Replies::new(codec, &mut self.output, &mut self.slot.conn);
         Parts { session, output, others: Connections::new(self.core, self.table, service, own) }
     }
 
@@ -389,58 +419,5 @@ impl<H: Handler> Write for Conn<'_, H> {
 impl<H: Handler> fmt::Debug for Conn<'_, H> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Conn").field("id", &self.id()).field("peer", &self.peer()).finish()
-    }
-}
-
-/// What [`Conn::parts`] gives.
-#[derive(Debug)]
-#[non_exhaustive]
-pub struct Parts<'p, H: Handler> {
-    /// What the handler remembers for this connection.
-    pub session: &'p mut H::Session,
-    /// Where replies are sent.
-    pub output: Replies<'p, H>,
-    /// All other connections of the service.
-    pub others: Connections<'p, H>,
-}
-
-/// The output of a connection, apart from its session: see [`Conn::parts`].
-pub struct Replies<'p, H: Handler> {
-    codec: &'p mut H::Codec,
-    output: &'p mut Output,
-    conn: &'p mut Connection,
-}
-
-impl<H: Handler> Replies<'_, H> {
-    /// Queues a reply, as [`Conn::send`] does.
-    pub fn send<R>(&mut self, reply: R)
-    where
-        H::Codec: Encode<R>,
-    {
-        self.output.push(self.conn, |out| self.codec.encode(reply, out));
-    }
-
-    /// How many bytes are queued for the peer or in flight to it.
-    #[must_use]
-    pub const fn queued(&self) -> usize {
-        self.output.queued()
-    }
-}
-
-impl<H: Handler> Write for Replies<'_, H> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.output.push_raw(self.conn, bytes);
-        Ok(bytes.len())
-    }
-
-    /// Does nothing: what is queued leaves by itself.
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl<H: Handler> fmt::Debug for Replies<'_, H> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Replies").field("queued", &self.queued()).finish_non_exhaustive()
     }
 }

@@ -55,6 +55,9 @@ pub enum Error {
     /// There is nothing to serve: [`Server::serve`](crate::Server::serve) was never called.
     #[error("nothing to serve: give the server an address, a codec and a handler")]
     NothingToServe,
+    /// [`Handle::set_limits`](crate::Handle::set_limits) was called before the server was bound.
+    #[error("the server is not bound yet: set its limits with Server::limits")]
+    NotBound,
     /// The kernel's event queue could not be created, or failed.
     #[error("the event queue failed")]
     Driver(#[source] io::Error),

@@ -1,13 +1,19 @@
-//! Ending a server from outside: from another thread, or by a signal.
+//! A server from outside: from another thread, or by a signal.
 
 use std::{fmt, sync::Arc};
 
-use crate::engine::{remote::Remote, stats::Stats};
+use crate::{
+    config::{Limits, descriptor_limit},
+    engine::{remote::Remote, stats::Stats},
+    error::Result,
+};
 
-/// Ends a server, and tells its counters, from any thread.
+/// Ends a server, sets its limits, and tells its counters, from any thread.
 ///
 /// It works at any time: before the server is [bound](crate::Server::bind), while it runs, from a
-/// callback, and after the server has ended, when it does nothing.
+/// callback, and after the server has ended, when it does nothing. Only
+/// [`set_limits`](Self::set_limits) and [`service_stats`](Self::service_stats) need a server that was
+/// bound.
 #[derive(Clone)]
 pub struct Handle {
     remote: Arc<Remote>,
@@ -42,9 +48,95 @@ impl Handle {
         self.remote.stop();
     }
 
-    /// What the server has counted so far.
+    /// Sets other limits while the server runs. It follows them as soon as it is woken, whatever the
+    /// thread; this returns at once.
+    ///
+    /// - Connections that are there stay, though there may now be fewer. A timeout that is another
+    ///   one than before counts from now on for those that are open; those that
+    ///   [linger](Limits::linger_timeout), or whose PROXY header has not come, keep theirs.
+    /// - What a service has [of its own](crate::ServiceLimits), or a connection by
+    ///   [`set_idle_timeout`](crate::Conn::set_idle_timeout), stays.
+    /// - A [`max_connections`](Limits::max_connections) or [`memory_budget`](Limits::memory_budget) of
+    ///   `None` is worked out from the machine anew. If buffers take more than a lower budget, those
+    ///   go that hold the most.
+    /// - A drain that has begun keeps its [`drain_timeout`](Limits::drain_timeout).
+    ///
+    /// These count only at the start, and have to be what they were then:
+    /// [`read_per_turn`](Limits::read_per_turn), [`backlog`](Limits::backlog),
+    /// [`keepalive`](Limits::keepalive), [`keepalive_interval`](Limits::keepalive_interval),
+    /// [`keepalive_count`](Limits::keepalive_count), [`tcp_user_timeout`](Limits::tcp_user_timeout).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotBound`](crate::Error::NotBound) before the server is [bound](crate::Server::bind):
+    /// its limits are then those of [`Server::limits`](crate::Server::limits).
+    /// [`Error::Limits`](crate::Error::Limits), which names one of these if it is not what it was at
+    /// the start, or a limit that is [out of its bounds](Limits::check). Nothing changes then.
+    ///
+    /// # Examples
+    ///
+    /// Under attack, silent clients have to go earlier:
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use nonforker::{Limits, Server, codec::Lines};
+    ///
+    /// # fn main() -> nonforker::Result<()> {
+    /// let limits = Limits::new().backlog(4096);
+    /// let server = Server::new()
+    ///     .limits(limits.clone())
+    ///     .serve("127.0.0.1:0", Lines::new(), |conn, line| conn.send(line))
+    ///     .bind()?;
+    /// let handle = server.handle();
+    /// handle.set_limits(limits.clone().idle_timeout(Some(Duration::from_secs(5))))?;
+    ///
+    /// let error = handle.set_limits(limits.backlog(100)).expect_err("it is too late for that");
+    /// assert!(error.to_string().starts_with("backlog: 100 is not what it was at the start, 4096"));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn set_limits(&self, limits: Limits) -> Result<()> {
+        let lack = limits.lack_of_descriptors(descriptor_limit());
+        self.post_limits(limits)?;
+        if let Some(lack) = lack {
+            tracing::warn!("{lack}");
+        }
+        Ok(())
+    }
+
+    /// The same, whatever the machine has.
+    pub(crate) fn post_limits(&self, limits: Limits) -> Result<()> {
+        self.remote.post_limits(limits)
+    }
+
+    /// What the server has counted so far: nothing before it is bound.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        self.remote.counters.snapshot()
+        self.remote.stats()
+    }
+
+    /// What one service has counted so far: the first that was given to the server is number 0.
+    /// `None` if there are not so many, or before the server is [bound](crate::Server::bind).
+    ///
+    /// [`Stats::buffered_bytes`] is 0, since the buffers of all services have one account.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use nonforker::{Server, codec::Lines};
+    ///
+    /// # fn main() -> nonforker::Result<()> {
+    /// let server = Server::new()
+    ///     .serve("127.0.0.1:0", Lines::new(), |conn, line| conn.send(line))
+    ///     .serve("127.0.0.1:0", Lines::new(), |conn, _line| conn.send("healthy"))
+    ///     .bind()?;
+    /// let health = server.handle().service_stats(1).expect("it is the second");
+    /// println!("{} are connected to it", health.accepted - health.closed);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn service_stats(&self, service: usize) -> Option<Stats> {
+        self.remote.service_stats(service)
     }
 }

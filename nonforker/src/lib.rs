@@ -97,6 +97,9 @@
 //! # let _ = server;
 //! ```
 //!
+//! One of several services can have [limits of its own](ServiceLimits), and places that are kept for
+//! it: a health port, for example.
+//!
 //! # The log
 //!
 //! This crate logs with [`tracing`](https://docs.rs/tracing) and prints nothing itself. Without a
@@ -165,9 +168,11 @@ mod keepalive;
 mod listening;
 mod memory_limit;
 mod networks;
+mod parts;
 mod running;
 mod server;
 mod service;
+mod service_limits;
 #[cfg(feature = "signals")]
 pub mod signals;
 pub mod sim;
@@ -177,12 +182,14 @@ pub use alarms::TimerId;
 pub use bound::Bound;
 pub use config::{Limits, raise_descriptor_limit};
 pub use connections::{Connections, Other};
-pub use context::{Conn, ConnId, Parts, Replies};
+pub use context::{Conn, ConnId};
 pub use driver_kind::DriverKind;
 pub use engine::stats::Stats;
 pub use error::{CloseReason, Error, NoSuchService, NotConnected, Result, TooManyTimers};
 pub use handle::Handle;
 pub use handler::{Closure, Failure, Frame, Handler, IntoOutcome, Outcome, Urgent};
 pub use networks::{Networks, NetworksError};
+pub use parts::{Parts, Replies};
 pub use running::Running;
 pub use server::Server;
+pub use service_limits::ServiceLimits;

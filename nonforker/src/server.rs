@@ -23,14 +23,11 @@ use crate::{
     listening::{LISTEN_TRIES, Place, check, listen_error, patiently},
     networks::{Networks, NetworksError},
     service::Typed,
+    service_limits::{AllLimits, ServiceLimits},
 };
 
 /// The permissions of a Unix socket's file unless told otherwise: for its owner only.
 const UNIX_MODE: u32 = 0o600;
-
-/// The default bounds in a simulation, which are the same on every machine.
-const SIMULATED_CONNECTIONS: usize = 10_000;
-const SIMULATED_MEMORY: usize = 1 << 30;
 
 /// A server that is being put together.
 ///
@@ -62,7 +59,7 @@ const SIMULATED_MEMORY: usize = 1 << 30;
 /// # }
 /// ```
 pub struct Server {
-    limits: Limits,
+    limits: AllLimits,
     services: Vec<Box<dyn UseServerSpawn>>,
     /// Of each service: whose connections begin with a PROXY header.
     proxies: Vec<Option<std::result::Result<Networks, NetworksError>>>,
@@ -84,7 +81,7 @@ impl fmt::Debug for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Server")
             .field("places", &self.places)
-            .field("limits", &self.limits)
+            .field("limits", &self.limits.server)
             .finish_non_exhaustive()
     }
 }
@@ -94,7 +91,7 @@ impl Server {
     #[must_use]
     pub fn new() -> Self {
         Self {
-            limits: Limits::default(),
+            limits: AllLimits::default(),
             services: Vec::new(),
             proxies: Vec::new(),
             places: Vec::new(),
@@ -159,6 +156,7 @@ impl Server {
     fn add<H: Handler, F: Frames<H>>(mut self, codec: H::Codec, frames: F) -> Self {
         self.services.push(Box::new(Typed::<H, F>::new(codec, frames)));
         self.proxies.push(None);
+        self.limits.services.push(ServiceLimits::new());
         self
     }
 
@@ -225,7 +223,17 @@ impl Server {
     /// Sets the bounds the server keeps to.
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
-        self.limits = limits;
+        self.limits.server = limits;
+        self
+    }
+
+    /// Sets bounds for the last given service, in place of those of the server:
+    /// see [`ServiceLimits`].
+    ///
+    /// [`bind`](Self::bind) refuses them if no service was given before them.
+    #[must_use]
+    pub fn service_limits(mut self, limits: ServiceLimits) -> Self {
+        self.limits.set_last(limits);
         self
     }
 
@@ -289,9 +297,9 @@ impl Server {
     /// io_uring was asked for and cannot be used.
     pub fn bind(mut self) -> Result<Bound> {
         self.check()?;
-        let (budget, source) = self.limits.budget();
-        self.limits.memory_budget = Some(budget);
-        let lack = self.limits.lack_of_descriptors(descriptor_limit());
+        let (budget, source) = self.limits.server.budget();
+        self.limits.server.memory_budget = Some(budget);
+        let lack = self.limits.server.lack_of_descriptors(descriptor_limit());
         let (driver, name) = self.driver.make(self.options())?;
         let bound = match driver {
             Chosen::Poll(driver) => self.bind_over(*driver),
@@ -331,10 +339,10 @@ impl Server {
 
     fn options(&self) -> Options {
         Options {
-            read_max: self.limits.read_per_turn,
-            backlog: self.limits.backlog,
+            read_max: self.limits.server.read_per_turn,
+            backlog: self.limits.server.backlog,
             unix_mode: self.unix_mode,
-            probing: self.limits.probing(),
+            probing: self.limits.server.probing(),
         }
     }
 
@@ -371,8 +379,7 @@ impl Server {
         mut self,
         world: Rc<RefCell<World>>,
     ) -> Result<(Engine<SimDriver>, Vec<Address>)> {
-        self.limits.max_connections.get_or_insert(SIMULATED_CONNECTIONS);
-        self.limits.memory_budget.get_or_insert(SIMULATED_MEMORY);
+        self.limits.server.simulate();
         self.check()?;
         let driver = SimDriver::new(world, self.options());
         self.assemble(driver, 1)

@@ -15,6 +15,7 @@ use std::{
     collections::{HashMap, VecDeque},
     io,
     net::IpAddr,
+    rc::Rc,
     time::Duration,
 };
 
@@ -23,8 +24,12 @@ use rustix::io::Errno;
 use super::{
     Engine,
     core::Core,
+    desk::Desk,
+    places,
+    rules::Rules,
     shard::Shard,
     slot::{ServiceId, Slot},
+    table::Table,
     throttle::Notice,
     unused::UnusedOnes,
 };
@@ -68,7 +73,8 @@ pub(super) struct Acceptor<S> {
     connections_max: usize,
     /// Not to be tried again before: the system lacked something.
     exhausted_until: Option<Tick>,
-    per_ip: HashMap<IpAddr, usize>,
+    /// By address, and by service where one counts for itself.
+    per_ip: HashMap<(Option<ServiceId>, IpAddr), usize>,
     /// The server drains: after the backlog is empty nobody else comes in.
     closed: bool,
 }
@@ -88,6 +94,20 @@ impl<S> Acceptor<S> {
 
     pub(super) fn add(&mut self, service: ServiceId, proxies: Option<Networks>) {
         self.doors.push(Door { service, proxies, refusals: 0, open: false });
+    }
+
+    pub(super) const fn set_connections_max(&mut self, connections_max: usize) {
+        self.connections_max = connections_max;
+    }
+
+    /// Counts anew how many connections each address has: the rules about that have changed.
+    pub(super) fn count_addresses(&mut self, table: &Table) {
+        self.per_ip.clear();
+        for slot in table.slots().filter(|slot| slot.has_opened()) {
+            if let Some((place, _)) = slot.rules().per_ip(&slot.peer()) {
+                *self.per_ip.entry(place).or_default() += 1;
+            }
+        }
     }
 
     /// How many listeners there are.
@@ -123,23 +143,45 @@ impl<S> Acceptor<S> {
     }
 
     /// A connection has closed: what the system lacked may be there now.
-    pub(super) fn released(&mut self, peer: Peer, limited: bool) {
+    pub(super) fn released(&mut self, slot: &Slot) {
         self.exhausted_until = self.exhausted_until.and(Some(Tick::MIN));
-        if limited
-            && let Some(ip) = peer.ip()
-            && let Some(count) = self.per_ip.get_mut(&ip)
+        if slot.has_opened()
+            && let Some((place, _)) = slot.rules().per_ip(&slot.peer())
+            && let Some(count) = self.per_ip.get_mut(&place)
         {
             *count -= 1;
             if *count == 0 {
-                self.per_ip.remove(&ip);
+                self.per_ip.remove(&place);
             }
         }
     }
 
+    /// Where the first stands that is parked and for which there is room.
+    fn first_with_room(&self, desks: &[Desk]) -> Option<usize> {
+        self.parked
+            .iter()
+            .position(|&(listener, ..)| self.room(desks, self.doors[listener].service) > 0)
+    }
+
+    fn room(&self, desks: &[Desk], service: ServiceId) -> usize {
+        places::room(desks, service, self.connections_max)
+    }
+
+    /// Whether a connection of this service waits for which there is no room.
+    fn is_full(&self, desks: &[Desk], service: ServiceId) -> bool {
+        let waits = self.waiting().filter(|&of| of == service).count();
+        waits > self.room(desks, service)
+    }
+
+    /// The services of those that are parked.
+    pub(super) fn waiting(&self) -> impl Iterator<Item = ServiceId> {
+        self.parked.iter().map(|&(listener, ..)| self.doors[listener].service)
+    }
+
     /// Whether a connection of this peer is one too many; if not, it is counted.
-    pub(super) fn is_one_too_many(&mut self, peer: &Peer, per_ip_max: Option<usize>) -> bool {
-        let (Some(max), Some(ip)) = (per_ip_max, peer.ip()) else { return false };
-        let count = self.per_ip.entry(ip).or_default();
+    pub(super) fn is_one_too_many(&mut self, peer: &Peer, rules: &Rules) -> bool {
+        let Some((place, max)) = rules.per_ip(peer) else { return false };
+        let count = self.per_ip.entry(place).or_default();
         if *count >= max {
             return true;
         }
@@ -169,13 +211,15 @@ impl<S> Shard<S> {
     /// The next socket that is let in, and its entry, as far as there is room.
     fn next_admitted(&mut self) -> Option<(Token, S)> {
         let Self { acceptor, core, table, services, .. } = self;
-        while table.len() < acceptor.connections_max {
-            let (listener, socket, peer) = acceptor.parked.pop_front()?;
+        loop {
+            let at = acceptor.first_with_room(&core.desks)?;
+            let (listener, socket, peer) = acceptor.parked.remove(at)?;
             let door = &acceptor.doors[listener];
             let service = door.service;
+            let rules = Rc::clone(&core.desks.get(service as usize)?.rules);
             let pipe = match &door.proxies {
                 Some(proxies) if !proxies.contains(&peer) => {
-                    core.counters.refused.add(1);
+                    rules.counters.refused.add(1);
                     if let Some(left_out) = core.notice(Notice::Header) {
                         tracing::warn!(%peer, left_out, "refused: it is none of the proxies");
                     }
@@ -184,56 +228,50 @@ impl<S> Shard<S> {
                 // Whose connection this is shows when its header has come.
                 Some(_) => Pipe::Header,
                 None => {
-                    if acceptor.is_one_too_many(&peer, core.limits.max_connections_per_ip) {
-                        core.one_too_many(&peer);
+                    if acceptor.is_one_too_many(&peer, &rules) {
+                        core.one_too_many(&peer, &rules);
                         continue;
                     }
                     Pipe::Plain
                 }
             };
             let Some(of) = services.get_mut(service as usize) else { continue };
+            core.desks[service as usize].taken += 1;
             let token = table.insert(|token| {
-                let slot = core.new_slot(token, peer.clone(), service, pipe);
+                let slot = core.new_slot(token, peer.clone(), rules, pipe);
                 of.entry(core, slot)
             });
             core.memory.ajar = false;
             tracing::debug!(%peer, "accepted");
             return Some((token, socket));
         }
-        None
     }
 
-    /// Whether a connection waits for which there is no slot.
-    fn is_full(&self) -> bool {
-        self.table.len() + self.acceptor.parked.len() > self.acceptor.connections_max
-    }
-
-    fn may_accept(&self) -> bool {
+    fn may_accept(&self, service: ServiceId) -> bool {
         !self.acceptor.closed
-            && !self.is_full()
+            && !self.acceptor.is_full(&self.core.desks, service)
             && self.acceptor.exhausted_until.is_none()
             && self.core.memory.admits()
     }
 
     /// Whether accepting is to be turned on or off.
     pub(super) fn is_about_to_switch(&self) -> bool {
-        let open = self.may_accept();
-        self.acceptor.doors.iter().any(|door| door.open != open)
+        self.acceptor.doors.iter().any(|door| door.open != self.may_accept(door.service))
     }
 
     /// Whether the next turn has a driver accept that does not just now.
     pub(super) fn is_about_to_accept(&self) -> bool {
-        self.may_accept() && self.is_about_to_switch()
+        self.acceptor.doors.iter().any(|door| !door.open && self.may_accept(door.service))
     }
 }
 
 impl Core {
-    fn new_slot(&mut self, token: Token, peer: Peer, service: ServiceId, pipe: Pipe) -> Slot {
-        let mut slot = Slot::new(token, peer, service, pipe, self.millis());
+    fn new_slot(&mut self, token: Token, peer: Peer, rules: Rc<Rules>, pipe: Pipe) -> Slot {
+        let mut slot = Slot::new(token, peer, rules, pipe, self.millis());
         if tracing::enabled!(tracing::Level::DEBUG) {
             slot.count_traffic(self.now);
         }
-        self.counters.accepted.add(1);
+        slot.counters().accepted.add(1);
         self.mark_dirty(&mut slot);
         if slot.conn.state() == State::Arriving {
             self.arm(&mut slot, Kind::Handshake, self.limits.handshake_timeout);
@@ -246,10 +284,8 @@ impl Core {
     /// A connection is open: its deadlines begin.
     pub(super) fn begins(&mut self, slot: &mut Slot) {
         slot.opens();
-        if let Some(timeout) = self.limits.idle_timeout {
-            self.arm(slot, Kind::Idle, timeout);
-        }
-        if let Some(timeout) = self.limits.unused_timeout {
+        self.await_activity(slot);
+        if let Some(timeout) = slot.rules().unused_timeout {
             self.arm(slot, Kind::Unused, timeout);
         }
     }
@@ -262,8 +298,9 @@ impl<D: Driver> Engine<D> {
             self.driver.submit(Op::Adopt { token, socket });
             self.shard.open(token);
         }
+        let may_go = |desk: &Desk| desk.rules.unused_timeout.is_some();
         let waits = !self.shard.acceptor.parked.is_empty();
-        if waits && self.shard.core.limits.unused_timeout.is_some() {
+        if waits && self.shard.core.desks.iter().any(may_go) {
             self.make_room();
         }
     }
@@ -275,16 +312,19 @@ impl<D: Driver> Engine<D> {
         if acceptor.exhausted_until.is_some_and(|until| until <= shard.core.tick()) {
             acceptor.exhausted_until = None;
         }
-        let (full, open) = (shard.is_full(), shard.may_accept());
-        for (listener, door) in shard.acceptor.doors.iter_mut().enumerate() {
-            if door.open == open {
+        for listener in 0..shard.acceptor.doors.len() {
+            let Door { service, open: was_open, .. } = shard.acceptor.doors[listener];
+            let open = shard.may_accept(service);
+            if was_open == open {
                 continue;
             }
-            door.open = open;
+            shard.acceptor.doors[listener].open = open;
             driver.submit(Op::Accept { listener, on: open });
-            if full && let Some(left_out) = shard.core.notice(Notice::Full) {
+            if shard.acceptor.is_full(&shard.core.desks, service)
+                && let Some(left_out) = shard.core.notice(Notice::Full)
+            {
                 let connections = shard.table.len();
-                tracing::warn!(connections, left_out, "full: the next ones have to wait");
+                tracing::warn!(connections, service, left_out, "full: the next ones have to wait");
             }
         }
     }

@@ -11,8 +11,9 @@
 
 use std::io;
 
-use super::{core::Core, shard::Shard, slot::Slot, table::Entry, throttle::Notice};
+use super::{core::Core, rules::Rules, shard::Shard, slot::Slot, table::Entry, throttle::Notice};
 use crate::{
+    address::Peer,
     conn::{deadlines::Kind, pipe::Opening, state::Event},
     error::CloseReason,
 };
@@ -66,8 +67,8 @@ impl<S> Shard<S> {
         let (slot, core) = (&mut entry.slot, &mut self.core);
         slot.conn.deadlines().clear(Kind::Handshake);
         let peer = slot.peer();
-        if self.acceptor.is_one_too_many(&peer, core.limits.max_connections_per_ip) {
-            core.one_too_many(&peer);
+        if self.acceptor.is_one_too_many(&peer, slot.rules()) {
+            core.one_too_many(&peer, slot.rules());
             core.fail(slot, CloseReason::Aborted, false);
             return false;
         }
@@ -82,7 +83,7 @@ impl Core {
     /// A connection does not open, since what it began with is not what has to come first.
     #[cold]
     pub(super) fn refuse_arriving(&mut self, slot: &mut Slot, why: &dyn std::fmt::Display) {
-        self.counters.refused.add(1);
+        slot.counters().refused.add(1);
         if let Some(left_out) = self.notice(Notice::Header) {
             let proxy = slot.peer();
             tracing::warn!(%proxy, left_out, "refused: {why}");
@@ -92,8 +93,8 @@ impl Core {
     }
 
     /// There are as many connections of an address as there may be.
-    pub(super) fn one_too_many(&mut self, peer: &crate::Peer) {
-        self.counters.refused.add(1);
+    pub(super) fn one_too_many(&mut self, peer: &Peer, rules: &Rules) {
+        rules.counters.refused.add(1);
         if let Some(left_out) = self.notice(Notice::PerIp) {
             tracing::warn!(%peer, left_out, "too many connections from this address: refused");
         }

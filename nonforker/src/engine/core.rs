@@ -20,19 +20,19 @@ use super::{
     pool::Pool,
     remote::Remote,
     slot::Slot,
-    stats::Counters,
+    stats::AllCounters,
     throttle::{Notice, Throttles},
     timers::Timers,
 };
 use crate::{
+    bounds::check_duration,
     config::Limits,
     conn::{
         deadlines::{Kind, Tick},
-        outbound::Watermarks,
         output::{Bounds, Origin, Output},
     },
     driver::{Clock, Next, Token, nanos},
-    error::CloseReason,
+    error::{CloseReason, Error},
 };
 
 /// A tick, in nanoseconds.
@@ -59,9 +59,8 @@ pub(crate) struct Core {
     pub(crate) pool: Pool,
     pub(super) memory: Memory,
     pub(crate) limits: Limits,
-    pub(crate) marks: Watermarks,
     pub(super) throttles: Throttles,
-    pub(crate) counters: Arc<Counters>,
+    pub(crate) counters: Arc<AllCounters>,
     pub(crate) remote: Arc<Remote>,
     pub(super) clock: Clock,
     /// The time as it was last looked at, since the start, in nanoseconds.
@@ -69,8 +68,6 @@ pub(crate) struct Core {
     /// What the clock had shown before the driver began the look that it has delivered completely
     /// since. Deadlines of peers are judged by it: what arrived in time was looked at by then.
     pub(super) looked: u64,
-    /// A callback that takes so many nanoseconds is slow. The largest number of all if none is.
-    pub(super) slow: u64,
     /// What the clock showed at the start, and what the system's shows as it starts.
     epoch: (u64, Instant),
     /// The bytes of replies that were made in this turn, and of requests that were kept.
@@ -83,7 +80,12 @@ pub(crate) struct Core {
 
 impl Core {
     #[expect(clippy::disallowed_methods, reason = "what the clock counts from has to have a name")]
-    pub(super) fn new(limits: Limits, clock: Clock, remote: Arc<Remote>) -> Self {
+    pub(super) fn new(
+        limits: Limits,
+        counters: Arc<AllCounters>,
+        clock: Clock,
+        remote: Arc<Remote>,
+    ) -> Self {
         let epoch = (clock.now(), Instant::now());
         let (budget, _) = limits.budget();
         Self {
@@ -93,11 +95,9 @@ impl Core {
             timers: Timers::default(),
             pool: Pool::new(budget),
             memory: Memory::new(budget),
-            marks: limits.watermarks(),
-            slow: limits.slow_handler.map_or(u64::MAX, nanos),
             limits,
             throttles: Throttles::default(),
-            counters: Arc::clone(&remote.counters),
+            counters,
             remote,
             clock,
             now: 0,
@@ -235,10 +235,31 @@ impl Core {
     /// Bytes went either way: the idle deadline moves. Its entry in the timers does not.
     #[inline]
     pub(crate) fn is_active(&self, slot: &mut Slot) {
-        if let Some(timeout) = self.limits.idle_timeout
-            && slot.conn.deadline(Kind::Idle).is_some()
+        if slot.conn.deadline(Kind::Idle).is_some()
+            && let Some(timeout) = slot.idle_timeout()
         {
             slot.conn.deadlines().set(Kind::Idle, self.tick_after(timeout));
+        }
+    }
+
+    /// Gives a connection an idle timeout of its own, which counts from now on.
+    pub(crate) fn set_idle_timeout(
+        &mut self,
+        slot: &mut Slot,
+        timeout: Option<Duration>,
+    ) -> Result<(), Error> {
+        check_duration("set_idle_timeout", timeout)?;
+        slot.set_idle_timeout(timeout);
+        self.await_activity(slot);
+        Ok(())
+    }
+
+    /// The time begins anew within which bytes must go either way, if there is such a time.
+    pub(super) fn await_activity(&mut self, slot: &mut Slot) {
+        match slot.idle_timeout() {
+            Some(timeout) if slot.is_open() => self.arm(slot, Kind::Idle, timeout),
+            Some(_) => {}
+            None => slot.conn.deadlines().clear(Kind::Idle),
         }
     }
 
@@ -258,8 +279,8 @@ impl Core {
     pub(crate) fn begin_output(&mut self, slot: &mut Slot, origin: Origin) -> Output {
         let others = self.memory.used().saturating_sub(slot.accounted());
         let bounds = Bounds {
-            high: self.marks.high,
-            cap: self.marks.cap,
+            high: slot.rules().marks.high,
+            cap: slot.rules().marks.cap,
             room: self.memory.budget().saturating_sub(others),
             ..self.pool.bounds()
         };

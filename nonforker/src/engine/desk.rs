@@ -1,7 +1,11 @@
 //! What a shard knows of each service, for other services to find it and its connections.
 
-use std::any::{Any, TypeId};
+use std::{
+    any::{Any, TypeId},
+    rc::Rc,
+};
 
+use super::rules::Rules;
 use crate::conn::deadlines::Tick;
 
 /// See the [module](self).
@@ -11,6 +15,10 @@ pub(crate) struct Desk {
     pub(crate) handler: TypeId,
     /// What the server called it.
     pub(crate) name: Option<String>,
+    /// What holds for its connections.
+    pub(crate) rules: Rc<Rules>,
+    /// How many places its connections take.
+    pub(crate) taken: usize,
     /// How many of its connections are open: not yet closed, says the handler.
     pub(crate) open: usize,
     /// The timers of the service, whose actions only it knows the type of.

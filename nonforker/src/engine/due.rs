@@ -68,9 +68,9 @@ impl<D: Driver> Engine<D> {
     fn due(&mut self, token: Token, kind: Kind) {
         let Self { driver, shard: Shard { core, table, .. } } = self;
         let Some(slot) = table.get_mut(token) else { return };
-        let limits = &core.limits;
+        let rules = slot.rules();
         let (frame, idle, unused) =
-            (limits.frame_timeout, limits.idle_timeout, limits.unused_timeout);
+            (rules.frame_timeout, slot.idle_timeout(), rules.unused_timeout);
         match kind {
             Kind::Retry => {
                 core.mark_dirty(slot);
@@ -88,7 +88,7 @@ impl<D: Driver> Engine<D> {
             Kind::Idle | Kind::Write if goes_on_taking(driver, slot, kind) => {
                 core.arm_if(slot, Kind::Idle, idle);
                 if slot.conn.outbound().queued() > 0 {
-                    core.arm_if(slot, Kind::Write, core.limits.write_timeout);
+                    core.arm_if(slot, Kind::Write, slot.rules().write_timeout);
                 }
             }
             Kind::Handshake => {
@@ -107,7 +107,7 @@ impl<D: Driver> Engine<D> {
 
 /// Our side is shut down, and the peer has not finished.
 fn linger_on<D: Driver>(driver: &D, core: &mut Core, slot: &mut Slot, kind: Kind) {
-    let timeout = core.limits.linger_timeout;
+    let timeout = slot.rules().linger_timeout;
     if goes_on_taking(driver, slot, kind) {
         core.arm(slot, Kind::Linger, timeout);
         core.arm(slot, Kind::Quiet, timeout / 5);

@@ -3,7 +3,11 @@
 
 use std::any::Any;
 
-use super::{core::Core, slot::Slot, throttle::Notice};
+use super::{
+    core::Core,
+    slot::{ServiceId, Slot},
+    throttle::Notice,
+};
 use crate::{
     error::CloseReason,
     handler::{Failure, Outcome},
@@ -27,7 +31,7 @@ impl Core {
         callback: &str,
         payload: &(dyn Any + Send),
     ) {
-        self.counters.panics.add(1);
+        slot.counters().panics.add(1);
         let message = message(payload);
         tracing::error!(peer = %slot.peer(), callback, "the handler panicked: {message}");
         self.close(slot, CloseReason::Panicked);
@@ -37,6 +41,7 @@ impl Core {
     #[cold]
     pub(crate) fn service_failed(
         &mut self,
+        service: ServiceId,
         callback: &str,
         failed: Result<Outcome, Box<dyn Any + Send>>,
     ) {
@@ -48,7 +53,7 @@ impl Core {
                 }
             }
             Err(payload) => {
-                self.counters.panics.add(1);
+                self.desks[service as usize].rules.counters.panics.add(1);
                 let message = message(&*payload);
                 tracing::error!(callback, "the handler panicked: {message}");
             }
@@ -64,7 +69,7 @@ impl Core {
         consumed: usize,
         have: usize,
     ) {
-        self.counters.codec_defects.add(1);
+        slot.counters().codec_defects.add(1);
         if let Some(left_out) = self.notice(Notice::Codec) {
             tracing::error!(
                 peer = %slot.peer(), codec, left_out,

@@ -102,7 +102,7 @@ impl<D: Driver> Engine<D> {
                 }
                 slot.conn.deadlines().clear_all();
                 slot.forget_what_was_asked();
-                let timeout = core.limits.linger_timeout;
+                let timeout = slot.rules().linger_timeout;
                 core.arm(slot, Kind::Linger, timeout);
                 core.arm(slot, Kind::Quiet, timeout / 5);
                 shard.tell_closed(&mut entry);
@@ -142,8 +142,9 @@ impl Core {
     fn is_its_turn(&mut self, slot: &mut Slot) {
         self.is_active(slot);
         slot.is_received_from_since(self.millis());
+        let rules = slot.rules();
         for (kind, timeout) in
-            [(Kind::Frame, self.limits.frame_timeout), (Kind::Unused, self.limits.unused_timeout)]
+            [(Kind::Frame, rules.frame_timeout), (Kind::Unused, rules.unused_timeout)]
         {
             if let Some(timeout) = timeout
                 && slot.conn.deadline(kind).is_some()

@@ -66,6 +66,15 @@ impl Memory {
         }
     }
 
+    /// From now on there are so many bytes. How scarce that makes it is judged at the end of the turn;
+    /// while it stays scarce, shares are divided anew within a second.
+    pub(super) fn set_budget(&mut self, budget: usize) {
+        (self.budget, self.percent) = (budget, budget / 100);
+        if !self.is_scarce() {
+            self.share = budget;
+        }
+    }
+
     /// A connection's buffers went from `before` to `after` bytes. Whoever leaves gives back the
     /// rest in no time.
     pub(crate) fn account(&mut self, token: Token, before: usize, after: usize, leaves: bool) {

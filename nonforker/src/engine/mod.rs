@@ -26,10 +26,13 @@ mod due;
 pub(crate) mod failures;
 mod flush;
 mod memory;
+mod places;
 pub(crate) mod pool;
 pub(crate) mod remote;
+pub(crate) mod rules;
 mod scarcity;
 pub(crate) mod service;
+mod settings;
 mod shard;
 mod size;
 pub(crate) mod slot;
@@ -46,10 +49,10 @@ use std::{io, os::fd::OwnedFd, sync::Arc, time::Duration};
 use self::{remote::Remote, service::Service, shard::Shard, slot::ServiceId};
 use crate::{
     address::Address,
-    config::Limits,
     driver::{Driver, ListenerId, Next, nanos},
     error::Error,
     networks::Networks,
+    service_limits::AllLimits,
 };
 
 /// The services of a server, by [`ServiceId`].
@@ -62,7 +65,12 @@ pub(crate) struct Engine<D: Driver> {
 }
 
 impl<D: Driver> Engine<D> {
-    pub(crate) fn new(driver: D, limits: Limits, services: Services, remote: Arc<Remote>) -> Self {
+    pub(crate) fn new(
+        driver: D,
+        limits: AllLimits,
+        services: Services,
+        remote: Arc<Remote>,
+    ) -> Self {
         remote.set_waker(driver.waker());
         let shard = Shard::new(limits, driver.clock(), services, remote);
         Self { driver, shard }
@@ -127,6 +135,7 @@ impl<D: Driver> Engine<D> {
         }
         self.wait()?;
         if self.shard.unusual {
+            self.shard.follow_settings();
             self.admit();
         }
         if self.shard.is_anything_due() {
@@ -193,6 +202,7 @@ mod tests {
         config::Limits,
         conn::buffer::Buffer,
         driver::{Clock, Completion, Driver, ListenerId, Op, Sent, Sink, Token, Waker},
+        service_limits::AllLimits,
     };
 
     /// A driver that notes how long it may sleep, and is woken in the wait of this number.
@@ -257,7 +267,8 @@ mod tests {
             (Some(0), 9, vec![sleep]),
         ] {
             let driver = Noting { waits: Vec::new(), woken_in, now: Rc::default() };
-            let limits = Limits::new().busy_poll(busy_poll.map(Duration::from_micros));
+            let server = Limits::new().busy_poll(busy_poll.map(Duration::from_micros));
+            let limits = AllLimits { server, ..AllLimits::default() };
             let mut engine = Engine::new(driver, limits, Vec::new(), Arc::default());
             engine.turn().expect("nothing fails");
             assert_eq!(engine.driver.waits, waits, "{busy_poll:?} µs, woken in {woken_in}");

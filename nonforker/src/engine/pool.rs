@@ -84,6 +84,12 @@ impl Pool {
         }
     }
 
+    /// The memory budget is another one: buffers get the space for it from now on.
+    pub(super) fn set_budget(&mut self, budget: usize) {
+        let Self { roomy, spacious, space, .. } = Self::new(budget);
+        (self.roomy, self.spacious, self.space) = (roomy, spacious, space);
+    }
+
     /// What output needs to know to be given space. The other bounds are open.
     #[inline]
     pub(crate) const fn bounds(&self) -> Bounds {

@@ -1,17 +1,34 @@
 //! What other threads share with a server: what they ask of it, and what it has counted.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use super::{drain::Request, stats::Counters};
-use crate::driver::Waker;
+use super::{
+    drain::Request,
+    settings::Settings,
+    stats::{AllCounters, Stats},
+};
+use crate::{
+    config::Limits,
+    driver::Waker,
+    error::{Error, Result},
+    service_limits::AllLimits,
+};
 
 /// See the [module](self). It exists before the server is bound, and after the server has ended.
 #[derive(Debug, Default)]
 pub(crate) struct Remote {
     pub(super) request: Request,
-    pub(crate) counters: Arc<Counters>,
+    /// What there is once the server is bound.
+    bound: OnceLock<OfBound>,
     /// Ends the wait of the driver, once there is one.
     waker: Mutex<Option<Waker>>,
+}
+
+/// What depends on how many services a server has, and on the limits with which it was bound.
+#[derive(Debug)]
+struct OfBound {
+    counters: Arc<AllCounters>,
+    settings: Settings,
 }
 
 impl Remote {
@@ -25,10 +42,35 @@ impl Remote {
         self.wake();
     }
 
+    /// Posts new limits of the server, if they can be followed, and wakes it.
+    pub(crate) fn post_limits(&self, limits: Limits) -> Result<()> {
+        self.bound.get().ok_or(Error::NotBound)?.settings.post(limits)?;
+        self.wake();
+        Ok(())
+    }
+
+    /// The limits that were posted last, if the server has not followed them yet.
+    pub(super) fn take_limits(&self) -> Option<AllLimits> {
+        self.bound.get()?.settings.take()
+    }
+
+    pub(crate) fn stats(&self) -> Stats {
+        self.bound.get().map(|bound| bound.counters.snapshot()).unwrap_or_default()
+    }
+
+    pub(crate) fn service_stats(&self, service: usize) -> Option<Stats> {
+        self.bound.get()?.counters.snapshot_of(service)
+    }
+
+    /// The server is bound with these limits. From now on they can be set.
+    pub(super) fn begins(&self, counters: Arc<AllCounters>, limits: AllLimits) {
+        self.bound.get_or_init(|| OfBound { counters, settings: Settings::new(limits) });
+    }
+
     /// From now on the server can be woken. What was asked for before wakes it here.
     ///
     /// A request is made before the lock is taken. So either it is seen here, or the thread that
-    /// made it finds the waker.
+    /// made it finds the waker. Limits can only be posted when the waker is there.
     pub(super) fn set_waker(&self, waker: Waker) {
         *self.waker.lock().unwrap_or_else(PoisonError::into_inner) = Some(waker);
         if self.request.is_made() {

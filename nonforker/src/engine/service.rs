@@ -4,9 +4,12 @@
 //! are the user's. Whatever they panic with ends the one connection they were called for, so no
 //! function here panics.
 
+use std::rc::Rc;
+
 use super::{
     core::Core,
     desk::Desk,
+    rules::Rules,
     slot::{ServiceId, Slot},
     table::{Entry, Table},
 };
@@ -32,7 +35,7 @@ pub(crate) trait Service {
     /// What the server calls it.
     fn name(&mut self, name: String);
     /// What others need to know of it.
-    fn desk(&self) -> Desk;
+    fn desk(&self, rules: Rc<Rules>) -> Desk;
     /// Whether the handler wants urgent bytes.
     fn wants_urgent(&self) -> bool;
     /// Before the first connection.

@@ -13,13 +13,14 @@ use super::{
     core::Core,
     drain::Phase,
     remote::Remote,
+    rules::Rules,
     service::{Scope, Service},
     slot::Slot,
+    stats::AllCounters,
     table::{Entry, Table},
     throttle::Notice,
 };
 use crate::{
-    config::Limits,
     conn::{
         buffer::Buffer,
         deadlines::{Kind, Tick},
@@ -27,6 +28,7 @@ use crate::{
     },
     driver::{Clock, Completion, Next, Sent, Token},
     error::{CloseReason, Error},
+    service_limits::AllLimits,
 };
 
 /// How long the kernel is left alone when it had no buffers for a send.
@@ -68,14 +70,18 @@ pub(super) struct Brought {
 
 impl<S> Shard<S> {
     pub(super) fn new(
-        limits: Limits,
+        limits: AllLimits,
         clock: Clock,
         services: Services,
         remote: Arc<Remote>,
     ) -> Self {
-        let connections_max = limits.connections();
-        let mut core = Core::new(limits, clock, remote);
-        core.desks = services.iter().map(|service| service.desk()).collect();
+        let connections_max = limits.server.connections();
+        let counters = Arc::new(AllCounters::of(services.len()));
+        let rules = Rules::of_all(&limits, &counters.services);
+        remote.begins(Arc::clone(&counters), limits.clone());
+        let mut core = Core::new(limits.server, counters, clock, remote);
+        core.desks =
+            services.iter().zip(rules).map(|(service, rules)| service.desk(rules)).collect();
         Self {
             core,
             table: Table::new(connections_max),
@@ -213,7 +219,7 @@ impl<S> Shard<S> {
         let Some(mut entry) = self.table.take(token) else { return };
         let Self { core, table, services, .. } = self;
         let slot = &mut entry.slot;
-        core.counters.received_bytes.add(bytes.len());
+        slot.counters().received_bytes.add(bytes.len());
         core.is_active(slot);
         slot.received(bytes.len());
         let state = slot.conn.state();
@@ -307,22 +313,23 @@ impl<S> Shard<S> {
         slot.conn.apply(Event::Released);
         core.timers.cancel(token, &mut slot.scheduled);
         core.memory.account(token, slot.accounted(), 0, true);
-        core.counters.closed.add(1);
+        slot.counters().closed.add(1);
+        core.desks[slot.service() as usize].taken -= 1;
         for buffer in slot.conn.discard_output().into_iter().flatten() {
             core.pool.put(buffer);
         }
         if slot.conn.manner() == Manner::Illegal {
-            core.counters.defects.add(1);
+            slot.counters().defects.add(1);
             if core.notice(Notice::Defect).is_some() {
                 let peer = slot.peer();
                 tracing::error!(%peer, "a connection had an event that cannot happen");
             }
         }
-        let is_counted = slot.has_opened() && core.limits.max_connections_per_ip.is_some();
-        self.acceptor.released(slot.peer(), is_counted);
+        self.acceptor.released(slot);
+        let service = slot.service();
         // The session is the user's, and goes with it.
         if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(entry))) {
-            core.service_failed("closed", Err(payload));
+            core.service_failed(service, "closed", Err(payload));
         }
     }
 
@@ -332,7 +339,7 @@ impl<S> Shard<S> {
             let token = self.running[at];
             let Some(slot) = self.table.get_mut(token) else { continue };
             slot.runs();
-            let is_relieved = slot.conn.relieve(&self.core.marks);
+            let is_relieved = slot.relieve();
             if !slot.conn.state().handles() {
                 continue;
             }
@@ -352,13 +359,13 @@ impl Core {
     /// The kernel took `count` bytes of `batch`.
     #[inline]
     pub(super) fn sent(&mut self, slot: &mut Slot, count: usize, batch: Buffer) {
-        self.counters.sent_bytes.add(count);
+        slot.counters().sent_bytes.add(count);
         self.is_active(slot);
         slot.sent(count);
         if let Some(spare) = slot.conn.sent(count, batch) {
             self.pool.put(spare);
         }
-        if slot.conn.is_relieved(&self.marks) {
+        if slot.is_relieved() {
             self.mark_runnable(slot);
         }
     }
@@ -367,7 +374,7 @@ impl Core {
     #[cold]
     pub(super) fn send_failed(&mut self, slot: &mut Slot, error: io::Error, batch: Buffer) {
         slot.conn.sent(0, batch);
-        if is_out_of_buffers(&error) {
+        if is_out_of_buffers(&error) && slot.conn.state().sends() {
             // No edge will come when there are buffers again.
             if let Some(left_out) = self.notice(Notice::Send) {
                 let peer = slot.peer();
@@ -382,7 +389,7 @@ impl Core {
     /// A send is in flight: from now on the peer has to take some of it in time. It is soon asked
     /// what the peer's kernel has not acknowledged, and from then on the time runs.
     pub(super) fn await_sent(&mut self, slot: &mut Slot) {
-        if let Some(timeout) = self.limits.write_timeout {
+        if let Some(timeout) = slot.rules().write_timeout {
             self.arm(slot, Kind::Write, timeout / 16);
         }
     }
@@ -394,7 +401,7 @@ impl Core {
             if enough {
                 slot.conn.apply(Event::Failed);
             } else {
-                self.arm(slot, Kind::Quiet, self.limits.linger_timeout / 5);
+                self.arm(slot, Kind::Quiet, slot.rules().linger_timeout / 5);
             }
         }
         if enough {

@@ -3,9 +3,9 @@
 //! A slot says in which lists the connection stands, what of it is in which account, and what was
 //! last asked about its peer. Every function that changes these together is here.
 
-use std::mem;
+use std::{mem, rc::Rc, time::Duration};
 
-use super::{memory::Memory, timers::Scheduled};
+use super::{memory::Memory, rules::Rules, stats::Counters, timers::Scheduled};
 use crate::{
     address::{PackedPeer, Peer},
     conn::{Connection, bars::Bars, deadlines::Kind, pipe::Pipe, state::State},
@@ -23,7 +23,7 @@ const NOT_ASKED: u32 = u32::MAX;
 pub(crate) struct Slot {
     pub(crate) conn: Connection,
     token: Token,
-    service: ServiceId,
+    pub(super) rules: Rc<Rules>,
     peer: PackedPeer,
     marks: Marks,
     receiving: Receiving,
@@ -40,8 +40,17 @@ pub(crate) struct Slot {
     /// The buffer bytes that are in the memory account.
     accounted: usize,
     pub(super) scheduled: Scheduled,
+    /// What few connections have.
+    extra: Option<Box<Extra>>,
+}
+
+/// What few connections have, so that the others are smaller.
+#[derive(Debug, Default)]
+struct Extra {
     /// What went both ways, if every end is logged.
-    traffic: Option<Box<Traffic>>,
+    traffic: Option<Traffic>,
+    /// An idle timeout of its own; for ever, if that is `None`.
+    idle_timeout: Option<Option<Duration>>,
 }
 
 /// What is true of a connection until something is done about it, a bit each.
@@ -124,11 +133,11 @@ pub(crate) struct Traffic {
 
 impl Slot {
     /// A connection that was accepted `now`, in milliseconds.
-    pub(crate) fn new(token: Token, peer: Peer, service: ServiceId, pipe: Pipe, now: u32) -> Self {
+    pub(crate) fn new(token: Token, peer: Peer, rules: Rc<Rules>, pipe: Pipe, now: u32) -> Self {
         Self {
             conn: Connection::new(pipe),
             token,
-            service,
+            rules,
             peer: peer.into(),
             marks: Marks::default(),
             receiving: Receiving::Off,
@@ -139,7 +148,7 @@ impl Slot {
             unacknowledged: NOT_ASKED,
             accounted: 0,
             scheduled: Scheduled::default(),
-            traffic: None,
+            extra: None,
         }
     }
 
@@ -147,15 +156,32 @@ impl Slot {
     pub(super) fn count_traffic(&mut self, now: u64) {
         let traffic =
             Traffic { since: now, received_bytes: 0, sent_bytes: 0, frames: 0, replies: 0 };
-        self.traffic = Some(Box::new(traffic));
+        self.extra.get_or_insert_default().traffic = Some(traffic);
     }
 
     pub(crate) const fn token(&self) -> Token {
         self.token
     }
 
-    pub(crate) const fn service(&self) -> ServiceId {
-        self.service
+    pub(crate) fn service(&self) -> ServiceId {
+        self.rules.service
+    }
+
+    /// What holds for the connections of its service.
+    #[inline]
+    pub(crate) fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
+    /// How long the connection may be silent: as it was told itself, or else as its service is.
+    pub(super) fn idle_timeout(&self) -> Option<Duration> {
+        let own = self.extra.as_ref().and_then(|extra| extra.idle_timeout);
+        own.unwrap_or(self.rules.idle_timeout)
+    }
+
+    #[inline]
+    pub(crate) fn counters(&self) -> &Counters {
+        &self.rules.counters
     }
 
     pub(crate) fn peer(&self) -> Peer {
@@ -163,7 +189,23 @@ impl Slot {
     }
 
     pub(super) fn traffic(&self) -> Option<Traffic> {
-        self.traffic.as_deref().copied()
+        self.extra.as_ref()?.traffic
+    }
+
+    /// Whether the handler is to be told that pressure fell.
+    #[inline]
+    pub(super) fn is_relieved(&self) -> bool {
+        self.conn.is_relieved(&self.rules.marks)
+    }
+
+    /// Pressure fell and the handler is told. Returns whether that is so.
+    pub(super) fn relieve(&mut self) -> bool {
+        self.conn.relieve(&self.rules.marks)
+    }
+
+    /// From now on its idle timeout is not that of its service.
+    pub(super) fn set_idle_timeout(&mut self, timeout: Option<Duration>) {
+        self.extra.get_or_insert_default().idle_timeout = Some(timeout);
     }
 
     // In which lists it stands.
@@ -193,6 +235,11 @@ impl Slot {
 
     // What went both ways.
 
+    #[inline]
+    fn counted(&mut self) -> Option<&mut Traffic> {
+        self.extra.as_mut()?.traffic.as_mut()
+    }
+
     /// The peer sent so many bytes.
     #[inline]
     pub(super) fn received(&mut self, count: usize) {
@@ -200,7 +247,7 @@ impl Slot {
         if self.owed != NOT_ASKED {
             self.owed = self.owed.saturating_sub(saturate(count));
         }
-        if let Some(traffic) = &mut self.traffic {
+        if let Some(traffic) = self.counted() {
             traffic.received_bytes += count as u64;
         }
     }
@@ -212,7 +259,7 @@ impl Slot {
             self.marks.set(Marks::PROGRESSED);
             self.unacknowledged = NOT_ASKED;
         }
-        if let Some(traffic) = &mut self.traffic {
+        if let Some(traffic) = self.counted() {
             traffic.sent_bytes += count as u64;
         }
     }
@@ -220,7 +267,7 @@ impl Slot {
     /// Callbacks were made for `frames`, and made `replies`.
     #[inline]
     pub(crate) fn called(&mut self, frames: usize, replies: u32) {
-        if let Some(traffic) = &mut self.traffic {
+        if let Some(traffic) = self.counted() {
             traffic.frames += frames as u64;
             traffic.replies += u64::from(replies);
         }
@@ -262,6 +309,11 @@ impl Slot {
         }
     }
 
+    /// Whether no request was ever complete on it, nothing was ever sent, and it does not close.
+    pub(super) fn is_unused(&self) -> bool {
+        self.usage == Usage::Unused && self.conn.state().handles()
+    }
+
     /// What it was sent as it opened does not keep it while others wait.
     pub(crate) fn was_only_greeted(&mut self) {
         self.usage = self.usage.min(Usage::Greeted);
@@ -271,7 +323,10 @@ impl Slot {
     pub(super) fn unused_for(&self, now: u32) -> Option<u32> {
         let (bars, state) = (self.conn.bars(), self.conn.state());
         let goes_on = state.handles() || state == State::Arriving;
-        let may_go = self.usage < Usage::Used && goes_on && !bars.has(Bars::PAUSED);
+        let may_go = self.rules.unused_timeout.is_some()
+            && self.usage < Usage::Used
+            && goes_on
+            && !bars.has(Bars::PAUSED);
         may_go.then(|| now.wrapping_sub(self.since))
     }
 

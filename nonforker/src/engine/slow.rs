@@ -10,8 +10,8 @@ const COARSE_MAX: u64 = 20_000_000;
 impl Core {
     /// A callback begins. Returns when, in nanoseconds.
     #[inline]
-    pub(crate) fn callback_begins(&mut self) -> u64 {
-        if self.slow < COARSE_MAX {
+    pub(crate) fn callback_begins(&mut self, slot: &Slot) -> u64 {
+        if slot.rules().slow < COARSE_MAX {
             self.look_at_clock();
         }
         self.now
@@ -20,12 +20,13 @@ impl Core {
     /// The callbacks of this name that began then have returned.
     #[inline]
     pub(crate) fn callback_ends(&mut self, slot: &Slot, callback: &str, began: u64) {
-        if self.slow < COARSE_MAX {
+        let slow = slot.rules().slow;
+        if slow < COARSE_MAX {
             self.look_at_clock();
-        } else if self.slow < u64::MAX {
+        } else if slow < u64::MAX {
             self.glance_at_clock();
         }
-        if self.now - began >= self.slow {
+        if self.now - began >= slow {
             self.was_slow(slot, callback, self.now - began);
         }
     }

@@ -96,10 +96,7 @@ impl<D: Driver> Engine<D> {
                 "held frames could be handled, and are forgotten",
             ),
             (conn.is_at_end() && !is_told && !waits, "the end of the stream is forgotten"),
-            (
-                conn.is_relieved(&core.marks) && state.handles() && !waits,
-                "that pressure fell is forgotten",
-            ),
+            (slot.is_relieved() && state.handles() && !waits, "that pressure fell is forgotten"),
             (
                 conn.wants_receive() && !slot.receives() && !withheld,
                 "a connection that wants to receive does not",
@@ -121,7 +118,7 @@ impl<D: Driver> Engine<D> {
                 queued
                     && state.sends()
                     && conn.deadline(Kind::Write).is_none()
-                    && core.limits.write_timeout.is_some(),
+                    && slot.rules().write_timeout.is_some(),
                 "queued bytes have no deadline",
             ),
             (
@@ -148,6 +145,10 @@ impl<D: Driver> Engine<D> {
         let first = timers.earliest();
         let earliest = slot.conn.earliest();
         let checks = [
+            (
+                slot.end() == End::Closing && earliest.is_some(),
+                "a connection that closes has a deadline",
+            ),
             (
                 earliest.is_some_and(|at| !slot.scheduled.is_by(at)),
                 "a deadline is not in the timers",

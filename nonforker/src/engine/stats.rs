@@ -1,8 +1,12 @@
 //! What a server counts, readable from any thread.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering::Relaxed},
+};
 
-/// A server's counters at one moment, from [`Handle::stats`](crate::Handle::stats).
+/// Counters at one moment: those of a server, from [`Handle::stats`](crate::Handle::stats), or of one
+/// of its services, from [`Handle::service_stats`](crate::Handle::service_stats).
 ///
 /// They are read one after the other while the server goes on, so they need not agree with each
 /// other to the last unit.
@@ -21,7 +25,7 @@ pub struct Stats {
     pub received_bytes: u64,
     /// Bytes the kernel took so far.
     pub sent_bytes: u64,
-    /// Bytes that all buffers take now, in use by connections.
+    /// Bytes that all buffers take now, in use by connections. Those of a service are not known: 0.
     pub buffered_bytes: u64,
     /// Times a handler panicked.
     pub panics: u64,
@@ -50,7 +54,7 @@ impl Counter {
     }
 }
 
-/// The counters as the engine writes them.
+/// The counters of one service as the engine writes them.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     pub(crate) accepted: Counter,
@@ -59,25 +63,51 @@ pub(crate) struct Counters {
     pub(crate) frames: Counter,
     pub(crate) received_bytes: Counter,
     pub(crate) sent_bytes: Counter,
-    pub(crate) buffered_bytes: Counter,
     pub(crate) panics: Counter,
     pub(crate) codec_defects: Counter,
     pub(crate) defects: Counter,
 }
 
+/// Those of a server: what a service counts is counted once.
+#[derive(Debug, Default)]
+pub(crate) struct AllCounters {
+    pub(crate) services: Vec<Arc<Counters>>,
+    pub(crate) buffered_bytes: Counter,
+}
+
 impl Counters {
-    pub(crate) fn snapshot(&self) -> Stats {
-        Stats {
-            accepted: self.accepted.get(),
-            closed: self.closed.get(),
-            refused: self.refused.get(),
-            frames: self.frames.get(),
-            received_bytes: self.received_bytes.get(),
-            sent_bytes: self.sent_bytes.get(),
-            buffered_bytes: self.buffered_bytes.get(),
-            panics: self.panics.get(),
-            codec_defects: self.codec_defects.get(),
-            defects: self.defects.get(),
+    fn add_to(&self, stats: &mut Stats) {
+        stats.accepted += self.accepted.get();
+        stats.closed += self.closed.get();
+        stats.refused += self.refused.get();
+        stats.frames += self.frames.get();
+        stats.received_bytes += self.received_bytes.get();
+        stats.sent_bytes += self.sent_bytes.get();
+        stats.panics += self.panics.get();
+        stats.codec_defects += self.codec_defects.get();
+        stats.defects += self.defects.get();
+    }
+}
+
+impl AllCounters {
+    pub(crate) fn of(services: usize) -> Self {
+        Self {
+            services: (0..services).map(|_| Arc::default()).collect(),
+            buffered_bytes: Counter::default(),
         }
+    }
+
+    pub(crate) fn snapshot(&self) -> Stats {
+        let mut stats = Stats { buffered_bytes: self.buffered_bytes.get(), ..Stats::default() };
+        for service in &self.services {
+            service.add_to(&mut stats);
+        }
+        stats
+    }
+
+    pub(crate) fn snapshot_of(&self, service: usize) -> Option<Stats> {
+        let mut stats = Stats::default();
+        self.services.get(service)?.add_to(&mut stats);
+        Some(stats)
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! A client that connects and says nothing must not take a place from one that has a request. So a
 //! connection without a complete request goes, from its second second on, and what greeted it as it
-//! opened does not save it: see [`Limits::unused_timeout`](crate::Limits::unused_timeout).
+//! opened does not save it: see [`Limits::unused_timeout`](crate::Limits::unused_timeout). Of several
+//! services, only one whose end makes room where a client waits.
 //!
 //! ```text
 //!  all connections ── every second at most, while a client waits ──▶ queue, the oldest first
@@ -14,7 +15,13 @@
 
 use std::{cmp::Reverse, collections::VecDeque, time::Duration};
 
-use super::{Engine, shard::Shard};
+use super::{
+    Engine,
+    core::Core,
+    places,
+    shard::Shard,
+    slot::{ServiceId, Slot},
+};
 use crate::{
     conn::deadlines::Tick,
     driver::{Driver, Token},
@@ -36,6 +43,12 @@ pub(super) struct UnusedOnes {
 }
 
 impl UnusedOnes {
+    /// What was found may not hold any more: the rules have changed.
+    pub(super) fn forget(&mut self) {
+        self.queue.clear();
+        self.look_at = None;
+    }
+
     /// When to look again, unless one goes just now.
     pub(super) fn look_at(&self) -> Option<Tick> {
         self.look_at.filter(|_| self.queue.is_empty() && self.leaving.is_none())
@@ -51,17 +64,20 @@ impl<D: Driver> Engine<D> {
             return;
         }
         shard.acceptor.unused.leaving = None;
+        let mut waiting: Vec<ServiceId> = shard.acceptor.waiting().collect();
+        waiting.dedup();
         // What had arrived has been delivered by then.
         let judged = shard.core.judged();
         if shard.acceptor.unused.queue.is_empty() {
             if shard.acceptor.unused.look_at.is_some_and(|at| at > judged) {
                 return;
             }
-            shard.look_for_unused();
+            shard.look_for_unused(&waiting);
         }
         while let Some(token) = shard.acceptor.unused.queue.pop_front() {
             let Some(slot) = shard.table.get_mut(token) else { continue };
-            if slot.unused_for(shard.core.millis()).is_some() && driver.unread(token) == 0 {
+            let may_go = slot.unused_for(shard.core.millis()).is_some();
+            if may_go && helps(&shard.core, slot, &waiting) && driver.unread(token) == 0 {
                 shard.acceptor.unused.leaving = Some(token);
                 shard.core.fail(slot, CloseReason::Unused, true);
                 return;
@@ -70,12 +86,17 @@ impl<D: Driver> Engine<D> {
     }
 }
 
+/// Whether the end of this connection gives one of those services a place for which a client waits.
+fn helps(core: &Core, slot: &Slot, waiting: &[ServiceId]) -> bool {
+    waiting.iter().any(|&waits| places::helps(&core.desks, slot.service(), waits))
+}
+
 impl<S> Shard<S> {
-    fn look_for_unused(&mut self) {
+    fn look_for_unused(&mut self, waiting: &[ServiceId]) {
         let now = self.core.millis();
         let mut next = SAFE;
         let mut found = Vec::new();
-        for slot in self.table.slots() {
+        for slot in self.table.slots().filter(|slot| helps(&self.core, slot, waiting)) {
             match slot.unused_for(now) {
                 Some(age) if age >= SAFE => found.push((Reverse(age), slot.token())),
                 Some(age) => next = next.min(SAFE - age),

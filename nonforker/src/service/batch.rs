@@ -94,10 +94,10 @@ impl<H: Handler, F: Frames<H>> Typed<H, F> {
     #[inline(always)]
     fn handle(&mut self, scope: Scope<'_>, batch: &mut Batch<'_>) -> Stop {
         let Some(mut conn) = Conn::begin(scope, Origin::Reply) else { return Stop::Held };
-        let began = conn.core.callback_begins();
+        let began = conn.core.callback_begins(conn.slot);
         let stop =
             catch_unwind(AssertUnwindSafe(|| handle_frames(&mut self.frames, &mut conn, batch)));
-        conn.core.counters.frames.add(batch.frames);
+        conn.slot.counters().frames.add(batch.frames);
         let stop = stop.unwrap_or_else(|payload| {
             conn.output.take_back();
             // The connection closes, and nobody asks for the rest.
@@ -135,7 +135,7 @@ fn handle_frames<H: Handler>(
     conn: &mut Conn<'_, H>,
     batch: &mut Batch<'_>,
 ) -> Stop {
-    for _ in 0..conn.core.limits.frames_per_turn {
+    for _ in 0..conn.slot.rules().frames_per_turn {
         let have = batch.rest.len();
         if have == 0 {
             return Stop::Incomplete;
@@ -186,7 +186,7 @@ fn await_frame(core: &mut Core, slot: &mut Slot, is_new: bool) {
     }
     if slot.conn.kept().is_empty() {
         slot.conn.deadlines().clear(Kind::Frame);
-    } else if let Some(timeout) = core.limits.frame_timeout
+    } else if let Some(timeout) = slot.rules().frame_timeout
         && (is_new || slot.conn.deadline(Kind::Frame).is_none())
     {
         core.arm(slot, Kind::Frame, timeout);

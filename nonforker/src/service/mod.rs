@@ -18,6 +18,7 @@ mod batch;
 use std::{
     any::TypeId,
     panic::{AssertUnwindSafe, catch_unwind},
+    rc::Rc,
 };
 
 use crate::{
@@ -34,6 +35,7 @@ use crate::{
         core::Core,
         desk::Desk,
         failures::message,
+        rules::Rules,
         service::{Scope, Service},
         slot::{ServiceId, Slot},
         table::{Entry, Table},
@@ -72,7 +74,7 @@ impl<H: Handler, F: Frames<H>> Typed<H, F> {
         call: impl FnOnce(&mut F, &mut Conn<'_, H>) -> Outcome,
     ) {
         let Some(mut conn) = Conn::begin(scope, Origin::Push) else { return };
-        let began = conn.core.callback_begins();
+        let began = conn.core.callback_begins(conn.slot);
         let called = catch_unwind(AssertUnwindSafe(|| call(&mut self.frames, &mut conn)));
         if called.is_err() {
             conn.output.take_back();
@@ -139,7 +141,7 @@ impl<H: Handler, F: Frames<H>> Typed<H, F> {
             conn.output.begin_callback(Origin::Reply);
             match conn.member.codec.decode_end(tail) {
                 Ok(Some(frame)) => {
-                    conn.core.counters.frames.add(1);
+                    conn.slot.counters().frames.add(1);
                     conn.slot.called(1, 0);
                     frames.frame(conn, frame)
                 }
@@ -161,8 +163,10 @@ impl<H: Handler, F: Frames<H>> Service for Typed<H, F> {
         self.name = Some(name);
     }
 
-    fn desk(&self) -> Desk {
+    fn desk(&self, rules: Rc<Rules>) -> Desk {
         Desk {
+            rules,
+            taken: 0,
             handler: TypeId::of::<H>(),
             name: self.name.clone(),
             open: 0,
@@ -282,7 +286,7 @@ impl<H: Handler, F: Frames<H>> Service for Typed<H, F> {
                 }
                 None => break,
             };
-            all.core.service_failed("timer", called);
+            all.service_failed("timer", called);
         }
         all.note_earliest();
     }

@@ -12,7 +12,7 @@ use std::{
 
 use super::client::Client;
 use crate::{
-    Handle, Server, Stats,
+    Handle, Limits, Result, Server, Stats,
     address::Address,
     driver::sim::{
         SimDriver, TURN,
@@ -233,6 +233,25 @@ impl Net {
     #[must_use]
     pub fn stats(&self) -> Stats {
         self.0.server.stats()
+    }
+
+    /// Sets other limits while the server runs, as [`Handle::set_limits`](crate::Handle::set_limits)
+    /// does. What is not set is as at the start of a simulation, and not worked out from the machine.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Handle::set_limits`](crate::Handle::set_limits).
+    pub fn set_limits(&self, mut limits: Limits) -> Result<()> {
+        limits.simulate();
+        self.0.server.post_limits(limits)?;
+        self.wake();
+        Ok(())
+    }
+
+    /// What one service has counted, as [`Handle::service_stats`](crate::Handle::service_stats) says.
+    #[must_use]
+    pub fn service_stats(&self, service: usize) -> Option<Stats> {
+        self.0.server.service_stats(service)
     }
 
     /// One turn of the server. Returns whether there will be another.

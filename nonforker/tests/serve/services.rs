@@ -1,9 +1,9 @@
 //! Addresses, codecs and handlers, several of them in one loop.
 
-use std::{fs, io::Write, os::unix::fs::PermissionsExt};
+use std::{fs, io::Write, os::unix::fs::PermissionsExt, time::Duration};
 
 use nonforker::{
-    Address, Conn, Handler, Outcome, Server,
+    Address, Conn, Handler, Limits, Outcome, Server, ServiceLimits,
     codec::{Codec, Decoded, Delimited, Encode, EncodeError, FrameError, Lines, Raw},
 };
 
@@ -322,5 +322,91 @@ fn a_unix_socket_without_a_file_is_served() {
         server.ends();
         let again = case.server().serve(address.as_str(), Lines::new(), |_, _| ());
         again.bind().expect("the name went with its server");
+    });
+}
+
+#[test]
+fn a_service_counts_the_connections_of_an_address_by_itself_if_it_has_a_bound_of_its_own() {
+    // How many of three connections to it are served, after one to the other service. In the first
+    // row they count together.
+    let own = |most| ServiceLimits::new().max_connections_per_ip(most);
+    for (limits, served) in [(ServiceLimits::new(), 0), (own(Some(2)), 2), (own(None), 3)] {
+        on_every_driver(|case| {
+            let limits = limits.clone();
+            let server = case.start(move |server| {
+                server
+                    .limits(Limits::new().max_connections_per_ip(Some(1)))
+                    .serve(ANY, Lines::new(), |conn, line| conn.send(line))
+                    .serve(ANY, Lines::new(), |conn, line| conn.send(line))
+                    .service_limits(limits)
+            });
+            for _ in 0..2 {
+                let mut other = server.connect();
+                assert_eq!(other.ask("hello"), "hello");
+                let mut clients: Vec<_> =
+                    (0..3).map(|_| Client::connect(&server.addresses()[1])).collect();
+                for (number, client) in clients.iter_mut().enumerate() {
+                    // It may have been refused already.
+                    let _ = client.try_send(b"hello\n");
+                    let expected = (number < served).then(|| "hello".to_owned());
+                    assert_eq!(client.try_line(), expected, "{served} are served");
+                }
+                drop((other, clients));
+                server.holds(0);
+            }
+            let stats = server.handle().service_stats(1).expect("there are two services");
+            assert_eq!((stats.accepted, stats.refused), (2 * served as u64, 6 - 2 * served as u64));
+            assert_eq!(server.stats().refused, stats.refused);
+            assert_eq!(server.handle().service_stats(2), None);
+        });
+    }
+}
+
+#[test]
+fn a_health_port_answers_and_lets_go_while_the_public_port_is_full() {
+    on_every_driver(|case| {
+        let server = case.start(|server| {
+            let health = ServiceLimits::new().reserved_connections(1);
+            server
+                .limits(Limits::new().max_connections(Some(3)))
+                .serve(ANY, Lines::new(), |conn, line| conn.send(line))
+                .serve(ANY, Lines::new(), |conn, _line| conn.send("healthy"))
+                .service_limits(health.idle_timeout(Some(Duration::from_millis(300))))
+        });
+        let mut public: Vec<_> = (0..3).map(|_| server.connect()).collect();
+        for client in &mut public[..2] {
+            assert_eq!(client.ask("hello"), "hello");
+        }
+        for _ in 0..2 {
+            let mut health = Client::connect(&server.addresses()[1]);
+            assert_eq!(health.ask("how are you?"), "healthy");
+            assert_eq!(health.rest_text(), "", "it was idle for too long");
+        }
+        let [one, two, three] = &mut public[..] else { panic!("there are three") };
+        assert_eq!(one.ask("are you still there?"), "are you still there?");
+        three.hears_nothing_for(Duration::from_millis(50));
+        two.half_close();
+        assert_eq!(three.ask("my turn"), "my turn");
+    });
+}
+
+#[test]
+fn another_thread_sets_limits_while_the_server_runs() {
+    on_every_driver(|case| {
+        let limits = |most| Limits::new().max_connections(Some(most));
+        let server = case.start(move |server| {
+            server.limits(limits(1)).serve(ANY, Lines::new(), |conn, line| conn.send(line))
+        });
+        let (mut first, mut second) = (server.connect(), server.connect());
+        assert_eq!(first.ask("hello"), "hello");
+        second.send("hello\n");
+        second.hears_nothing_for(Duration::from_millis(50));
+        server.handle().set_limits(limits(2)).expect("it can change");
+        assert_eq!(second.line(), "hello");
+        let short = Some(Duration::from_millis(100));
+        server.handle().set_limits(limits(2).idle_timeout(short)).expect("it can change");
+        assert_eq!((first.rest_text(), second.rest_text()), (String::new(), String::new()));
+        let error = server.handle().set_limits(limits(2).backlog(9)).expect_err("it cannot");
+        assert!(error.to_string().starts_with("backlog: 9 is not what it was"), "{error}");
     });
 }

@@ -22,6 +22,8 @@ mod scarcity;
 #[path = "../../../cli/src/scenarios/mod.rs"]
 #[expect(dead_code, reason = "the program prints what they are about")]
 mod scenarios;
+mod services;
+mod settings;
 mod settle;
 mod speed;
 mod time;

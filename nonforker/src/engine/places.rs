@@ -1,0 +1,70 @@
+//! For how many more connections of a service there is room, so that a health port answers while the
+//! public port is full.
+//!
+//! ```text
+//!  all places ─┬─ taken
+//!              ├─ kept: what the other services have reserved and not taken
+//!              └─ room, as far as the service's own bound allows
+//! ```
+
+use super::{desk::Desk, slot::ServiceId};
+
+/// For how many more connections of `service` there is room, of `connections_max` in all.
+pub(super) fn room(desks: &[Desk], service: ServiceId, connections_max: usize) -> usize {
+    let Some(desk) = desks.get(service as usize) else { return 0 };
+    let places = desks.iter().map(|desk| (desk.taken, desk.rules.reserved));
+    let (reserved, taken) = (desk.rules.reserved, desk.taken);
+    room_of(places, (taken, reserved), connections_max)
+        .min(desk.rules.connections_max.saturating_sub(taken))
+}
+
+/// The same, where `places` has how many each service has taken and how many it has reserved, and
+/// `own` is among them.
+fn room_of(
+    places: impl Iterator<Item = (usize, usize)>,
+    own: (usize, usize),
+    connections_max: usize,
+) -> usize {
+    let kept = |(taken, reserved): (usize, usize)| reserved.saturating_sub(taken);
+    let not_free: usize = places.map(|place| place.0 + kept(place)).sum();
+    // If the server may suddenly have fewer connections than it has, what is reserved still counts.
+    connections_max.saturating_add(kept(own)).saturating_sub(not_free).max(kept(own))
+}
+
+/// Whether the end of a connection of the service `ends` gives `waits` a place.
+pub(super) fn helps(desks: &[Desk], ends: ServiceId, waits: ServiceId) -> bool {
+    let (Some(ends_at), Some(waits_at)) = (desks.get(ends as usize), desks.get(waits as usize))
+    else {
+        return false;
+    };
+    // A place that is reserved is taken by nobody else.
+    let is_shared = ends_at.taken > ends_at.rules.reserved;
+    ends == waits || is_shared && waits_at.taken < waits_at.rules.connections_max
+}
+
+#[cfg(test)]
+mod tests {
+    use super::room_of;
+
+    #[test]
+    fn reserved_places_are_kept_for_their_service() {
+        // What each service has taken and reserved, of 10 places, and for how many it has room.
+        for (places, rooms) in [
+            (vec![(0, 0)], vec![10]),
+            (vec![(10, 0)], vec![0]),
+            (vec![(0, 0), (0, 3)], vec![7, 10]),
+            (vec![(7, 0), (0, 3)], vec![0, 3]),
+            (vec![(7, 0), (2, 3)], vec![0, 1]),
+            (vec![(5, 0), (4, 3)], vec![1, 1]),
+            (vec![(0, 0), (10, 3)], vec![0, 0]),
+            (vec![(0, 4), (0, 3)], vec![7, 6]),
+            (vec![(2, 4), (5, 3)], vec![3, 1]),
+            (vec![(20, 0), (1, 3)], vec![0, 2]),
+        ] {
+            for (own, &room) in rooms.iter().enumerate() {
+                let found = room_of(places.iter().copied(), places[own], 10);
+                assert_eq!(found, room, "of {places:?}, service {own}");
+            }
+        }
+    }
+}

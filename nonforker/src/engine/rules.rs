@@ -1,0 +1,65 @@
+//! What holds for the connections of one service: its own limits, or else those of the server.
+//!
+//! They are put together when the server starts, and whenever its limits change. Every connection
+//! has a pointer to those of its service, so that to read one costs no more than to read a field.
+
+use std::{net::IpAddr, rc::Rc, sync::Arc, time::Duration};
+
+use super::{slot::ServiceId, stats::Counters};
+use crate::{address::Peer, conn::outbound::Watermarks, driver::nanos, service_limits::AllLimits};
+
+/// See the [module](self).
+#[derive(Debug)]
+pub(crate) struct Rules {
+    pub(crate) service: ServiceId,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) marks: Watermarks,
+    pub(crate) frames_per_turn: usize,
+    pub(crate) frame_timeout: Option<Duration>,
+    pub(crate) write_timeout: Option<Duration>,
+    pub(crate) idle_timeout: Option<Duration>,
+    pub(crate) unused_timeout: Option<Duration>,
+    pub(crate) linger_timeout: Duration,
+    /// Callbacks that take so many nanoseconds are slow. The largest number of all if none is.
+    pub(crate) slow: u64,
+    /// How many places are kept for the service, and how many it may have.
+    pub(crate) reserved: usize,
+    pub(crate) connections_max: usize,
+    per_ip_max: Option<usize>,
+    /// Where connections from one address are counted: with those of other services, or alone.
+    per_ip_of: Option<ServiceId>,
+}
+
+impl Rules {
+    /// Those of each service that has these counters.
+    pub(crate) fn of_all(limits: &AllLimits, counters: &[Arc<Counters>]) -> Vec<Rc<Self>> {
+        let services = (0..).zip(&limits.services).zip(counters);
+        services
+            .map(|((id, own), counters)| {
+                let counters = Arc::clone(counters);
+                let limits = own.over(&limits.server);
+                Rc::new(Self {
+                    service: id,
+                    counters,
+                    marks: limits.watermarks(),
+                    frames_per_turn: limits.frames_per_turn,
+                    frame_timeout: limits.frame_timeout,
+                    write_timeout: limits.write_timeout,
+                    idle_timeout: limits.idle_timeout,
+                    unused_timeout: limits.unused_timeout,
+                    linger_timeout: limits.linger_timeout,
+                    slow: limits.slow_handler.map_or(u64::MAX, nanos),
+                    reserved: own.reserved(),
+                    connections_max: limits.max_connections.unwrap_or(usize::MAX),
+                    per_ip_max: limits.max_connections_per_ip,
+                    per_ip_of: own.counts_addresses_alone().then_some(id),
+                })
+            })
+            .collect()
+    }
+
+    /// Where a connection of this peer is counted and how many there may be, if that is bounded.
+    pub(super) fn per_ip(&self, peer: &Peer) -> Option<((Option<ServiceId>, IpAddr), usize)> {
+        Some(((self.per_ip_of, peer.ip()?), self.per_ip_max?))
+    }
+}
