@@ -257,6 +257,39 @@ fn what_counts_only_at_the_start_is_refused_by_name_and_nothing_changes() {
     });
 }
 
+#[test]
+fn who_has_not_arrived_takes_a_place_and_new_limits_wait_for_its_header() {
+    const V1: &str = "PROXY TCP4 192.0.2.7 198.51.100.1 51324 443\r\n";
+    let limits = |most| {
+        let timeouts = Limits::new().handshake_timeout(secs(20)).unused_timeout(None);
+        timeouts.idle_timeout(most).max_connections(Some(2)).max_connections_per_ip(Some(1))
+    };
+    let build = move || server(limits(None)).proxy_protocol("10.0.0.0/8");
+    Simulation::new(build).seeds(0..100).faults(|_| Faults::none()).run(|net| {
+        let proxy = [10, 0, 0, 1];
+        let clients = [net.connect_from(proxy), net.connect_from(proxy)];
+        clients[0].send(&V1[..20]);
+        net.wait(secs(8));
+        net.set_limits(limits(Some(secs(5)))).expect("it can change");
+        net.wait(secs(8));
+        assert_eq!(open(net), 2, "they are not idle: their time to arrive runs");
+        clients[0].send(&V1[20..]);
+        asks(&clients[0]);
+        // The client is counted, and its proxy is not, although the limits were set anew.
+        net.set_limits(limits(Some(secs(50)))).expect("it can change");
+        clients[1].send(V1);
+        assert_eq!(clients[1].receive_to_end().0, b"", "one too many of this client");
+        let silent = net.connect_from(proxy);
+        let waits = net.connect_from(proxy);
+        waits.send(V1.replace(".7 ", ".8 ") + "hello\n");
+        net.wait(secs(8));
+        assert_eq!((open(net), waits.received()), (2, Vec::new()), "there is no place");
+        assert_eq!(silent.receive_to_end().0, b"", "it has not arrived in time");
+        waits.expect("hello\n");
+        assert_eq!((open(net), net.stats().refused), (2, 2));
+    });
+}
+
 fn some_time(rng: &Rng) -> Duration {
     Duration::from_millis(1 + rng.below(3000))
 }
