@@ -2,7 +2,7 @@
 
 use std::{sync::mpsc, thread};
 
-use nonforker::{Handle, Server, codec::Lines};
+use nonforker::{Error, Handle, Limits, Server, Stats, codec::Lines};
 
 use crate::harness::{ANY, PATIENCE, on_every_driver};
 use crate::probe::Probe;
@@ -36,6 +36,23 @@ fn a_server_that_was_ended_before_it_was_bound_ends_at_once() {
             told.recv_timeout(PATIENCE).expect("it ends").expect("it ends in order");
             serving.join().expect("it does not panic");
         }
+    });
+}
+
+#[test]
+fn what_needs_a_bound_server_says_so_before() {
+    on_every_driver(|case| {
+        let server = echo(Server::new().driver(case.driver));
+        let handle = server.handle();
+        let early = handle.set_limits(Limits::new());
+        assert!(matches!(early, Err(Error::NotBound)), "{early:?}");
+        assert_eq!((handle.stats(), handle.service_stats(0)), (Stats::default(), None));
+        let bound = server.bind().expect("a free port");
+        handle.set_limits(Limits::new()).expect("now it can");
+        assert_eq!(handle.service_stats(0), Some(Stats::default()));
+        assert_eq!(handle.service_stats(1), None);
+        handle.drain();
+        bound.run().expect("it ends in order");
     });
 }
 

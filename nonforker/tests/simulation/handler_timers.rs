@@ -250,8 +250,11 @@ fn there_may_be_so_many_timers_and_no_more() {
     }
 }
 
+/// What a timer does.
+type Act = fn(&mut Conn<'_, Does>) -> Outcome;
+
 /// Ways for a timer to end its connection, how the client sees that, and how many panics it makes.
-const ENDS: [(&str, fn(&mut Conn<'_, Does>) -> Outcome, Ending, u64); 4] = [
+const ENDS: [(&str, Act, Ending, u64); 4] = [
     (
         "closes",
         |conn| {
