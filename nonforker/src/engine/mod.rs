@@ -25,6 +25,7 @@ pub(crate) mod drain;
 mod due;
 pub(crate) mod failures;
 mod flush;
+mod marks;
 mod memory;
 mod places;
 pub(crate) mod pool;
