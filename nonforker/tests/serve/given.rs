@@ -30,7 +30,7 @@ impl Handler for Who {
 
     fn frame(&mut self, conn: &mut Conn<'_, Self>, line: &[u8]) -> Outcome {
         let peer = conn.peer();
-        let ip = peer.ip().map_or("unix".to_owned(), |ip| ip.to_string());
+        let ip = peer.ip().map_or_else(|| "unix".to_owned(), |ip| ip.to_string());
         conn.send(format!("{} is {ip}", String::from_utf8_lossy(line)));
         Ok(())
     }
