@@ -67,7 +67,7 @@ impl Bound {
     /// # Errors
     ///
     /// [`Error::Driver`] if the kernel's event queue fails. [`Error::Handler`] if a
-    /// [`Handler::started`] fails. [`Error::CutOff`] if the server has
+    /// [`Handler::started`](crate::Handler::started) fails. [`Error::CutOff`] if the server has
     /// ended and cut clients off: the drain took too long, or [`Handle::stop`] was called.
     ///
     /// # Examples

@@ -86,7 +86,7 @@ impl<H: Handler> Member<H> {
 ///
 /// What is sent is queued, and leaves in one write when the callbacks of this turn are done. To
 /// send never blocks and never fails: if the connection ends meanwhile,
-/// [`Handler::closed`](crate::Handler::closed) tells so.
+/// [`Handler::closed`] tells so.
 ///
 /// As [`io::Write`] it takes raw bytes that are sent as they are, without the codec's framing.
 pub struct Conn<'c, H: Handler> {

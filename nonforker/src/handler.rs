@@ -240,7 +240,7 @@ impl<C: Codec> Handler for Closure<C> {
     type Codec = C;
     type Session = ();
 
-    /// The closure has it: see [`OnFrame`].
+    /// The closure is called instead: see `OnFrame`.
     fn frame(&mut self, _conn: &mut Conn<'_, Self>, _frame: C::Frame<'_>) -> Outcome {
         Ok(())
     }

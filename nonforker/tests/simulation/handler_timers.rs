@@ -27,7 +27,8 @@ type Log = Rc<RefCell<Vec<(String, u128)>>>;
 type Started = fn(&mut Does, &mut Connections<'_, Does>) -> Outcome;
 type Open = fn(&mut Does, &mut Conn<'_, Does>) -> Outcome;
 
-/// Echoes, works so many milliseconds for a line `work 350`, and sets the timers that it is given.
+/// Echoes, works so many milliseconds for a line `work 350`, and sets the timers that it is given. A
+/// line `later` is answered by a timer of the service.
 struct Does {
     started: Started,
     open: Open,
@@ -57,6 +58,13 @@ impl Handler for Does {
     }
 
     fn frame(&mut self, conn: &mut Conn<'_, Self>, line: &[u8]) -> Outcome {
+        if line == b"later" {
+            let answer = |_: &mut Self, all: &mut Connections<'_, Self>| {
+                all.for_each(|other| other.send("now"));
+            };
+            conn.others().after(millis(10), answer)?;
+            return Ok(());
+        }
         if let Some(time) = line.strip_prefix(b"work ") {
             work(millis(std::str::from_utf8(time)?.parse()?));
         }
@@ -127,6 +135,23 @@ fn a_service_ticks_although_nobody_is_there() {
     simulation.run(|net| {
         net.wait(Duration::from_secs(10));
         assert_eq!(log.take().len(), 99, "and the hundredth is due");
+    });
+}
+
+#[test]
+fn a_timer_of_the_service_that_a_connection_sets_comes_in_time() {
+    let (simulation, _) = simulation(|_, _| Ok(()), |_, _| Ok(()));
+    simulation.run(|net| {
+        let client = net.connect();
+        client.set_window(100);
+        client.send("hello\n");
+        client.expect("hello\n");
+        net.wait(Duration::from_secs(1));
+        let began = net.now();
+        client.send("later\n");
+        client.expect("now\n");
+        let took = net.now() - began;
+        assert!((10_000..11_000).contains(&took.as_micros()), "it took {took:?}");
     });
 }
 
@@ -250,11 +275,10 @@ fn there_may_be_so_many_timers_and_no_more() {
     }
 }
 
-/// What a timer does.
-type Act = fn(&mut Conn<'_, Does>) -> Outcome;
+/// A way for a timer to end its connection, how the client sees that, and how many panics it makes.
+type End = (&'static str, fn(&mut Conn<'_, Does>) -> Outcome, Ending, u64);
 
-/// Ways for a timer to end its connection, how the client sees that, and how many panics it makes.
-const ENDS: [(&str, Act, Ending, u64); 4] = [
+const ENDS: [End; 4] = [
     (
         "closes",
         |conn| {
