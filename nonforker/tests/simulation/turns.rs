@@ -126,20 +126,3 @@ fn a_server_that_has_said_much_serves_many_in_one_turn() {
         assert!(took < Duration::from_micros(20), "50 little replies took {took:?}");
     });
 }
-
-#[test]
-fn what_is_behind_a_reply_larger_than_the_memory_is_handled_in_the_next_turn() {
-    const REPLY: usize = 2 << 20;
-    let server = || {
-        let limits = Limits::new().memory_budget(Some(REPLY / 2)).high_watermark(4 * REPLY);
-        Server::new().limits(limits).serve("127.0.0.1:1", Lines::new(), |conn, line: &[u8]| {
-            if line == b"give" { conn.send(vec![b'x'; REPLY - 1]) } else { conn.send(line) }
-        })
-    };
-    Simulation::new(server).faults(|_| Faults::none()).seeds(0..5).run(|net| {
-        let client = net.connect();
-        client.set_window(2 * REPLY);
-        client.send("give\nhello\n");
-        client.expect([vec![b'x'; REPLY - 1], b"\nhello\n".to_vec()].concat());
-    });
-}
