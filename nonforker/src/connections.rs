@@ -327,7 +327,7 @@ impl<'a, H: Handler> Other<'a, H> {
     ///
     /// # Errors
     ///
-    /// [`Error::Limits`](crate::Error::Limits) if it is longer than 100 years. Nothing changes then.
+    /// [`Error::Limits`] if it is longer than 100 years. Nothing changes then.
     pub fn set_idle_timeout(&mut self, timeout: Option<Duration>) -> Result<(), Error> {
         self.core.set_idle_timeout(self.slot, timeout)
     }

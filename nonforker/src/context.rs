@@ -171,7 +171,7 @@ impl<H: Handler> Conn<'_, H> {
     ///
     /// # Errors
     ///
-    /// [`Error::Limits`](crate::Error::Limits) if it is longer than 100 years. Nothing changes then.
+    /// [`Error::Limits`] if it is longer than 100 years. Nothing changes then.
     ///
     /// # Examples
     ///
