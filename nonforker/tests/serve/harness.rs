@@ -38,25 +38,52 @@ pub(crate) struct Case {
     pub(crate) driver: DriverKind,
 }
 
-/// Runs `test` on every driver, alone in this process. A failure names the test and the driver.
+/// Runs `test` on every driver, on each in a process of its own and at the same time: most of the
+/// time is waiting. A test is otherwise alone. A failure names the test and the driver.
 pub(crate) fn on_every_driver<F: Fn(&Case)>(test: F) {
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    const DRIVER: &str = "NONFORKER_TEST_DRIVER";
+    if let Ok(name) = std::env::var(DRIVER) {
+        let driver = DRIVERS.iter().find(|driver| driver.0 == name).expect("its parent knows it");
+        return on_driver(driver, test);
+    }
     let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-    let name = type_name::<F>().trim_end_matches("::{{closure}}");
-    for &(driver_name, driver) in DRIVERS {
-        if let Err(error) = try_out(driver) {
-            let mut cause: &dyn std::error::Error = &error;
-            while let Some(source) = cause.source() {
-                cause = source;
-            }
+    let this = thread::current();
+    // With one test at a time the test harness gives its thread no name.
+    let Some(name) = this.name().filter(|&name| name != "main") else {
+        return DRIVERS.iter().for_each(|driver| on_driver(driver, &test));
+    };
+    let children = DRIVERS.iter().map(|&(driver, _)| {
+        let mut again = again(name);
+        again.env(DRIVER, driver).stdout(Stdio::piped()).stderr(Stdio::piped());
+        (driver, again.spawn().expect("a test can run its own program"))
+    });
+    for (driver, child) in children.collect::<Vec<_>>() {
+        let output = child.wait_with_output().expect("the child can be waited for");
+        let errors = String::from_utf8_lossy(&output.stderr);
+        for line in errors.lines().filter(|line| line.starts_with("skipped: ")) {
             // Past the test harness, which keeps the output of tests that pass to itself.
-            let _ = writeln!(io::stderr(), "skipped: {name} on {driver_name}: {cause}");
-            continue;
+            let _ = writeln!(io::stderr(), "{line}");
         }
-        let run = catch_unwind(AssertUnwindSafe(|| test(&Case { driver })));
-        if let Err(payload) = run {
-            panic!("{name} on {driver_name}: {}", message(&*payload));
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(said.contains("running 1 test"), "{name} is the name of a test: {said}");
+        assert!(output.status.success(), "on {driver}: {}\n{said}\n{errors}", output.status);
+    }
+}
+
+fn on_driver<F: Fn(&Case)>(&(driver_name, driver): &(&str, DriverKind), test: F) {
+    let name = type_name::<F>().trim_start_matches('&').trim_end_matches("::{{closure}}");
+    if let Err(error) = try_out(driver) {
+        let mut cause: &dyn std::error::Error = &error;
+        while let Some(source) = cause.source() {
+            cause = source;
         }
+        let _ = writeln!(io::stderr(), "skipped: {name} on {driver_name}: {cause}");
+        return;
+    }
+    let run = catch_unwind(AssertUnwindSafe(|| test(&Case { driver })));
+    if let Err(payload) = run {
+        panic!("{name} on {driver_name}: {}", message(&*payload));
     }
 }
 
@@ -297,13 +324,8 @@ pub(crate) fn in_its_own_process(test: &str) -> Option<ExitStatus> {
     if std::env::var(ALONE).is_ok_and(|alone| alone == test) {
         return None;
     }
-    let program = std::env::current_exe().expect("a test knows its own program");
-    let mut child = Command::new(program)
-        .args([test, "--exact", "--nocapture"])
-        .env(ALONE, test)
-        .stdin(Stdio::null())
-        .spawn()
-        .expect("a test can run its own program");
+    let mut again = again(test);
+    let mut child = again.env(ALONE, test).spawn().expect("a test can run its own program");
     let until = Instant::now() + 2 * PATIENCE;
     loop {
         if let Some(status) = child.try_wait().expect("the child can be waited for") {
@@ -314,4 +336,12 @@ pub(crate) fn in_its_own_process(test: &str) -> Option<ExitStatus> {
         }
         sleep(Duration::from_millis(5));
     }
+}
+
+/// This program, to run `test` of it and no other.
+fn again(test: &str) -> Command {
+    let program = std::env::current_exe().expect("a test knows its own program");
+    let mut command = Command::new(program);
+    command.args([test, "--exact", "--nocapture"]).stdin(Stdio::null());
+    command
 }

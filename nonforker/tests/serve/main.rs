@@ -7,7 +7,8 @@
 //!                                                    └─ dropped: what every test asserts
 //! ```
 //!
-//! The tests run one at a time: they count descriptors and processor time of the whole process.
+//! The tests run one at a time, each on both drivers at once, and each of those in a process of its
+//! own: a test counts descriptors and processor time of the whole process.
 
 #![expect(
     clippy::disallowed_methods,

@@ -51,11 +51,11 @@ fn nothing_outlives_its_server() {
 
 /// A signal is for the servers that live, and ends the process when none does.
 fn ends_the_process_after_the_last_server(test: &str, signal: i32) {
-    if let Some(status) = in_its_own_process(test) {
-        assert_eq!(status.signal(), Some(signal), "{status}");
-        return;
-    }
     on_every_driver(|case: &Case| {
+        if let Some(status) = in_its_own_process(test) {
+            assert_eq!(status.signal(), Some(signal), "{status}");
+            return;
+        }
         let [first, second, last] = [(); 3].map(|()| watched(case.server()));
         drop(first);
         raise(signal).expect("a signal can be raised");
@@ -67,10 +67,10 @@ fn ends_the_process_after_the_last_server(test: &str, signal: i32) {
         let bound = watched(case.server());
         raise(signal).expect("a signal can be raised");
         bound.run().expect("it drains");
+        raise(signal).expect("a signal can be raised");
+        thread::sleep(Duration::from_secs(5));
+        unreachable!("the process has outlived the signal");
     });
-    raise(signal).expect("a signal can be raised");
-    thread::sleep(Duration::from_secs(5));
-    unreachable!("the process has outlived the signal");
 }
 
 #[test]
