@@ -32,6 +32,7 @@ pub(crate) mod pool;
 pub(crate) mod remote;
 pub(crate) mod rules;
 mod scarcity;
+mod sent;
 pub(crate) mod service;
 mod settings;
 mod shard;

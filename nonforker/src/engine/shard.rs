@@ -1,7 +1,7 @@
 //! A shard: its connections, its services, and what each completion does to them. No driver.
 
 use std::{
-    io, mem,
+    mem,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     time::Duration,
@@ -22,7 +22,6 @@ use super::{
 };
 use crate::{
     conn::{
-        buffer::Buffer,
         deadlines::{Kind, Tick},
         state::{Event, Manner, State},
     },
@@ -30,9 +29,6 @@ use crate::{
     error::{CloseReason, Error},
     service_limits::AllLimits,
 };
-
-/// How long the kernel is left alone when it had no buffers for a send.
-const RETRY: Duration = Duration::from_millis(50);
 
 /// See the [module](self).
 pub(super) struct Shard<S> {
@@ -394,49 +390,11 @@ impl<S> Sink<S> for Shard<S> {
 }
 
 impl Core {
-    /// The kernel took `count` bytes of `batch`.
-    #[inline(always)]
-    pub(super) fn sent(&mut self, slot: &mut Slot, count: usize, batch: Buffer) {
-        slot.rules.counters.sent_bytes.add(count);
-        if slot.sent(count) {
-            self.watch_sent(slot, count);
-        }
-        if let Some(spare) = slot.conn.sent(count, batch) {
-            self.pool.put(spare);
-        }
-        if slot.is_relieved() {
-            self.mark_runnable(slot);
-        }
-    }
-
-    /// The kernel took nothing of `batch`.
-    #[cold]
-    pub(super) fn send_failed(&mut self, slot: &mut Slot, error: io::Error, batch: Buffer) {
-        slot.conn.sent(0, batch);
-        if is_out_of_buffers(&error) && slot.conn.state().sends() {
-            // No edge will come when there are buffers again.
-            if let Some(left_out) = self.notice(Notice::Send) {
-                let peer = slot.peer();
-                tracing::warn!(%peer, left_out, "the kernel is out of buffers: {error}");
-            }
-            self.arm(slot, Kind::Retry, RETRY);
-        } else {
-            self.fail(slot, CloseReason::Broken(error), false);
-        }
-    }
-
     /// Bytes came to a connection on which more than usual depends on that.
     #[inline(never)]
     fn watch_received(&mut self, slot: &mut Slot, count: usize) {
         self.is_active(slot);
         slot.watch_received(count);
-    }
-
-    /// The same for bytes that the kernel took.
-    #[inline(never)]
-    fn watch_sent(&mut self, slot: &mut Slot, count: usize) {
-        self.is_active(slot);
-        slot.watch_sent(count);
     }
 
     /// Frames may be here that have to wait: for us, so the peer's deadline stops. They go on in the
@@ -446,14 +404,6 @@ impl Core {
         slot.conn.deadlines().clear(Kind::Frame);
         if slot.conn.hold() && is_turn_over {
             self.mark_runnable(slot);
-        }
-    }
-
-    /// A send is in flight: from now on the peer has to take some of it in time. It is soon asked
-    /// what the peer's kernel has not acknowledged, and from then on the time runs.
-    pub(super) fn await_sent(&mut self, slot: &mut Slot) {
-        if let Some(timeout) = slot.rules().write_timeout {
-            self.arm(slot, Kind::Write, timeout / 16);
         }
     }
 
@@ -471,10 +421,4 @@ impl Core {
             self.mark_dirty(slot);
         }
     }
-}
-
-/// Whether the kernel lacks memory, which passes.
-fn is_out_of_buffers(error: &io::Error) -> bool {
-    use rustix::io::Errno;
-    error.kind() == io::ErrorKind::OutOfMemory || Errno::from_io_error(error) == Some(Errno::NOBUFS)
 }

@@ -245,7 +245,7 @@ impl Driver for PollDriver {
 
     #[inline]
     fn send(&mut self, token: Token, batch: Buffer, _awaited: bool) -> Option<Sent> {
-        let (entry, waiting) = self.sockets.to_send(token)?;
+        let (entry, waiting) = self.sockets.sending(token)?;
         entry.send(token, batch, waiting)
     }
 

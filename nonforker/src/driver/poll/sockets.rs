@@ -64,7 +64,7 @@ impl Sockets {
 
     /// A connection, and where its sends wait.
     #[inline]
-    pub(super) fn to_send(&mut self, token: Token) -> Option<(&mut Entry, &mut Waiting)> {
+    pub(super) fn sending(&mut self, token: Token) -> Option<(&mut Entry, &mut Waiting)> {
         Some((self.entries.get_mut(token)?, &mut self.waiting))
     }
 
