@@ -16,7 +16,7 @@ use crate::{
         sim::{SimDriver, world::World},
     },
     driver_kind::{Chosen, DriverKind},
-    engine::{Engine, Services, remote::Remote, service::Service, slot::ServiceId},
+    engine::{Engine, Services, shared::Shared, service::Service, slot::ServiceId},
     error::{Error, Result},
     handle::Handle,
     handler::{Closure, Frames, Handler, IntoOutcome, OnFrame},
@@ -66,7 +66,7 @@ pub struct Server {
     pub(crate) places: Vec<(Place, ServiceId)>,
     unix_mode: u32,
     driver: DriverKind,
-    remote: Arc<Remote>,
+    shared: Arc<Shared>,
     #[cfg(feature = "signals")]
     drain_on_signals: bool,
 }
@@ -97,7 +97,7 @@ impl Server {
             places: Vec::new(),
             unix_mode: UNIX_MODE,
             driver: DriverKind::Auto,
-            remote: Arc::default(),
+            shared: Arc::default(),
             #[cfg(feature = "signals")]
             drain_on_signals: false,
         }
@@ -282,7 +282,7 @@ impl Server {
     /// ```
     #[must_use]
     pub fn handle(&self) -> Handle {
-        Handle::new(Arc::clone(&self.remote))
+        Handle::new(Arc::clone(&self.shared))
     }
 
     /// Opens every listener. Connections wait from here on until [`Bound::run`].
@@ -352,7 +352,7 @@ impl Server {
         let proxies: Vec<_> = proxies.collect::<std::result::Result<_, _>>()?;
         let services = self.services.into_iter().map(|service| -> Box<dyn Service> { service });
         let services: Services = services.collect();
-        let mut engine = Engine::new(driver, self.limits, services, self.remote);
+        let mut engine = Engine::new(driver, self.limits, services, self.shared);
         check(&self.places)?;
         let mut addresses = Vec::new();
         for (place, service) in self.places {

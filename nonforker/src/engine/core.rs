@@ -18,7 +18,7 @@ use super::{
     desk::Desk,
     memory::Memory,
     pool::Pool,
-    remote::Remote,
+    shared::Shared,
     slot::Slot,
     stats::AllCounters,
     throttle::{Notice, Throttles},
@@ -61,7 +61,7 @@ pub(crate) struct Core {
     pub(crate) limits: Limits,
     pub(super) throttles: Throttles,
     pub(crate) counters: Arc<AllCounters>,
-    pub(crate) remote: Arc<Remote>,
+    pub(crate) shared: Arc<Shared>,
     pub(super) clock: Clock,
     /// The time as it was last looked at, since the start, in nanoseconds.
     pub(super) now: u64,
@@ -84,7 +84,7 @@ impl Core {
         limits: Limits,
         counters: Arc<AllCounters>,
         clock: Clock,
-        remote: Arc<Remote>,
+        shared: Arc<Shared>,
     ) -> Self {
         let epoch = (clock.now(), Instant::now());
         let (budget, _) = limits.budget();
@@ -98,7 +98,7 @@ impl Core {
             limits,
             throttles: Throttles::default(),
             counters,
-            remote,
+            shared,
             clock,
             now: 0,
             looked: 0,

@@ -80,20 +80,20 @@ impl<D: Driver> Engine<D> {
     /// Moves towards the end if that was asked for.
     pub(super) fn move_phase(&mut self) {
         let shard = &mut self.shard;
-        if shard.phase == Phase::Serving && !shard.core.remote.request.is_made() {
+        if shard.phase == Phase::Serving && !shard.core.shared.request.is_made() {
             return;
         }
         let brought = shard.brought;
         let quiet = brought.looked && !brought.something;
         let now = shard.core.judged();
-        if shard.core.remote.request.0.load(Relaxed) >= Request::STOP
+        if shard.core.shared.request.0.load(Relaxed) >= Request::STOP
             && shard.phase != Phase::Stopping
         {
             self.stop();
         }
         let Self { shard, .. } = self;
         match shard.phase {
-            Phase::Serving if shard.core.remote.request.is_made() => {
+            Phase::Serving if shard.core.shared.request.is_made() => {
                 let connections = shard.table.len();
                 tracing::info!(connections, "draining");
                 let until = shard.core.tick_after(SETTLE_MAX);

@@ -29,12 +29,12 @@ mod marks;
 mod memory;
 mod places;
 pub(crate) mod pool;
-pub(crate) mod remote;
 pub(crate) mod rules;
 mod scarcity;
 pub(crate) mod service;
 mod settings;
 mod shard;
+pub(crate) mod shared;
 mod size;
 pub(crate) mod slot;
 mod slow;
@@ -47,7 +47,7 @@ mod unused;
 
 use std::{io, os::fd::OwnedFd, sync::Arc, time::Duration};
 
-use self::{remote::Remote, service::Service, shard::Shard, slot::ServiceId};
+use self::{shared::Shared, service::Service, shard::Shard, slot::ServiceId};
 use crate::{
     address::Address,
     driver::{Driver, ListenerId, Next, nanos},
@@ -70,10 +70,10 @@ impl<D: Driver> Engine<D> {
         driver: D,
         limits: AllLimits,
         services: Services,
-        remote: Arc<Remote>,
+        shared: Arc<Shared>,
     ) -> Self {
-        remote.set_waker(driver.waker());
-        let shard = Shard::new(limits, driver.clock(), services, remote);
+        shared.set_waker(driver.waker());
+        let shard = Shard::new(limits, driver.clock(), services, shared);
         Self { driver, shard }
     }
 

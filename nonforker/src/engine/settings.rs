@@ -64,7 +64,7 @@ impl Settings {
 impl<S> Shard<S> {
     /// Follows limits that were set, if any were.
     pub(super) fn follow_settings(&mut self) {
-        let Some(limits) = self.core.remote.take_limits() else { return };
+        let Some(limits) = self.core.shared.take_limits() else { return };
         tracing::info!("the limits have changed");
         let Self { core, table, acceptor, .. } = self;
         let rules = Rules::of_all(&limits, &core.counters.services);

@@ -12,7 +12,7 @@ use super::{
     accept::Acceptor,
     core::Core,
     drain::Phase,
-    remote::Remote,
+    shared::Shared,
     rules::Rules,
     service::{Scope, Service},
     slot::Slot,
@@ -73,13 +73,13 @@ impl<S> Shard<S> {
         limits: AllLimits,
         clock: Clock,
         services: Services,
-        remote: Arc<Remote>,
+        shared: Arc<Shared>,
     ) -> Self {
         let connections_max = limits.server.connections();
         let counters = Arc::new(AllCounters::of(services.len()));
         let rules = Rules::of_all(&limits, &counters.services);
-        remote.begins(Arc::clone(&counters), limits.clone());
-        let mut core = Core::new(limits.server, counters, clock, remote);
+        shared.begins(Arc::clone(&counters), limits.clone());
+        let mut core = Core::new(limits.server, counters, clock, shared);
         core.desks =
             services.iter().zip(rules).map(|(service, rules)| service.desk(rules)).collect();
         Self {

@@ -16,7 +16,7 @@ use crate::{
 
 /// See the [module](self). It exists before the server is bound, and after the server has ended.
 #[derive(Debug, Default)]
-pub(crate) struct Remote {
+pub(crate) struct Shared {
     pub(super) request: Request,
     /// What there is once the server is bound.
     bound: OnceLock<OfBound>,
@@ -31,7 +31,7 @@ struct OfBound {
     settings: Settings,
 }
 
-impl Remote {
+impl Shared {
     pub(crate) fn drain(&self) {
         self.request.drain();
         self.wake();
