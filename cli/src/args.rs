@@ -232,6 +232,10 @@ pub(crate) struct LimitArgs {
     #[arg(long, value_name = "N", default_value = "1024", value_parser = values::count)]
     pub(crate) frames_per_turn: NonZeroUsize,
 
+    /// Calls from other threads that may wait for the server
+    #[arg(long, value_name = "N", default_value = "10000", value_parser = values::count)]
+    pub(crate) remote_max: NonZeroUsize,
+
     /// Connections that may wait in the kernel to be accepted
     ///
     /// The kernel has a limit of its own: net.core.somaxconn on Linux.

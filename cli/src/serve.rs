@@ -98,6 +98,7 @@ pub(crate) fn limits(args: &ServeArgs) -> Limits {
         .memory_budget(limits.memory_budget)
         .read_per_turn(limits.read_per_turn)
         .frames_per_turn(limits.frames_per_turn.get())
+        .remote_max(limits.remote_max.get())
         .backlog(limits.backlog)
         .idle_timeout(timeouts.idle_timeout.0)
         .unused_timeout(timeouts.unused_timeout.0)

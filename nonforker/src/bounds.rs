@@ -21,6 +21,7 @@ const SIZE_WHY: &str = "since no machine has more memory";
 /// The most of anything that is counted.
 const COUNT_MAX: usize = i32::MAX as usize;
 const CONNECTIONS_WHY: &str = "since the kernel has no more descriptors";
+const POSTS_WHY: &str = "since memory does not hold more";
 const FRAMES_WHY: &str = "since the other connections wait for them";
 
 /// The most bytes of a read: more than a kernel's socket buffer holds.
@@ -86,6 +87,7 @@ impl Limits {
         if self.backlog == 0 {
             return Err(refuse("backlog", 0, "at least 1, since nobody could connect".to_owned()));
         }
+        count("remote_max", Some(self.remote_max), POSTS_WHY)?;
         match self.busy_poll {
             Some(time) if time > BUSY_POLL_MAX => {
                 let bound = "at most 1s, since no sleep costs more than some microseconds";
@@ -214,7 +216,7 @@ mod tests {
 
     /// Each setter of a size, with the least and the most it takes.
     #[rustfmt::skip]
-    const SIZES: [(&str, Set<usize>, usize, usize); 8] = [
+    const SIZES: [(&str, Set<usize>, usize, usize); 9] = [
         ("high_watermark", Limits::high_watermark, 0, SIZE_MAX),
         ("low_watermark", |limits, low| limits.high_watermark(SIZE_MAX).low_watermark(low), 0, SIZE_MAX),
         ("output_cap", Limits::output_cap, 0, SIZE_MAX),
@@ -222,6 +224,7 @@ mod tests {
         ("frames_per_turn", Limits::frames_per_turn, 1, COUNT_MAX),
         ("max_connections", |limits, max| limits.max_connections(Some(max)), 1, COUNT_MAX),
         ("max_connections_per_ip", |limits, max| limits.max_connections_per_ip(Some(max)), 1, COUNT_MAX),
+        ("remote_max", Limits::remote_max, 1, COUNT_MAX),
         ("memory_budget", |limits, max| limits.memory_budget(Some(max)), 4096, SIZE_MAX),
     ];
 

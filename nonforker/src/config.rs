@@ -67,6 +67,7 @@ pub struct Limits {
     pub(crate) slow_handler: Option<Duration>,
     pub(crate) backlog: u16,
     pub(crate) busy_poll: Option<Duration>,
+    pub(crate) remote_max: usize,
 }
 
 impl Default for Limits {
@@ -94,6 +95,7 @@ impl Default for Limits {
             slow_handler: Some(Duration::from_millis(100)),
             backlog: 1024,
             busy_poll: None,
+            remote_max: 10_000,
         }
     }
 }
@@ -290,6 +292,14 @@ impl Limits {
     #[must_use]
     pub const fn busy_poll(mut self, time: Option<Duration>) -> Self {
         self.busy_poll = time;
+        self
+    }
+
+    /// How many closures that other threads [post](crate::Remote::post) may wait to be called.
+    /// At least 1; default: 10,000.
+    #[must_use]
+    pub const fn remote_max(mut self, closures: usize) -> Self {
+        self.remote_max = closures;
         self
     }
 

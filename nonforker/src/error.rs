@@ -184,6 +184,18 @@ pub enum NoSuchService {
     Ambiguous,
 }
 
+/// Why a closure was not [posted](crate::Remote::post) to a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum PostError {
+    /// As many closures as [`Limits::remote_max`](crate::Limits::remote_max) wait to be called.
+    #[error("the server has not called as many closures as may wait")]
+    Full,
+    /// The server has ended.
+    #[error("the server has ended")]
+    Ended,
+}
+
 /// A connection has 16 timers, or a service 1,000, and cannot have another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("too many timers: at most {max} can wait")]

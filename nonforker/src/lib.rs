@@ -169,6 +169,7 @@ mod listening;
 mod memory_limit;
 mod networks;
 mod parts;
+mod remote;
 mod running;
 mod server;
 mod service;
@@ -185,11 +186,14 @@ pub use connections::{Connections, Other};
 pub use context::{Conn, ConnId};
 pub use driver_kind::DriverKind;
 pub use engine::stats::Stats;
-pub use error::{CloseReason, Error, NoSuchService, NotConnected, Result, TooManyTimers};
+pub use error::{
+    CloseReason, Error, NoSuchService, NotConnected, PostError, Result, TooManyTimers,
+};
 pub use handle::Handle;
 pub use handler::{Closure, Failure, Frame, Handler, IntoOutcome, Outcome, Urgent};
 pub use networks::{Networks, NetworksError};
 pub use parts::{Parts, Replies};
+pub use remote::Remote;
 pub use running::Running;
 pub use server::Server;
 pub use service_limits::ServiceLimits;

@@ -16,7 +16,7 @@ use crate::{
         sim::{SimDriver, world::World},
     },
     driver_kind::{Chosen, DriverKind},
-    engine::{Engine, Services, shared::Shared, service::Service, slot::ServiceId},
+    engine::{Engine, Services, service::Service, shared::Shared, slot::ServiceId},
     error::{Error, Result},
     handle::Handle,
     handler::{Closure, Frames, Handler, IntoOutcome, OnFrame},

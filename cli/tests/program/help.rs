@@ -23,6 +23,7 @@ const FLAGS: [(&str, &str); 33] = [
     ("--backlog", "1024"),
     ("--read-per-turn", "64KiB"),
     ("--frames-per-turn", "1024"),
+    ("--remote-max", "10000"),
     ("--slow-handler", "100ms"),
     ("--busy-poll", "off"),
     ("--idle-timeout", "off"),

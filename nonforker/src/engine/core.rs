@@ -16,6 +16,7 @@ use std::{
 
 use super::{
     desk::Desk,
+    mail::Mail,
     memory::Memory,
     pool::Pool,
     shared::Shared,
@@ -62,6 +63,7 @@ pub(crate) struct Core {
     pub(super) throttles: Throttles,
     pub(crate) counters: Arc<AllCounters>,
     pub(crate) shared: Arc<Shared>,
+    pub(crate) mail: Mail,
     pub(super) clock: Clock,
     /// The time as it was last looked at, since the start, in nanoseconds.
     pub(super) now: u64,
@@ -85,6 +87,7 @@ impl Core {
         counters: Arc<AllCounters>,
         clock: Clock,
         shared: Arc<Shared>,
+        mail: Mail,
     ) -> Self {
         let epoch = (clock.now(), Instant::now());
         let (budget, _) = limits.budget();
@@ -99,6 +102,7 @@ impl Core {
             throttles: Throttles::default(),
             counters,
             shared,
+            mail,
             clock,
             now: 0,
             looked: 0,

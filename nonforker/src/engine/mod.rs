@@ -25,6 +25,7 @@ pub(crate) mod drain;
 mod due;
 pub(crate) mod failures;
 mod flush;
+pub(crate) mod mail;
 mod marks;
 mod memory;
 mod places;
@@ -47,7 +48,13 @@ mod unused;
 
 use std::{io, os::fd::OwnedFd, sync::Arc, time::Duration};
 
-use self::{shared::Shared, service::Service, shard::Shard, slot::ServiceId};
+use self::{
+    mail::{Mail, Mailbox},
+    service::Service,
+    shard::Shard,
+    shared::Shared,
+    slot::ServiceId,
+};
 use crate::{
     address::Address,
     driver::{Driver, ListenerId, Next, nanos},
@@ -73,7 +80,8 @@ impl<D: Driver> Engine<D> {
         shared: Arc<Shared>,
     ) -> Self {
         shared.set_waker(driver.waker());
-        let shard = Shard::new(limits, driver.clock(), services, shared);
+        let mail = Mail::new(Mailbox::new(limits.server.remote_max, driver.waker()));
+        let shard = Shard::new(limits, driver.clock(), services, shared, mail);
         Self { driver, shard }
     }
 
@@ -137,6 +145,7 @@ impl<D: Driver> Engine<D> {
         self.wait()?;
         if self.shard.unusual {
             self.shard.follow_settings();
+            self.shard.read_mail();
             self.admit();
         }
         if self.shard.is_anything_due() {

@@ -75,6 +75,7 @@ impl<S> Shard<S> {
         core.memory.set_budget(budget);
         core.pool.set_budget(budget);
         acceptor.set_connections_max(limits.server.connections());
+        core.mail.set_posts_max(limits.server.remote_max);
         core.limits = limits.server;
         for token in table.tokens() {
             if let Some(slot) = table.get_mut(token) {

@@ -12,9 +12,10 @@ use super::{
     accept::Acceptor,
     core::Core,
     drain::Phase,
-    shared::Shared,
+    mail::Mail,
     rules::Rules,
     service::{Scope, Service},
+    shared::Shared,
     slot::Slot,
     stats::AllCounters,
     table::{Entry, Table},
@@ -74,14 +75,15 @@ impl<S> Shard<S> {
         clock: Clock,
         services: Services,
         shared: Arc<Shared>,
+        mail: Mail,
     ) -> Self {
         let connections_max = limits.server.connections();
         let counters = Arc::new(AllCounters::of(services.len()));
         let rules = Rules::of_all(&limits, &counters.services);
-        shared.begins(Arc::clone(&counters), limits.clone());
-        let mut core = Core::new(limits.server, counters, clock, shared);
+        let mut core = Core::new(limits.server.clone(), counters, clock, shared, mail);
         core.desks =
             services.iter().zip(rules).map(|(service, rules)| service.desk(rules)).collect();
+        core.shared.begins(&core, limits);
         Self {
             core,
             table: Table::new(connections_max),
@@ -125,7 +127,9 @@ impl<S> Shard<S> {
         self.wants = Next::Sleep;
         let is_busy = !self.running.is_empty()
             || self.unusual
-                && (matches!(self.phase, Phase::Settling { .. }) || self.is_about_to_cut());
+                && (matches!(self.phase, Phase::Settling { .. })
+                    || self.is_about_to_cut()
+                    || self.core.mail.is_left());
         if is_busy { Some(Duration::ZERO) } else { self.due_at.map(|at| self.core.until(at)) }
     }
 
@@ -154,6 +158,7 @@ impl<S> Shard<S> {
         self.phase != Phase::Serving
             || self.core.memory.is_scarce()
             || self.acceptor.is_unusual()
+            || self.core.mail.is_left()
             || self.is_about_to_switch()
     }
 

@@ -16,7 +16,7 @@
 mod batch;
 
 use std::{
-    any::TypeId,
+    any::{Any, TypeId},
     panic::{AssertUnwindSafe, catch_unwind},
     rc::Rc,
 };
@@ -173,6 +173,10 @@ impl<H: Handler, F: Frames<H>> Service for Typed<H, F> {
             timers: Box::new(ServiceAlarms::<H>::default()),
             due: None,
         }
+    }
+
+    fn handler(&mut self) -> &mut dyn Any {
+        self.frames.handler()
     }
 
     fn wants_urgent(&self) -> bool {

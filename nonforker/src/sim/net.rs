@@ -1,5 +1,6 @@
 //! One run of a simulation: a server, its clients, and the time between them.
 
+mod posting;
 mod waiting;
 
 use std::{

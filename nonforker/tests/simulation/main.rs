@@ -16,6 +16,7 @@ mod hogs;
 mod limits;
 mod memory;
 mod others;
+mod posting;
 mod proxy;
 mod replay;
 mod scarcity;

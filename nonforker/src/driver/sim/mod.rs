@@ -253,7 +253,7 @@ impl Driver for SimDriver {
 
     fn waker(&self) -> Waker {
         let woken = Arc::clone(&self.world().woken);
-        Waker::new(move || woken.store(true, Relaxed))
+        Waker::at_home(move || woken.store(true, Relaxed))
     }
 }
 
