@@ -99,6 +99,8 @@ pub(crate) fn limits(args: &ServeArgs) -> Limits {
         .read_per_turn(limits.read_per_turn)
         .frames_per_turn(limits.frames_per_turn.get())
         .remote_max(limits.remote_max.get())
+        .tickets_max(limits.tickets_max.get())
+        .answer_timeout(timeouts.answer_timeout.0)
         .backlog(limits.backlog)
         .idle_timeout(timeouts.idle_timeout.0)
         .unused_timeout(timeouts.unused_timeout.0)

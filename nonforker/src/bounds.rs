@@ -88,6 +88,8 @@ impl Limits {
             return Err(refuse("backlog", 0, "at least 1, since nobody could connect".to_owned()));
         }
         count("remote_max", Some(self.remote_max), POSTS_WHY)?;
+        count("tickets_max", Some(self.tickets_max), POSTS_WHY)?;
+        check_duration("answer_timeout", self.answer_timeout)?;
         match self.busy_poll {
             Some(time) if time > BUSY_POLL_MAX => {
                 let bound = "at most 1s, since no sleep costs more than some microseconds";
@@ -216,7 +218,7 @@ mod tests {
 
     /// Each setter of a size, with the least and the most it takes.
     #[rustfmt::skip]
-    const SIZES: [(&str, Set<usize>, usize, usize); 9] = [
+    const SIZES: [(&str, Set<usize>, usize, usize); 10] = [
         ("high_watermark", Limits::high_watermark, 0, SIZE_MAX),
         ("low_watermark", |limits, low| limits.high_watermark(SIZE_MAX).low_watermark(low), 0, SIZE_MAX),
         ("output_cap", Limits::output_cap, 0, SIZE_MAX),
@@ -224,16 +226,18 @@ mod tests {
         ("frames_per_turn", Limits::frames_per_turn, 1, COUNT_MAX),
         ("max_connections", |limits, max| limits.max_connections(Some(max)), 1, COUNT_MAX),
         ("max_connections_per_ip", |limits, max| limits.max_connections_per_ip(Some(max)), 1, COUNT_MAX),
+        ("tickets_max", Limits::tickets_max, 1, COUNT_MAX),
         ("remote_max", Limits::remote_max, 1, COUNT_MAX),
         ("memory_budget", |limits, max| limits.memory_budget(Some(max)), 4096, SIZE_MAX),
     ];
 
     /// Each setter of a duration, with the most it takes.
     #[rustfmt::skip]
-    const DURATIONS: [(&str, Set<Duration>, Duration); 8] = [
+    const DURATIONS: [(&str, Set<Duration>, Duration); 9] = [
         ("frame_timeout", |limits, time| limits.frame_timeout(Some(time)), DURATION_MAX),
         ("write_timeout", |limits, time| limits.write_timeout(Some(time)), DURATION_MAX),
         ("idle_timeout", |limits, time| limits.idle_timeout(Some(time)), DURATION_MAX),
+        ("answer_timeout", |limits, time| limits.answer_timeout(Some(time)), DURATION_MAX),
         ("handshake_timeout", Limits::handshake_timeout, DURATION_MAX),
         ("linger_timeout", Limits::linger_timeout, DURATION_MAX),
         ("drain_timeout", Limits::drain_timeout, DURATION_MAX),

@@ -277,7 +277,7 @@ impl<'a, H: Handler> Other<'a, H> {
     where
         H::Codec: Encode<R>,
     {
-        let mut output = self.core.begin_output(self.slot, Origin::Push);
+        let mut output = self.core.begin_output(self.slot, Origin::Other);
         // If the codec panics the queue goes back without half a reply, and it is the connection
         // whose callback this is that ends.
         let pushed = catch_unwind(AssertUnwindSafe(|| {
@@ -353,7 +353,7 @@ impl<'a, H: Handler> Other<'a, H> {
     /// How many bytes are queued for the peer or in flight to it.
     #[must_use]
     pub fn queued(&self) -> usize {
-        self.slot.conn.outbound().queued()
+        self.slot.conn.queued()
     }
 }
 

@@ -177,6 +177,7 @@ mod service_limits;
 #[cfg(feature = "signals")]
 pub mod signals;
 pub mod sim;
+mod ticket;
 
 pub use address::{Address, AddressError, Peer};
 pub use alarms::TimerId;
@@ -187,7 +188,7 @@ pub use context::{Conn, ConnId};
 pub use driver_kind::DriverKind;
 pub use engine::stats::Stats;
 pub use error::{
-    CloseReason, Error, NoSuchService, NotConnected, PostError, Result, TooManyTimers,
+    CloseReason, Error, Gone, NoSuchService, NotConnected, PostError, Result, TooManyTimers,
 };
 pub use handle::Handle;
 pub use handler::{Closure, Failure, Frame, Handler, IntoOutcome, Outcome, Urgent};
@@ -197,3 +198,4 @@ pub use remote::Remote;
 pub use running::Running;
 pub use server::Server;
 pub use service_limits::ServiceLimits;
+pub use ticket::Ticket;

@@ -23,6 +23,7 @@ use super::{
     slot::Slot,
     stats::AllCounters,
     throttle::{Notice, Throttles},
+    tickets::TicketOffice,
     timers::Timers,
 };
 use crate::{
@@ -64,6 +65,7 @@ pub(crate) struct Core {
     pub(crate) counters: Arc<AllCounters>,
     pub(crate) shared: Arc<Shared>,
     pub(crate) mail: Mail,
+    pub(super) tickets: TicketOffice,
     pub(super) clock: Clock,
     /// The time as it was last looked at, since the start, in nanoseconds.
     pub(super) now: u64,
@@ -73,7 +75,7 @@ pub(crate) struct Core {
     /// What the clock showed at the start, and what the system's shows as it starts.
     epoch: (u64, Instant),
     /// The bytes of replies that were made in this turn, and of requests that were kept.
-    pub(super) collected: usize,
+    pub(crate) collected: usize,
     /// The earliest deadline moved since the driver was told how long to sleep.
     pub(crate) timers_moved: bool,
     /// How many timers were ever set.
@@ -91,6 +93,7 @@ impl Core {
     ) -> Self {
         let epoch = (clock.now(), Instant::now());
         let (budget, _) = limits.budget();
+        let tickets = TicketOffice::new(limits.tickets_max);
         Self {
             dirty: Vec::new(),
             runnable: Vec::new(),
@@ -103,6 +106,7 @@ impl Core {
             counters,
             shared,
             mail,
+            tickets,
             clock,
             now: 0,
             looked: 0,

@@ -25,6 +25,8 @@ pub(crate) struct Desk {
     pub(crate) timers: Box<dyn Any>,
     /// When the first of them is due.
     pub(crate) due: Option<Tick>,
+    /// A connection of it has taken a ticket at some time.
+    pub(crate) defers: bool,
 }
 
 /// The one of these services, each a handler's type and a name, that has this handler and this name.

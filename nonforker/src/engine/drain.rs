@@ -16,7 +16,7 @@
 //! again and a turn brings nothing from it; at half of the deadline all are.
 //!
 //! A stop counts the connections that it *cuts off*: the engine holds a complete request of the
-//! peer that no handler has seen, or bytes for the peer that the kernel has not taken. What the
+//! peer that no handler has seen, a ticket is open, or bytes for the peer wait. What the
 //! kernel still holds of the peer is not counted, since nobody has looked at it.
 
 use std::{
@@ -205,7 +205,8 @@ impl<S> Shard<S> {
 
 /// Whether a stop takes output from the peer.
 fn is_cut_off(slot: &Slot) -> bool {
-    slot.conn.state().sends() && !slot.conn.outbound().is_empty()
+    let owes = !slot.conn.outbound().is_empty() || slot.conn.open_tickets() > 0;
+    slot.conn.state().sends() && owes
 }
 
 /// Whether what is kept may be a complete request. What is not held is the start of a frame, unless

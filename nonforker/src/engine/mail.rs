@@ -16,8 +16,11 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use super::{core::Core, shard::Shard, slot::ServiceId, table::Table};
-use crate::{driver::Waker, error::PostError};
+use super::{core::Core, shard::Shard, slot::ServiceId, table::Table, tickets::Answered};
+use crate::{
+    driver::Waker,
+    error::{Gone, PostError},
+};
 
 /// The most letters that one turn reads, so that mail does not keep connections waiting.
 const LETTERS_PER_TURN: usize = 1024;
@@ -37,6 +40,7 @@ pub(crate) trait Errand: Send {
 /// One piece of mail.
 pub(crate) enum Letter {
     Post { service: ServiceId, errand: Box<dyn Errand> },
+    Answer(Answered),
 }
 
 impl Letter {
@@ -50,6 +54,7 @@ impl fmt::Debug for Letter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Post { service, .. } => write!(f, "Post to {service}"),
+            Self::Answer(Answered { token, id, .. }) => write!(f, "Answer {id} for {token:?}"),
         }
     }
 }
@@ -99,6 +104,19 @@ impl Mailbox {
         }
         queue.posts += 1;
         self.push(queue, seal(contents));
+        Ok(())
+    }
+
+    /// Posts an answer. For each ticket there is room.
+    pub(crate) fn post_answer(&self, letter: Letter) -> Result<(), Gone> {
+        self.waker.check_thread();
+        let queue = self.queue();
+        if queue.ended {
+            drop(queue);
+            // What the answer holds may panic, and that is for its thread.
+            return Err(Gone);
+        }
+        self.push(queue, letter);
         Ok(())
     }
 
@@ -191,6 +209,7 @@ impl<S> Shard<S> {
                 let Some(typed) = services.get_mut(service as usize) else { return };
                 errand.run(typed.handler(), core, table, service);
             }
+            Letter::Answer(answered) => self.answer(answered),
         }
     }
 }

@@ -43,6 +43,7 @@ mod sound;
 pub(crate) mod stats;
 pub(crate) mod table;
 mod throttle;
+pub(crate) mod tickets;
 mod timers;
 mod unused;
 
@@ -162,6 +163,7 @@ impl<D: Driver> Engine<D> {
         let core = &self.shard.core;
         core.counters.buffered_bytes.set(core.memory.used());
         if self.shard.unusual {
+            self.shard.go_on_with_tickets();
             self.shard.unusual = self.shard.is_unusual();
         }
         Ok(())
@@ -183,8 +185,8 @@ impl<D: Driver> Engine<D> {
         if !driver.is_behind() {
             shard.core.looked = shard.look_began;
         }
-        // Not all of what it saw has been delivered.
-        shard.brought.looked &= !shard.core.has_collected_enough();
+        // Not all of what it saw has been delivered, or it was interrupted and saw nothing.
+        shard.brought.looked &= !driver.is_behind() && !shard.core.has_collected_enough();
         Ok(())
     }
 

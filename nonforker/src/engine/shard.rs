@@ -159,6 +159,7 @@ impl<S> Shard<S> {
             || self.core.memory.is_scarce()
             || self.acceptor.is_unusual()
             || self.core.mail.is_left()
+            || self.core.tickets.has_waiting()
             || self.is_about_to_switch()
     }
 
@@ -231,6 +232,9 @@ impl<S> Shard<S> {
         if state.handles() {
             let service = slot.service() as usize;
             let scarce = core.memory.is_scarce();
+            if core.tickets.are_out() {
+                self.unusual |= core.wait_for_tickets(slot);
+            }
             if let Some(service) = services.get_mut(service) {
                 service.received(Scope { core, table, entry: &mut entry }, bytes);
             }
@@ -349,6 +353,9 @@ impl<S> Shard<S> {
                 continue;
             }
             self.core.mark_dirty(slot);
+            if self.core.tickets.are_out() {
+                self.unusual |= self.core.wait_for_tickets(slot);
+            }
             self.call(token, |service, mut scope| {
                 if is_relieved {
                     service.relieved(scope.again());

@@ -334,6 +334,7 @@ impl Net {
         let stats = self.stats();
         assert_eq!(stats.defects, 0, "events that cannot happen");
         assert_eq!(stats.accepted, stats.closed, "connections accepted and closed");
+        assert_eq!(stats.open_tickets, 0, "tickets of closed connections are open");
         assert_eq!(stats.buffered_bytes, 0, "bytes are left");
     }
 }

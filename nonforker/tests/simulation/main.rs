@@ -27,6 +27,7 @@ mod services;
 mod settings;
 mod settle;
 mod speed;
+mod tickets;
 mod time;
 mod turns;
 mod waiting;
