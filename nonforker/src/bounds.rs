@@ -38,6 +38,9 @@ const DURATION_MAX: Duration = Duration::from_secs(3_155_760_000);
 /// The longest search for new requests without sleeping.
 const BUSY_POLL_MAX: Duration = Duration::from_secs(1);
 
+/// The most threads for offloaded work.
+const THREADS_MAX: usize = 10_000;
+
 /// The most permissions there are.
 const MODE_MAX: u32 = 0o777;
 
@@ -148,6 +151,18 @@ pub(crate) fn check_mode(mode: u32) -> Result<()> {
     Err(refuse("unix_mode", format!("{mode:#o}"), bound))
 }
 
+/// Whether so many threads can be had.
+pub(crate) fn check_threads(threads: Option<usize>) -> Result<()> {
+    match threads {
+        Some(0) => Err(refuse("offload_threads", 0, "at least 1".to_owned())),
+        Some(threads) if threads > THREADS_MAX => {
+            let bound = at_most(THREADS_MAX, "since each takes memory for its stack");
+            Err(refuse("offload_threads", threads, bound))
+        }
+        _ => Ok(()),
+    }
+}
+
 fn size(limit: &'static str, is: usize, may_be: RangeInclusive<usize>, why: &str) -> Result<()> {
     let (least, most) = may_be.into_inner();
     match is {
@@ -211,7 +226,10 @@ fn bytes(bytes: usize) -> String {
 mod tests {
     use std::time::Duration;
 
-    use super::{BUSY_POLL_MAX, COUNT_MAX, DURATION_MAX, READ_MAX, SIZE_MAX, bytes, check_mode};
+    use super::{
+        BUSY_POLL_MAX, COUNT_MAX, DURATION_MAX, READ_MAX, SIZE_MAX, bytes, check_mode,
+        check_threads,
+    };
     use crate::{config::Limits, error::Error};
 
     type Set<T> = fn(Limits, T) -> Limits;
@@ -312,6 +330,11 @@ mod tests {
         ] {
             let error = limits.check().expect_err(said).to_string();
             assert!(error.starts_with(said), "{error}");
+        }
+        for (threads, good) in
+            [(None, true), (Some(0), false), (Some(1), true), (Some(10_001), false)]
+        {
+            assert_eq!(check_threads(threads).is_ok(), good, "{threads:?}");
         }
         assert!(check_mode(0o777).is_ok());
         let error = check_mode(0o1000).expect_err("no permissions").to_string();

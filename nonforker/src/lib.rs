@@ -168,6 +168,7 @@ mod keepalive;
 mod listening;
 mod memory_limit;
 mod networks;
+mod offload;
 mod parts;
 mod remote;
 mod running;

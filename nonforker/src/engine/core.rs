@@ -35,6 +35,7 @@ use crate::{
     },
     driver::{Clock, Next, Token, nanos},
     error::{CloseReason, Error},
+    offload::Threads,
 };
 
 /// A tick, in nanoseconds.
@@ -66,6 +67,8 @@ pub(crate) struct Core {
     pub(crate) shared: Arc<Shared>,
     pub(crate) mail: Mail,
     pub(super) tickets: TicketOffice,
+    /// Who does what handlers offload.
+    pub(crate) offload: Option<Box<dyn Threads>>,
     pub(super) clock: Clock,
     /// The time as it was last looked at, since the start, in nanoseconds.
     pub(super) now: u64,
@@ -107,6 +110,7 @@ impl Core {
             shared,
             mail,
             tickets,
+            offload: None,
             clock,
             now: 0,
             looked: 0,

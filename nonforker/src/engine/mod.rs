@@ -61,6 +61,7 @@ use crate::{
     driver::{Driver, ListenerId, Next, nanos},
     error::Error,
     networks::Networks,
+    offload::Threads,
     service_limits::AllLimits,
 };
 
@@ -84,6 +85,11 @@ impl<D: Driver> Engine<D> {
         let mail = Mail::new(Mailbox::new(limits.server.remote_max, driver.waker()));
         let shard = Shard::new(limits, driver.clock(), services, shared, mail);
         Self { driver, shard }
+    }
+
+    /// From now on handlers can offload work, to these threads.
+    pub(crate) fn offload_to(&mut self, threads: impl Threads + 'static) {
+        self.shard.core.offload = Some(Box::new(threads));
     }
 
     /// Opens a listener for a service and returns its actual address.

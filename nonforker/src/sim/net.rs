@@ -20,6 +20,7 @@ use crate::{
         events::Event,
         faults::Faults,
         link::{End, Reading},
+        offloading::run_jobs,
         rng::Rng,
         running::Running,
         torture::Torture,
@@ -261,6 +262,7 @@ impl Net {
             self.0.drain_at.set(None);
             self.drain();
         }
+        run_jobs(&self.0.world);
         let mut engine = self.0.engine.borrow_mut();
         if engine.is_done() {
             return self.goes_on_alone();

@@ -15,6 +15,7 @@ mod handler_timers;
 mod hogs;
 mod limits;
 mod memory;
+mod offloading;
 mod others;
 mod posting;
 mod proxy;

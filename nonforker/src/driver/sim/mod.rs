@@ -14,6 +14,7 @@ mod acting;
 pub(crate) mod events;
 pub(crate) mod faults;
 pub(crate) mod link;
+pub(crate) mod offloading;
 mod receiving;
 pub(crate) mod rng;
 mod round;
