@@ -39,7 +39,8 @@ impl Later {
 
 impl Handler for Later {
     type Codec = Lines;
-    type Session = ();
+    /// Whether it says `bye` at the end.
+    type Session = bool;
 
     fn frame(&mut self, conn: &mut Conn<'_, Self>, line: &[u8]) -> Outcome {
         for word in std::str::from_utf8(line)?.split(' ') {
@@ -50,6 +51,7 @@ impl Handler for Later {
                     self.tickets.borrow_mut().push_back(ticket);
                 }
                 "drop" => drop(conn.defer()),
+                "polite" => *conn.session_mut() = true,
                 "close" => conn.close(),
                 "abort" => conn.abort(),
                 "finish" => conn.finish(),
@@ -62,6 +64,14 @@ impl Handler for Later {
                 word => conn.send(word),
             }
         }
+        Ok(())
+    }
+
+    fn half_closed(&mut self, conn: &mut Conn<'_, Self>) -> Outcome {
+        if *conn.session() {
+            conn.send("bye");
+        }
+        conn.close();
         Ok(())
     }
 
@@ -164,7 +174,6 @@ fn an_answer_may_be_several_replies_or_none_and_may_take_a_ticket_itself() {
         let client = says(net, "defer one defer two\nthree\n");
         let later = later();
         let (first, second) = (later.ticket(), later.ticket());
-        second.then(|_, _| {}).expect("it is there");
         first
             .then(|later, conn| {
                 conn.send("begun");
@@ -176,7 +185,9 @@ fn an_answer_may_be_several_replies_or_none_and_may_take_a_ticket_itself() {
         client.expect("begun\n");
         assert_eq!(client.received(), b"");
         later.ticket().send("ended").expect("it is there");
-        client.expect("ended\nbehind it\none\ntwo\nthree\n");
+        client.expect("ended\nbehind it\none\n");
+        second.then(|_, _| {}).expect("it is there");
+        client.expect("two\nthree\n");
     });
 }
 
@@ -292,6 +303,7 @@ fn what_ends_a_connection_in_order_comes_behind_the_answers() {
             ("loose close\nnever\n", false, "closed by the handler"),
             ("defer x\n", true, "the peer has finished"),
             ("loose\n", true, "the peer has finished"),
+            ("polite loose\n", true, "the peer has finished"),
             ("defer finish lost\n", true, "the peer has finished"),
         ] {
             let client = says(net, line);
@@ -301,7 +313,11 @@ fn what_ends_a_connection_in_order_comes_behind_the_answers() {
             net.wait(SECOND);
             assert_eq!(client.received(), b"", "{line}");
             later().ticket().send("answer").expect("it is there");
-            client.expect(if line.contains('x') { "answer\nx\n" } else { "answer\n" });
+            client.expect(match line {
+                "polite loose\n" => "answer\nbye\n",
+                line if line.contains('x') => "answer\nx\n",
+                _ => "answer\n",
+            });
             client.expect_end();
             net.settle();
             assert_eq!(later().reasons(), [reason], "{line}");
