@@ -6,6 +6,7 @@ use std::{thread, time::Duration};
 use nonforker::{Outcome, Server, codec::Lines};
 
 /// What blocks. It stands for a database, a file, a computation.
+#[expect(clippy::disallowed_methods, reason = "it is not called in the server's loop")]
 fn query(millis: u64, text: String) -> String {
     thread::sleep(Duration::from_millis(millis));
     text

@@ -37,7 +37,7 @@ impl Later {
     fn answer_soon(&mut self, all: &mut Connections<'_, Self>) -> Outcome {
         self.count += 1;
         let micros = self.count.wrapping_mul(0x9e37_79b9) % 40_000;
-        let oldest = micros % 3 > 0;
+        let oldest = !micros.is_multiple_of(3);
         all.after(Duration::from_micros(micros), move |later, _| {
             let shelf = &mut later.shelf;
             let next = if oldest { shelf.pop_front() } else { shelf.pop_back() };
