@@ -13,7 +13,6 @@ use crate::{
     alarms::{Alarms, OF_CONNECTION, Run, TimerId},
     codec::{Encode, Raw},
     conn::{
-        deadlines::Kind,
         output::{Origin, Output},
         state::Incoming,
     },
@@ -129,7 +128,8 @@ impl<H: Handler> Conn<'_, H> {
         self.output.push(&mut self.slot.conn, &mut self.member.codec, reply);
     }
 
-    /// Closes the connection after what is queued has been sent. No more frames are handled.
+    /// Closes the connection after what is queued has been sent and open
+    /// [tickets](Self::defer) are answered. No more frames are handled.
     ///
     /// The peer really gets the last bytes: the close lingers until the peer has closed too,
     /// bounded by [`Limits::linger_timeout`](crate::Limits::linger_timeout).
@@ -250,7 +250,7 @@ impl<H: Handler> Conn<'_, H> {
         if let Some(at) = self.member.alarms.earliest()
             && self.slot.conn.state().handles()
         {
-            self.core.arm_at(self.slot, Kind::User, at);
+            self.core.arm_user(self.slot, Some(at));
         }
         Ok(id)
     }
@@ -258,12 +258,7 @@ impl<H: Handler> Conn<'_, H> {
     /// Forgets a timer of this connection. Returns whether it was still waiting.
     pub fn cancel(&mut self, timer: TimerId) -> bool {
         let was_waiting = self.member.alarms.cancel(timer);
-        match self.member.alarms.earliest() {
-            Some(at) if self.slot.conn.state().handles() => {
-                self.core.arm_at(self.slot, Kind::User, at);
-            }
-            _ => self.slot.conn.deadlines().clear(Kind::User),
-        }
+        self.core.arm_user(self.slot, self.member.alarms.earliest());
         was_waiting
     }
 

@@ -4,8 +4,10 @@ use std::{fmt, sync::Arc};
 
 use crate::{
     config::{Limits, descriptor_limit},
-    engine::{remote::Remote, stats::Stats},
-    error::Result,
+    engine::{shared::Shared, stats::Stats},
+    error::{NoSuchService, Result},
+    handler::Handler,
+    remote::Remote,
 };
 
 /// Ends a server, sets its limits, and tells its counters, from any thread.
@@ -16,7 +18,7 @@ use crate::{
 /// bound.
 #[derive(Clone)]
 pub struct Handle {
-    remote: Arc<Remote>,
+    shared: Arc<Shared>,
 }
 
 impl fmt::Debug for Handle {
@@ -26,8 +28,8 @@ impl fmt::Debug for Handle {
 }
 
 impl Handle {
-    pub(crate) const fn new(remote: Arc<Remote>) -> Self {
-        Self { remote }
+    pub(crate) const fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
     }
 
     /// Takes nothing new, answers what has arrived, closes everybody and ends the server.
@@ -37,7 +39,7 @@ impl Handle {
     /// unhandled or bytes unsent, [`Bound::run`](crate::Bound::run) returns
     /// [`Error::CutOff`](crate::Error::CutOff).
     pub fn drain(&self) {
-        self.remote.drain();
+        self.shared.drain();
     }
 
     /// Ends every connection at once, and the server with them.
@@ -45,7 +47,7 @@ impl Handle {
     /// If that leaves a request unhandled or bytes unsent, [`Bound::run`](crate::Bound::run)
     /// returns [`Error::CutOff`](crate::Error::CutOff).
     pub fn stop(&self) {
-        self.remote.stop();
+        self.shared.stop();
     }
 
     /// Sets other limits while the server runs. It follows them as soon as it is woken, whatever the
@@ -104,15 +106,24 @@ impl Handle {
         Ok(())
     }
 
+    /// Posts to a service from other threads.
+    pub(crate) fn remote<H: Handler>(
+        &self,
+        name: Option<&str>,
+    ) -> std::result::Result<Remote<H>, NoSuchService> {
+        let (mailbox, service) = self.shared.find::<H>(name)?;
+        Ok(Remote::new(mailbox, service))
+    }
+
     /// The same, whatever the machine has.
     pub(crate) fn post_limits(&self, limits: Limits) -> Result<()> {
-        self.remote.post_limits(limits)
+        self.shared.post_limits(limits)
     }
 
     /// What the server has counted so far: nothing before it is bound.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        self.remote.stats()
+        self.shared.stats()
     }
 
     /// What one service has counted so far: the first that was given to the server is number 0.
@@ -137,6 +148,6 @@ impl Handle {
     /// ```
     #[must_use]
     pub fn service_stats(&self, service: usize) -> Option<Stats> {
-        self.remote.service_stats(service)
+        self.shared.service_stats(service)
     }
 }

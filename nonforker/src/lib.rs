@@ -141,8 +141,8 @@
 //! # In scope, and out of scope
 //!
 //! Stream protocols over TCP and Unix sockets, from one request a minute to millions a second.
-//! Not in scope: a handler that has to block (give it a thread of its own and answer later), HTTP
-//! (there are good servers), datagrams.
+//! Not in scope: HTTP (there are good servers), datagrams. What blocks is
+//! [offloaded](Conn::offload) to a thread, or a [`Ticket`] is answered later.
 //!
 //! # Cargo features
 //!
@@ -168,7 +168,9 @@ mod keepalive;
 mod listening;
 mod memory_limit;
 mod networks;
+mod offload;
 mod parts;
+mod remote;
 mod running;
 mod server;
 mod service;
@@ -176,6 +178,7 @@ mod service_limits;
 #[cfg(feature = "signals")]
 pub mod signals;
 pub mod sim;
+mod ticket;
 
 pub use address::{Address, AddressError, Peer};
 pub use alarms::TimerId;
@@ -185,11 +188,15 @@ pub use connections::{Connections, Other};
 pub use context::{Conn, ConnId};
 pub use driver_kind::DriverKind;
 pub use engine::stats::Stats;
-pub use error::{CloseReason, Error, NoSuchService, NotConnected, Result, TooManyTimers};
+pub use error::{
+    CloseReason, Error, Gone, NoSuchService, NotConnected, PostError, Result, TooManyTimers,
+};
 pub use handle::Handle;
 pub use handler::{Closure, Failure, Frame, Handler, IntoOutcome, Outcome, Urgent};
 pub use networks::{Networks, NetworksError};
 pub use parts::{Parts, Replies};
+pub use remote::Remote;
 pub use running::Running;
 pub use server::Server;
 pub use service_limits::ServiceLimits;
+pub use ticket::Ticket;

@@ -85,7 +85,7 @@ impl Server {
 #[must_use = "a server that is dropped is drained"]
 pub struct Running {
     addresses: Vec<Address>,
-    handle: Handle,
+    pub(crate) handle: Handle,
     /// `None` once it was waited for.
     thread: Option<JoinHandle<Result<()>>>,
 }

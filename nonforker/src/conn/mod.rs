@@ -29,6 +29,7 @@ pub(crate) mod output;
 pub(crate) mod pipe;
 mod proxy;
 pub(crate) mod state;
+pub(crate) mod tickets;
 
 use self::{
     bars::Bars,
@@ -38,6 +39,7 @@ use self::{
     outbound::{Lent, Outbound, Watermarks},
     pipe::{Opening, Pipe},
     state::{Event, Incoming, Manner, State},
+    tickets::Tickets,
 };
 use crate::error::CloseReason;
 
@@ -57,6 +59,7 @@ pub(crate) struct Connection {
     deadlines: Deadlines,
     /// Most connections do not end just now.
     ending: Option<Box<Ending>>,
+    tickets: Option<Box<Tickets>>,
 }
 
 /// What a connection has that ends.
@@ -84,6 +87,7 @@ impl Connection {
             outbound: Outbound::default(),
             deadlines: Deadlines::default(),
             ending: None,
+            tickets: None,
         }
     }
 
@@ -138,7 +142,8 @@ impl Connection {
     }
 
     /// Our side ends once everything queued is sent. Frames are still handled.
-    pub(crate) const fn finish(&mut self) {
+    pub(crate) fn finish(&mut self) {
+        self.finishes_behind_tickets();
         self.bars.set(Bars::MUTE, true);
     }
 
@@ -153,8 +158,10 @@ impl Connection {
         !matches!(self.state, State::Open) || self.bars.has(Bars::MUTE)
     }
 
-    /// Asks for a close once everything queued is sent. The first reason counts.
+    /// Asks for a close once everything queued is sent, and open tickets are answered if it is a close
+    /// in order. The first reason counts.
     pub(crate) fn close(&mut self, reason: CloseReason) {
+        let Some(reason) = self.closes_behind_tickets(reason) else { return };
         self.ending.get_or_insert_default().reason.get_or_insert(reason);
         self.bars.set(Bars::HELD, false);
         for kind in [Kind::Frame, Kind::User, Kind::Unused] {
@@ -181,6 +188,15 @@ impl Connection {
 
     pub(crate) const fn pause(&mut self, on: bool) {
         self.bars.set(Bars::PAUSED, on);
+    }
+
+    /// Frames wait for a ticket that they may need, or do so no more.
+    pub(crate) const fn wait_for_tickets(&mut self, on: bool) {
+        self.bars.set(Bars::TICKETLESS, on);
+        if !on {
+            // It goes on in its turn, and is received from again then.
+            self.bars.set(Bars::HELD, true);
+        }
     }
 
     /// Whether what arrives now can be decoded where it lies.
@@ -213,7 +229,8 @@ impl Connection {
 
     /// Whether all frames are handled and the end of the stream is what comes next.
     pub(crate) const fn is_at_end(&self) -> bool {
-        !matches!(self.incoming, Incoming::Flows) && self.bars.is_none()
+        let is_free = self.bars.is_none() && !self.bars.has(Bars::PENDING);
+        !matches!(self.incoming, Incoming::Flows) && is_free
     }
 
     /// Takes in bytes that no frame took, in a buffer from `allocate` (given the least capacity it
@@ -272,11 +289,17 @@ impl Connection {
         &self.outbound
     }
 
+    /// How many bytes are queued or in flight, or wait behind tickets.
+    pub(crate) fn queued(&self) -> usize {
+        self.outbound.queued() + self.held()
+    }
+
     /// Takes the queue out for replies to be pushed.
     #[inline]
-    pub(crate) const fn lend(&mut self) -> Lent {
+    pub(crate) fn lend(&mut self) -> Lent {
+        let held = self.held();
         let Outbound { pending, in_flight, hint, .. } = &mut self.outbound;
-        Lent { buffer: pending.take(), hint: *hint as usize, in_flight: *in_flight }
+        Lent { buffer: pending.take(), hint: *hint as usize, elsewhere: *in_flight + held }
     }
 
     /// Puts the queue back. Something is in it.
@@ -318,7 +341,7 @@ impl Connection {
     /// that hovers at one mark does not flap.
     #[inline]
     pub(crate) fn is_relieved(&self, marks: &Watermarks) -> bool {
-        self.bars.has(Bars::PRESSURED) && self.outbound.queued() <= marks.low
+        self.bars.has(Bars::PRESSURED) && self.queued() <= marks.low
     }
 
     /// Pressure fell and the handler is told. Returns whether that is so.
@@ -338,7 +361,7 @@ impl Connection {
 
     /// The memory its buffers take, in bytes.
     pub(crate) fn capacity(&self) -> usize {
-        self.inbound.capacity() + self.outbound.capacity()
+        self.inbound.capacity() + self.outbound.capacity() + self.held_capacity()
     }
 
     // By when.
@@ -375,9 +398,9 @@ mod tests {
 
     /// What a handler sends in one callback.
     fn send(conn: &mut Connection, origin: Origin, bytes: &[u8]) {
-        let Lent { buffer, hint, in_flight } = conn.lend();
+        let Lent { buffer, hint, elsewhere } = conn.lend();
         let buffer = buffer.unwrap_or_else(|| Buffer::with_capacity(hint));
-        let mut output = Output::new(buffer, in_flight, BOUNDS, origin);
+        let mut output = Output::new(buffer, elsewhere, BOUNDS, origin);
         output.push(conn, &mut Raw::new(), bytes);
         let (buffer, _) = output.into_parts();
         if !buffer.is_empty() {

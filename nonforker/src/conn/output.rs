@@ -21,6 +21,8 @@ use crate::{
 pub(crate) enum Origin {
     Reply,
     Push,
+    /// A push from the callback of another connection, which waits for no ticket.
+    Other,
 }
 
 /// What output is measured against, in bytes.
@@ -54,7 +56,8 @@ impl Bounds {
 pub(crate) struct Output {
     /// What is queued and not in flight.
     buffer: Buffer,
-    in_flight: usize,
+    /// How many bytes are in flight, or wait behind tickets.
+    elsewhere: usize,
     /// Where the output of the present callback begins, to be taken back if it panics.
     mark: usize,
     /// When more than this is queued, there is something to decide.
@@ -69,10 +72,10 @@ pub(crate) struct Output {
 
 impl Output {
     #[inline]
-    pub(crate) fn new(buffer: Buffer, in_flight: usize, bounds: Bounds, origin: Origin) -> Self {
-        let much = bounds.high.saturating_sub(in_flight).min(bounds.spacious);
+    pub(crate) fn new(buffer: Buffer, elsewhere: usize, bounds: Bounds, origin: Origin) -> Self {
+        let much = bounds.high.saturating_sub(elsewhere).min(bounds.spacious);
         let mark = buffer.len();
-        Self { buffer, in_flight, mark, much, bounds, origin, replies: 0, turn_over: false }
+        Self { buffer, elsewhere, mark, much, bounds, origin, replies: 0, turn_over: false }
     }
 
     /// The buffer with all that is queued, and how many replies were made.
@@ -81,9 +84,9 @@ impl Output {
         (self.buffer, self.replies)
     }
 
-    /// How many bytes are queued or in flight.
+    /// How many bytes are queued or in flight, or wait behind tickets.
     pub(crate) const fn queued(&self) -> usize {
-        self.buffer.len() + self.in_flight
+        self.buffer.len() + self.elsewhere
     }
 
     /// Whether the rest of the batch waits for the next turn.
@@ -109,9 +112,14 @@ impl Output {
     /// the whole callback's output is to be [taken back](Self::take_back).
     #[inline(always)]
     pub(crate) fn push<C: Encode<R>, R>(&mut self, conn: &mut Connection, codec: &mut C, reply: R) {
-        if conn.bars.has(Bars::UNANSWERED) {
-            return;
+        if conn.bars.has(Bars::NOT_AT_ONCE) {
+            return self.push_behind(conn, codec, reply);
         }
+        self.push_now(conn, codec, reply);
+    }
+
+    #[inline(always)]
+    fn push_now<C: Encode<R>, R>(&mut self, conn: &mut Connection, codec: &mut C, reply: R) {
         self.replies += 1;
         let out = self.buffer.vec();
         let before = out.len();
@@ -120,6 +128,36 @@ impl Output {
             Ok(()) if out.len() > self.much => self.much_is_queued(conn, before),
             Ok(()) => {}
         }
+    }
+
+    /// Queues a reply behind a ticket, or in its place; or drops it, if the connection closes or our
+    /// side has finished.
+    #[cold]
+    fn push_behind<C: Encode<R>, R>(&mut self, conn: &mut Connection, codec: &mut C, reply: R) {
+        if !conn.takes_reply(self.origin) {
+            return;
+        }
+        let Some((behind, held)) = conn.behind(self.origin) else {
+            return self.push_now(conn, codec, reply);
+        };
+        self.replies += 1;
+        let (before, is_first) = (behind.len(), self.queued() == 0);
+        if let Err(error) = codec.encode(reply, behind) {
+            behind.truncate(before);
+            return conn.close(CloseReason::Encode(error));
+        }
+        let grown = behind.len() - before;
+        *held += grown;
+        self.elsewhere += grown;
+        self.much = self.bounds.high.saturating_sub(self.elsewhere).min(self.bounds.spacious);
+        self.judge(conn, is_first);
+    }
+
+    /// What waited behind a ticket comes into the queue. It is counted already.
+    pub(super) fn push_held(&mut self, held: &[u8]) {
+        self.buffer.vec().extend_from_slice(held);
+        self.elsewhere = self.elsewhere.saturating_sub(held.len());
+        self.much = self.bounds.high.saturating_sub(self.elsewhere).min(self.bounds.spacious);
     }
 
     /// Takes half a reply back.
@@ -133,6 +171,10 @@ impl Output {
     #[cold]
     fn much_is_queued(&mut self, conn: &mut Connection, before: usize) {
         self.bounds.give_space(self.buffer.vec());
+        self.judge(conn, self.elsewhere == 0 && before == 0);
+    }
+
+    fn judge(&mut self, conn: &mut Connection, is_first: bool) {
         // The account is settled between two turns, and then a connection may have to go.
         if self.queued() > self.bounds.room {
             self.turn_over = true;
@@ -141,8 +183,7 @@ impl Output {
             return;
         }
         conn.bars.set(Bars::PRESSURED, true);
-        let is_first = self.in_flight == 0 && before == 0;
-        if self.origin == Origin::Push && !is_first && self.queued() > self.bounds.cap {
+        if self.origin != Origin::Reply && !is_first && self.queued() > self.bounds.cap {
             conn.fail(CloseReason::OutputOverflow, true);
         }
     }

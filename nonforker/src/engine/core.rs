@@ -16,12 +16,14 @@ use std::{
 
 use super::{
     desk::Desk,
+    mail::Mail,
     memory::Memory,
     pool::Pool,
-    remote::Remote,
+    shared::Shared,
     slot::Slot,
     stats::AllCounters,
     throttle::{Notice, Throttles},
+    tickets::TicketOffice,
     timers::Timers,
 };
 use crate::{
@@ -34,6 +36,7 @@ use crate::{
     },
     driver::{Clock, ClockId, Token, nanos},
     error::{CloseReason, Error},
+    offload::Threads,
 };
 
 /// A tick, in nanoseconds.
@@ -62,7 +65,11 @@ pub(crate) struct Core {
     pub(crate) limits: Limits,
     pub(super) throttles: Throttles,
     pub(crate) counters: Arc<AllCounters>,
-    pub(crate) remote: Arc<Remote>,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) mail: Mail,
+    pub(super) tickets: TicketOffice,
+    /// Who does what handlers offload.
+    pub(crate) offload: Option<Box<dyn Threads>>,
     pub(super) clock: Clock,
     /// The time as it was last looked at, since the start, in nanoseconds.
     pub(super) now: u64,
@@ -72,7 +79,7 @@ pub(crate) struct Core {
     /// What the clock showed at the start, and what the system's shows as it starts.
     epoch: (u64, Instant),
     /// The bytes of replies that were made in this turn, and of requests that were kept.
-    pub(super) collected: usize,
+    pub(crate) collected: usize,
     /// The earliest deadline moved since the driver was told how long to sleep.
     pub(crate) timers_moved: bool,
     /// How many timers were ever set.
@@ -85,10 +92,12 @@ impl Core {
         limits: Limits,
         counters: Arc<AllCounters>,
         clock: Clock,
-        remote: Arc<Remote>,
+        shared: Arc<Shared>,
+        mail: Mail,
     ) -> Self {
         let epoch = (clock.now(), Instant::now());
         let (budget, _) = limits.budget();
+        let tickets = TicketOffice::new(limits.tickets_max);
         Self {
             dirty: Vec::new(),
             runnable: Vec::new(),
@@ -99,7 +108,10 @@ impl Core {
             limits,
             throttles: Throttles::default(),
             counters,
-            remote,
+            shared,
+            mail,
+            tickets,
+            offload: None,
             clock,
             now: 0,
             looked: 0,
@@ -278,7 +290,7 @@ impl Core {
     /// Takes the queue of a connection out, for callbacks to write to.
     #[inline(always)]
     pub(crate) fn begin_output(&mut self, slot: &mut Slot, origin: Origin) -> Output {
-        let Lent { buffer, hint, in_flight } = slot.conn.lend();
+        let Lent { buffer, hint, elsewhere } = slot.conn.lend();
         // Whether there will be a reply is not known, but a warm buffer costs nothing. While memory
         // is scarce nobody is to be blamed for one that is too large.
         let buffer = match buffer {
@@ -292,7 +304,7 @@ impl Core {
             room: self.memory.room(slot.accounted()),
             ..self.pool.bounds()
         };
-        Output::new(buffer, in_flight, bounds, origin)
+        Output::new(buffer, elsewhere, bounds, origin)
     }
 
     /// Puts the queue back behind callbacks for so many frames, and has the connection flushed if
@@ -308,7 +320,11 @@ impl Core {
         } else {
             slot.conn.take_back(buffer);
         }
-        if queued > 0 || !slot.conn.bars().is_none() {
+        let is_barred = !slot.conn.bars().is_none();
+        if is_barred {
+            self.collected += slot.conn.held();
+        }
+        if queued > 0 || is_barred {
             slot.mark_dirty(&mut self.dirty);
         }
     }

@@ -25,17 +25,18 @@ pub(crate) mod drain;
 mod due;
 pub(crate) mod failures;
 mod flush;
+pub(crate) mod mail;
 mod marks;
 mod memory;
 mod places;
 pub(crate) mod pool;
-pub(crate) mod remote;
 pub(crate) mod rules;
 mod scarcity;
 mod sent;
 pub(crate) mod service;
 mod settings;
 mod shard;
+pub(crate) mod shared;
 mod size;
 pub(crate) mod slot;
 mod slow;
@@ -43,17 +44,25 @@ mod sound;
 pub(crate) mod stats;
 pub(crate) mod table;
 mod throttle;
+pub(crate) mod tickets;
 mod timers;
 mod unused;
 
 use std::{io, os::fd::OwnedFd, sync::Arc, time::Duration};
 
-use self::{remote::Remote, service::Service, shard::Shard, slot::ServiceId};
+use self::{
+    mail::{Mail, Mailbox},
+    service::Service,
+    shard::Shard,
+    shared::Shared,
+    slot::ServiceId,
+};
 use crate::{
     address::Address,
     driver::{Driver, ListenerId, Next, nanos},
     error::Error,
     networks::Networks,
+    offload::Threads,
     service_limits::AllLimits,
 };
 
@@ -71,11 +80,17 @@ impl<D: Driver> Engine<D> {
         driver: D,
         limits: AllLimits,
         services: Services,
-        remote: Arc<Remote>,
+        shared: Arc<Shared>,
     ) -> Self {
-        remote.set_waker(driver.waker());
-        let shard = Shard::new(limits, driver.clock(), services, remote);
+        shared.set_waker(driver.waker());
+        let mail = Mail::new(Mailbox::new(limits.server.remote_max, driver.waker()));
+        let shard = Shard::new(limits, driver.clock(), services, shared, mail);
         Self { driver, shard }
+    }
+
+    /// From now on handlers can offload work, to these threads.
+    pub(crate) fn offload_to(&mut self, threads: impl Threads + 'static) {
+        self.shard.core.offload = Some(Box::new(threads));
     }
 
     /// Opens a listener for a service and returns its actual address.
@@ -138,6 +153,7 @@ impl<D: Driver> Engine<D> {
         self.wait()?;
         if self.shard.unusual {
             self.shard.follow_settings();
+            self.shard.read_mail();
             self.admit();
         }
         if self.shard.is_anything_due() {
@@ -156,6 +172,7 @@ impl<D: Driver> Engine<D> {
         let core = &self.shard.core;
         core.counters.buffered_bytes.set(core.memory.used());
         if self.shard.unusual {
+            self.shard.go_on_with_tickets();
             self.shard.unusual = self.shard.is_unusual();
         }
         Ok(())
@@ -177,8 +194,8 @@ impl<D: Driver> Engine<D> {
         if !driver.is_behind() {
             shard.core.looked = shard.look_began;
         }
-        // Not all of what it saw has been delivered.
-        shard.brought.looked &= !shard.core.has_collected_enough();
+        // Not all of what it saw has been delivered, or it was interrupted and saw nothing.
+        shard.brought.looked &= !driver.is_behind() && !shard.core.has_collected_enough();
         Ok(())
     }
 

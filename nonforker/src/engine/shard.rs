@@ -12,9 +12,10 @@ use super::{
     accept::Acceptor,
     core::{COLLECTED_MAX, Core},
     drain::Phase,
-    remote::Remote,
+    mail::Mail,
     rules::Rules,
     service::{Scope, Service},
+    shared::Shared,
     slot::Slot,
     stats::AllCounters,
     table::{Entry, Table},
@@ -69,15 +70,16 @@ impl<S> Shard<S> {
         limits: AllLimits,
         clock: Clock,
         services: Services,
-        remote: Arc<Remote>,
+        shared: Arc<Shared>,
+        mail: Mail,
     ) -> Self {
         let connections_max = limits.server.connections();
         let counters = Arc::new(AllCounters::of(services.len()));
         let rules = Rules::of_all(&limits, &counters.services);
-        remote.begins(Arc::clone(&counters), limits.clone());
-        let mut core = Core::new(limits.server, counters, clock, remote);
+        let mut core = Core::new(limits.server.clone(), counters, clock, shared, mail);
         core.desks =
             services.iter().zip(rules).map(|(service, rules)| service.desk(rules)).collect();
+        core.shared.begins(&core, limits);
         Self {
             core,
             table: Table::new(connections_max),
@@ -123,7 +125,9 @@ impl<S> Shard<S> {
         self.wants = Next::Sleep;
         let is_busy = !self.running.is_empty()
             || self.unusual
-                && (matches!(self.phase, Phase::Settling { .. }) || self.is_about_to_cut());
+                && (matches!(self.phase, Phase::Settling { .. })
+                    || self.is_about_to_cut()
+                    || self.core.mail.is_left());
         if is_busy { Some(Duration::ZERO) } else { self.due_at.map(|at| self.core.until(at)) }
     }
 
@@ -155,6 +159,8 @@ impl<S> Shard<S> {
         self.phase != Phase::Serving
             || self.core.memory.is_scarce()
             || self.acceptor.is_unusual()
+            || self.core.mail.is_left()
+            || self.core.tickets.has_waiting()
             || self.is_about_to_switch()
     }
 
@@ -337,6 +343,9 @@ impl<S> Shard<S> {
                 continue;
             }
             self.core.mark_dirty(slot);
+            if self.core.tickets.are_out() {
+                self.unusual |= self.core.wait_for_tickets(slot);
+            }
             self.call(token, |service, mut scope| {
                 if is_relieved {
                     service.relieved(scope.again());
@@ -374,6 +383,9 @@ impl<S> Sink<S> for Shard<S> {
             slot.rules.counters.received_bytes.add(bytes.len());
             if slot.received() {
                 core.watch_received(slot, bytes.len());
+            }
+            if core.tickets.are_out() {
+                self.unusual |= core.wait_for_tickets(slot);
             }
             if !slot.conn.takes_frames_in_place() {
                 self.received_aside(&mut entry, bytes);
