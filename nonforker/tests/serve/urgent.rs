@@ -37,6 +37,27 @@ fn an_urgent_byte_between_data_is_told_and_the_stream_is_intact() {
     });
 }
 
+/// Between two looks of the server at a socket, one of which is for the urgent byte, the next one
+/// may arrive: so it is sent after each of many short times.
+#[test]
+fn an_urgent_byte_is_told_at_whatever_moment_it_comes() {
+    on_every_driver(|case| {
+        let (server, told) = start(case);
+        let mut client = server.connect();
+        for round in 0..4000 {
+            client.send("before ");
+            let sent = Instant::now();
+            while sent.elapsed() < Duration::from_nanos(25 * (round % 2000)) {
+                std::hint::spin_loop();
+            }
+            client.urgent(b'!').expect("TCP has urgent data");
+            client.send("behind\n");
+            assert_eq!(client.line(), "before behind", "round {round}");
+            hear(&told, "urgent 0 !");
+        }
+    });
+}
+
 #[test]
 fn an_urgent_byte_in_one_go_with_data_stalls_nothing() {
     on_every_driver(|case| {

@@ -89,6 +89,20 @@ fn whoever_holds_more_than_its_share_is_not_read_from_until_there_is_room() {
 }
 
 #[test]
+fn a_request_behind_a_reply_larger_than_what_is_left_of_the_budget_is_handled() {
+    // The reply does not reach the high watermark: nothing but the budget ends its turn.
+    let limits = || Limits::new().high_watermark(BUDGET).memory_budget(Some(BUDGET));
+    Simulation::new(move || gives_with(limits())).faults(|_| Faults::none()).seeds(0..20).run(
+        |net| {
+            let _fat = fat(net, 700_000);
+            let client = net.connect();
+            client.send("400000\nnext\n");
+            client.expect([&[b'x'; 400_000][..], b"\nnext\n"].concat());
+        },
+    );
+}
+
+#[test]
 fn whoever_is_not_read_from_does_not_wait_for_those_who_do_not_read() {
     simulation(BUDGET, 0..2).run(|net| {
         let mut others = Vec::new();

@@ -5,7 +5,7 @@
 //! - A short read means that the kernel has no more, so a second read that only finds this out
 //!   is left out. This is not so at the end of the stream, which the edge announces; not at an
 //!   urgent mark; and not, on a Unix socket, behind a descriptor that the peer passed. Connections
-//!   that may meet one of these are read until they would block: see `Entry::probe`.
+//!   that may meet one of these are asked for more after a short read: see `Entry::probe`.
 //! - A short write means that the next writable edge will come, and no sooner.
 //! - The urgent byte has to be taken out, or it is announced with every edge.
 
@@ -20,7 +20,7 @@ use socket2::Socket;
 
 use crate::{
     conn::buffer::Buffer,
-    driver::{Completion, Next, Sent, Sink, Token},
+    driver::{Completion, Next, Sent, Sink, Token, urgent},
 };
 
 /// Where the signal cannot be kept off per call, socket2 does it per socket.
@@ -58,6 +58,8 @@ impl Edges {
     const ENDING: Self = Self(1 << 3);
     /// It broke: reported even while nothing is received or sent.
     const BROKEN: Self = Self(1 << 4);
+    /// `READABLE` is no more than a guess: an urgent mark may be next.
+    const GUESSED: Self = Self(1 << 5);
 
     const fn has(self, edge: Self) -> bool {
         self.0 & edge.0 != 0
@@ -98,7 +100,10 @@ impl Entry {
     #[inline]
     pub(super) fn note(&mut self, event: &Event) {
         let (error, edges) = (event.is_error(), &mut self.edges);
-        edges.note(Edges::READABLE, event.is_readable() || event.is_read_closed() || error);
+        if event.is_readable() || event.is_read_closed() || error {
+            edges.set(Edges::READABLE, true);
+            edges.set(Edges::GUESSED, false);
+        }
         edges.note(Edges::WRITABLE, event.is_writable() || event.is_write_closed() || error);
         edges.note(Edges::ENDING, event.is_read_closed() || error);
         edges.note(Edges::BROKEN, error);
@@ -122,8 +127,11 @@ impl Entry {
         scratch: &mut [u8],
         sink: &mut Sink<'_, Socket>,
     ) -> Next {
+        if self.receiving && self.edges.take(Edges::GUESSED) {
+            self.look();
+        }
         if self.edges.take(Edges::URGENT)
-            && let Some(byte) = self.urgent_byte()
+            && let Some(byte) = urgent::take_urgent(&self.socket)
         {
             sink(Completion::Urgent { token, byte });
         }
@@ -147,13 +155,12 @@ impl Entry {
         next
     }
 
-    /// Takes the urgent byte out of the kernel.
-    fn urgent_byte(&self) -> Option<u8> {
-        let mut byte = [0];
-        let flags = RecvFlags::OOB | RecvFlags::DONTWAIT;
-        // EINVAL is normal: the byte has been overtaken by a newer one, or taken already.
-        let (count, _) = recv(&self.socket, &mut byte, flags).ok()?;
-        (count == 1).then_some(byte[0])
+    /// Asks the kernel whether there is anything to read, and for an urgent byte.
+    #[cold]
+    fn look(&mut self) {
+        let found = urgent::look(&self.socket);
+        self.edges.set(Edges::READABLE, found.readable);
+        self.edges.note(Edges::URGENT, found.urgent);
     }
 
     #[inline(never)]
@@ -211,6 +218,7 @@ impl Entry {
         }
         let more = count == scratch.len() || self.probe || self.edges.has(Edges::ENDING);
         self.edges.set(Edges::READABLE, more);
+        self.edges.set(Edges::GUESSED, self.probe && count < scratch.len());
         Some(Completion::Received { token, bytes: &scratch[..count] })
     }
 }

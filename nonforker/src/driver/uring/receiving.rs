@@ -27,9 +27,9 @@ use super::{
     buffers::BUFFER_SIZE,
     connection::{Arm, Connection, Fact},
     report::Report,
-    urgent::take_urgent,
+    urgent::deliver_urgent,
 };
-use crate::driver::{Completion, Next, Sink, Token};
+use crate::driver::{Completion, Next, Sink, Token, urgent::look};
 
 impl UringDriver {
     pub(super) fn receive(&mut self, token: Token, on: bool) {
@@ -143,8 +143,16 @@ impl UringDriver {
             return Next::Return;
         }
         if connection.is(Fact::URGENT) {
-            // It may have come since the ring told of the stream.
-            take_urgent(connection, token, sink);
+            // The ring reported the stream a while ago. An urgent byte may have come since then.
+            let found = look(&connection.socket);
+            if found.urgent {
+                deliver_urgent(connection, token, sink);
+            }
+            if !found.readable {
+                connection.set(Fact::READABLE, false);
+                self.go_on_receiving(token);
+                return Next::Return;
+            }
         }
         let mut next = Next::Return;
         match read(connection, &mut self.scratch) {

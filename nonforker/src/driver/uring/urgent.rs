@@ -6,15 +6,13 @@
 
 use std::os::fd::AsFd;
 
-use rustix::net::{RecvFlags, recv};
-
 use super::{
     Incoming, POLLERR, POLLHUP, POLLIN, POLLPRI, POLLRDHUP, UringDriver,
     connection::{Arm, Connection, Fact},
     name,
     report::Kind,
 };
-use crate::driver::{Completion, Sink, Token};
+use crate::driver::{Completion, Sink, Token, urgent::take_urgent};
 
 impl UringDriver {
     /// Has the ring tell of everything that comes in on a connection.
@@ -43,7 +41,7 @@ impl UringDriver {
             connection.set(Fact::PROBE, true);
         }
         if events & POLLPRI != 0 {
-            take_urgent(connection, token, sink);
+            deliver_urgent(connection, token, sink);
         }
         if connection.watch == Arm::Idle {
             self.watch_for_urgent(token);
@@ -52,17 +50,14 @@ impl UringDriver {
     }
 }
 
-/// Takes the urgent byte out of the kernel, if there is one.
-pub(super) fn take_urgent(
+/// Takes the urgent byte of a connection, if it has one, and delivers it.
+pub(super) fn deliver_urgent(
     connection: &mut Connection,
     token: Token,
     sink: &mut Sink<'_, Incoming>,
 ) {
-    let mut byte = [0];
-    let flags = RecvFlags::OOB | RecvFlags::DONTWAIT;
-    // EINVAL is normal: there is none, it has been overtaken by a newer one, or taken already.
-    if let Ok((1, _)) = recv(&connection.socket, &mut byte, flags) {
+    if let Some(byte) = take_urgent(&connection.socket) {
         connection.set(Fact::PROBE, true);
-        sink(Completion::Urgent { token, byte: byte[0] });
+        sink(Completion::Urgent { token, byte });
     }
 }
