@@ -1,8 +1,8 @@
 //! Receiving from connections of which urgent bytes are wanted.
 //!
-//! The kernel's own receiving wakes up for an urgent byte too, and reads past it before anybody
-//! can ask for it. So here the ring only tells that there is something, and calls of its own take
-//! it: the urgent byte first, then the stream, which a read leaves at the urgent mark.
+//! A receive of the ring wakes up for an urgent byte too, and reads past it before the driver can
+//! take it. So the ring only watches these connections, and calls receive: first the urgent byte,
+//! then the stream, in which a read stops at the urgent mark.
 
 use std::os::fd::AsFd;
 
@@ -15,7 +15,7 @@ use super::{
 use crate::driver::{Completion, Sink, Token, urgent::take_urgent};
 
 impl UringDriver {
-    /// Has the ring tell of everything that comes in on a connection.
+    /// Has the ring report everything that comes in on a connection.
     pub(super) fn watch_for_urgent(&mut self, token: Token) {
         let Some(connection) = self.connections.get_mut(token) else { return };
         let events = POLLIN | POLLPRI | POLLRDHUP;
@@ -25,7 +25,7 @@ impl UringDriver {
         }
     }
 
-    /// Something came in, and is read when everybody has told what came.
+    /// Something came in. It is read behind the reports of this look.
     pub(super) fn watched_for_urgent(
         &mut self,
         token: Token,
