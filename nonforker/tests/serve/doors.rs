@@ -17,7 +17,7 @@ fn echo_within(limits: Limits) -> impl FnOnce(Server) -> Server + Send + 'static
 }
 
 #[test]
-fn who_comes_when_it_is_full_waits_and_is_served() {
+fn a_client_that_comes_when_it_is_full_waits_and_is_served() {
     on_every_driver(|case| {
         let server = case.start(echo_within(Limits::new().max_connections(Some(3))));
         let mut inside: Vec<_> = (0..3).map(|_| server.connect()).collect();
