@@ -1,9 +1,9 @@
 //! The queue of a connection while it is written to.
 //!
 //! ```text
-//!  connection ── begin_output ──▶ Output { out } ◀── push(reply), one after the other
+//!  connection ────── lend ───────▶ Output ◀── push(reply), one after the other
 //!      ▲                            │
-//!      └──────── end_output ────────┘  once per batch of frames
+//!      └──────── take_back ─────────┘  once per batch of frames
 //! ```
 //!
 //! A handler may answer a thousand frames of one batch. To find the queue again for each of them
@@ -11,7 +11,10 @@
 //! the queue by [`push`](Output::push).
 
 use super::{Connection, bars::Bars, buffer::Buffer};
-use crate::{codec::EncodeError, error::CloseReason};
+use crate::{
+    codec::{Encode, EncodeError},
+    error::CloseReason,
+};
 
 /// Who makes output: a reply to a request may be as large as it is, a push may not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,13 +53,11 @@ impl Bounds {
 #[derive(Debug)]
 pub(crate) struct Output {
     /// What is queued and not in flight.
-    out: Vec<u8>,
-    /// Where `out` belongs.
     buffer: Buffer,
     in_flight: usize,
     /// Where the output of the present callback begins, to be taken back if it panics.
     mark: usize,
-    /// When `out` is longer than this, there is something to decide.
+    /// When more than this is queued, there is something to decide.
     much: usize,
     bounds: Bounds,
     origin: Origin,
@@ -67,37 +68,22 @@ pub(crate) struct Output {
 }
 
 impl Output {
-    pub(super) fn new(
-        mut buffer: Buffer,
-        in_flight: usize,
-        bounds: Bounds,
-        origin: Origin,
-    ) -> Self {
-        let out = std::mem::take(buffer.vec());
+    #[inline]
+    pub(crate) fn new(buffer: Buffer, in_flight: usize, bounds: Bounds, origin: Origin) -> Self {
         let much = bounds.high.saturating_sub(in_flight).min(bounds.spacious);
-        let mark = out.len();
-        Self { out, buffer, in_flight, mark, much, bounds, origin, replies: 0, turn_over: false }
+        let mark = buffer.len();
+        Self { buffer, in_flight, mark, much, bounds, origin, replies: 0, turn_over: false }
     }
 
-    /// The buffer with all that is queued.
-    pub(super) fn into_buffer(self) -> Buffer {
-        let Self { out, mut buffer, .. } = self;
-        *buffer.vec() = out;
-        buffer
+    /// The buffer with all that is queued, and how many replies were made.
+    #[inline]
+    pub(crate) fn into_parts(self) -> (Buffer, u32) {
+        (self.buffer, self.replies)
     }
 
     /// How many bytes are queued or in flight.
     pub(crate) const fn queued(&self) -> usize {
-        self.out.len() + self.in_flight
-    }
-
-    /// How many bytes are queued and not in flight.
-    pub(crate) const fn len(&self) -> usize {
-        self.out.len()
-    }
-
-    pub(crate) const fn replies(&self) -> u32 {
-        self.replies
+        self.buffer.len() + self.in_flight
     }
 
     /// Whether the rest of the batch waits for the next turn.
@@ -109,55 +95,44 @@ impl Output {
     /// What is appended from now on is of another callback.
     #[inline]
     pub(crate) const fn begin_callback(&mut self, origin: Origin) {
-        self.mark = self.out.len();
+        self.mark = self.buffer.len();
         self.origin = origin;
     }
 
     /// Takes back what the present callback has appended.
     pub(crate) fn take_back(&mut self) {
-        self.out.truncate(self.mark);
+        self.buffer.vec().truncate(self.mark);
     }
 
-    /// Queues what `fill` appends, and raises pressure or closes the connection if that is too
-    /// much. Nothing is queued once it closes or our side has finished. Should `fill` panic, the whole callback's output is
-    /// to be [taken back](Self::take_back).
-    #[inline]
-    pub(crate) fn push(
-        &mut self,
-        conn: &mut Connection,
-        fill: impl FnOnce(&mut Vec<u8>) -> Result<(), EncodeError>,
-    ) {
+    /// Queues a reply as `codec` frames it, and raises pressure or closes the connection if that is
+    /// too much. Nothing is queued once it closes or our side has finished. Should the codec panic,
+    /// the whole callback's output is to be [taken back](Self::take_back).
+    #[inline(always)]
+    pub(crate) fn push<C: Encode<R>, R>(&mut self, conn: &mut Connection, codec: &mut C, reply: R) {
         if conn.bars.has(Bars::UNANSWERED) {
             return;
         }
         self.replies += 1;
-        let before = self.out.len();
-        match fill(&mut self.out) {
+        let out = self.buffer.vec();
+        let before = out.len();
+        match codec.encode(reply, out) {
             Err(error) => self.cannot_encode(conn, before, error),
-            Ok(()) if self.out.len() > self.much => self.much_is_queued(conn, before),
+            Ok(()) if out.len() > self.much => self.much_is_queued(conn, before),
             Ok(()) => {}
         }
-    }
-
-    /// Queues bytes as they are.
-    pub(crate) fn push_raw(&mut self, conn: &mut Connection, bytes: &[u8]) {
-        self.push(conn, |out| {
-            out.extend_from_slice(bytes);
-            Ok(())
-        });
     }
 
     /// Takes half a reply back.
     #[cold]
     fn cannot_encode(&mut self, conn: &mut Connection, before: usize, error: EncodeError) {
-        self.out.truncate(before);
+        self.buffer.vec().truncate(before);
         conn.close(CloseReason::Encode(error));
     }
 
     /// A reply may take as much room as it needs, a push only if there is nothing before it.
     #[cold]
     fn much_is_queued(&mut self, conn: &mut Connection, before: usize) {
-        self.bounds.give_space(&mut self.out);
+        self.bounds.give_space(self.buffer.vec());
         // The account is settled between two turns, and then a connection may have to go.
         if self.queued() > self.bounds.room {
             self.turn_over = true;

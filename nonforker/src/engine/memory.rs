@@ -164,6 +164,12 @@ impl Memory {
         self.used
     }
 
+    /// How much one connection may hold that holds so much now, with all others as they are.
+    #[inline]
+    pub(crate) const fn room(&self, held: usize) -> usize {
+        self.budget.saturating_sub(self.used.saturating_sub(held))
+    }
+
     pub(crate) const fn budget(&self) -> usize {
         self.budget
     }

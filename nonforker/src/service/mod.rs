@@ -21,6 +21,7 @@ use std::{
     rc::Rc,
 };
 
+use self::batch::{Batch, Stop};
 use crate::{
     alarms::Run,
     codec::{Codec, Decoded, FrameError},
@@ -69,11 +70,11 @@ impl<H: Handler, F: Frames<H>> Typed<H, F> {
     /// The same for what has frames.
     fn call_frames(
         &mut self,
-        scope: Scope<'_>,
+        mut scope: Scope<'_>,
         callback: &'static str,
         call: impl FnOnce(&mut F, &mut Conn<'_, H>) -> Outcome,
     ) {
-        let Some(mut conn) = Conn::begin(scope, Origin::Push) else { return };
+        let Some(mut conn) = Conn::begin(&mut scope, Origin::Push) else { return };
         let began = conn.core.callback_begins(conn.slot);
         let called = catch_unwind(AssertUnwindSafe(|| call(&mut self.frames, &mut conn)));
         if called.is_err() {
@@ -142,7 +143,7 @@ impl<H: Handler, F: Frames<H>> Typed<H, F> {
             match conn.member.codec.decode_end(tail) {
                 Ok(Some(frame)) => {
                     conn.slot.counters().frames.add(1);
-                    conn.slot.called(1, 0);
+                    conn.slot.called(1, 0, 0);
                     frames.frame(conn, frame)
                 }
                 Ok(None) => Ok(()),
@@ -208,18 +209,21 @@ impl<H: Handler, F: Frames<H>> Service for Typed<H, F> {
         scope.entry.slot.was_only_greeted();
     }
 
-    #[inline]
-    fn received(&mut self, scope: Scope<'_>, bytes: &[u8]) {
-        let slot = &mut scope.entry.slot;
-        if slot.conn.takes_frames_in_place() {
-            return self.handle_lent(scope, bytes);
+    fn received(&mut self, mut scope: Scope<'_>, bytes: &[u8]) {
+        let mut batch = Batch { rest: bytes, frames: 0 };
+        match self.handle(&mut scope, &mut batch) {
+            Stop::Incomplete if batch.rest.is_empty() => {}
+            stop => {
+                if !matches!(stop, Stop::Trouble(_)) {
+                    scope.core.keep(&mut scope.entry.slot, batch.rest);
+                }
+                self.stopped(scope, batch.rest.len() < bytes.len(), stop);
+            }
         }
-        scope.core.keep(slot, bytes);
-        if slot.conn.bars().is_none() {
-            self.handle_kept(scope);
-        } else {
-            batch::hold(scope.core, slot, false);
-        }
+    }
+
+    fn kept(&mut self, scope: Scope<'_>) {
+        self.handle_kept(scope);
     }
 
     fn advance(&mut self, mut scope: Scope<'_>) {

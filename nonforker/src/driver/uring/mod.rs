@@ -188,7 +188,7 @@ impl UringDriver {
         self.done.push(Completion::Closed { token });
     }
 
-    fn take(&mut self, report: Report, sink: &mut Sink<'_, Incoming>) -> Next {
+    fn take(&mut self, report: Report, sink: &mut dyn Sink<Incoming>) -> Next {
         let Name { kind, key } = report.name;
         let token = Token::from(KeyData::from_ffi(key));
         match kind {
@@ -207,9 +207,9 @@ impl UringDriver {
         Next::Return
     }
 
-    fn woken(&mut self, report: &Report, sink: &mut Sink<'_, Incoming>) {
+    fn woken(&mut self, report: &Report, sink: &mut dyn Sink<Incoming>) {
         let _ = read(&self.event, &mut [0; 8]);
-        sink(Completion::Woken);
+        sink.take(Completion::Woken);
         if !report.more {
             // It can only fail for lack of memory; then waits end by their timeouts.
             let _ = self.ring.watch(WAKE, self.event.as_fd(), POLLIN, true);
@@ -217,7 +217,7 @@ impl UringDriver {
     }
 
     /// Delivers what the ring brought, as far as the sink takes it.
-    fn serve_reports(&mut self, sink: &mut Sink<'_, Incoming>) -> Next {
+    fn serve_reports(&mut self, sink: &mut dyn Sink<Incoming>) -> Next {
         if !self.turns.are_behind() {
             self.turns.looked(self.ring.waiting());
         }
@@ -231,10 +231,10 @@ impl UringDriver {
         next
     }
 
-    fn deliver(&mut self, sink: &mut Sink<'_, Incoming>) -> Next {
+    fn deliver(&mut self, sink: &mut dyn Sink<Incoming>) -> Next {
         let mut next = Next::Sleep;
         for completion in self.done.drain(..) {
-            if sink(completion) != Next::Sleep {
+            if sink.take(completion) != Next::Sleep {
                 next = Next::Return;
             }
         }
@@ -291,7 +291,7 @@ impl Driver for UringDriver {
         self.send_batch(token, batch, awaited)
     }
 
-    fn wait(&mut self, timeout: Option<Duration>, sink: &mut Sink<'_, Incoming>) -> io::Result<()> {
+    fn wait(&mut self, timeout: Option<Duration>, sink: &mut dyn Sink<Incoming>) -> io::Result<()> {
         self.arm_receives();
         self.watch_silent();
         let awake = self.deliver(sink) != Next::Sleep;
@@ -305,7 +305,7 @@ impl Driver for UringDriver {
             _ => timeout,
         };
         self.ring.enter(timeout)?;
-        sink(Completion::Awake);
+        sink.awake();
         self.serve_flights(sink);
         if self.serve_reports(sink) != Next::Enough {
             self.serve_more(had_more, sink);

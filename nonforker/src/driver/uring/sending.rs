@@ -45,7 +45,7 @@ impl UringDriver {
     }
 
     /// Delivers the sends that were submitted with the last enter, whether the kernel took them or not.
-    pub(super) fn serve_flights(&mut self, sink: &mut Sink<'_, Incoming>) {
+    pub(super) fn serve_flights(&mut self, sink: &mut dyn Sink<Incoming>) {
         let mut landed = self.ring.landed();
         for Flight { key, batch, .. } in landed.drain(..) {
             let result = Ok(batch.bytes().len());
@@ -64,7 +64,7 @@ impl UringDriver {
         &mut self,
         token: Token,
         Sent { batch, mut result }: Sent,
-        sink: &mut Sink<'_, Incoming>,
+        sink: &mut dyn Sink<Incoming>,
     ) {
         let Some(connection) = self.connections.get_mut(token) else { return };
         connection.set(Fact::SENDING, false);
@@ -75,14 +75,14 @@ impl UringDriver {
             Err(error) if !is_closing && must_wait(error) => {
                 connection.set(Fact::PARTIAL, true);
                 if let Some(sent) = self.send_batch(token, batch, false) {
-                    sink(Completion::Sent { token, sent });
+                    sink.take(Completion::Sent { token, sent });
                 }
                 return;
             }
             Err(_) => {}
         }
         let stays = result.is_ok() && !is_closing && connection.is(Fact::RECEIVING);
-        sink(Completion::Sent { token, sent: Sent { batch, result } });
+        sink.take(Completion::Sent { token, sent: Sent { batch, result } });
         if !stays {
             self.check_silence(token);
             self.release(token);

@@ -30,7 +30,7 @@ impl UringDriver {
         &mut self,
         token: Token,
         events: u32,
-        sink: &mut Sink<'_, Incoming>,
+        sink: &mut dyn Sink<Incoming>,
     ) {
         let Some(connection) = self.connections.get_mut(token) else { return };
         let ending = events & (POLLRDHUP | POLLHUP | POLLERR) != 0;
@@ -54,10 +54,10 @@ impl UringDriver {
 pub(super) fn deliver_urgent(
     connection: &mut Connection,
     token: Token,
-    sink: &mut Sink<'_, Incoming>,
+    sink: &mut dyn Sink<Incoming>,
 ) {
     if let Some(byte) = take_urgent(&connection.socket) {
         connection.set(Fact::PROBE, true);
-        sink(Completion::Urgent { token, byte });
+        sink.take(Completion::Urgent { token, byte });
     }
 }
