@@ -28,7 +28,7 @@ pub(crate) enum Kind {
     NeverReading,
     /// 64 normal connections, beside 4 with 2048 in flight.
     Flooding,
-    /// One line of 64 bytes to so many.
+    /// One line of 64 bytes to this many.
     Broadcast(usize),
     /// `redis-benchmark`: a command, and how many in flight on each of 64 connections.
     Redis(&'static str, usize),
@@ -66,7 +66,7 @@ pub(crate) const DEFAULT: &[&str] = &[
 const COMMANDS: [&str; 3] = ["ping", "set", "get"];
 
 impl Kind {
-    /// Who can be measured with it.
+    /// The servers that can be measured with it.
     pub(crate) fn job(self) -> Job {
         match self {
             Self::Broadcast(_) => Job::Broadcast,

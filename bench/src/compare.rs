@@ -172,7 +172,7 @@ impl Field<'_> {
     }
 }
 
-/// A measurement, for whoever waits.
+/// Prints a measurement as progress.
 fn line(run: &Run, rounds: u16) -> String {
     let mut text = format!("{} {}/{rounds} {}:", run.case, run.round + 1, run.peer);
     for (metric, value) in &run.sample.values {

@@ -16,7 +16,7 @@ use crate::{
     process::{Result, Stop, say},
 };
 
-/// One connection, with so many in flight.
+/// One connection, with this many in flight.
 const IN_FLIGHT: [usize; 2] = [1, 16];
 
 /// Whose are counted if nothing is said. Not ours over io_uring: valgrind does not know all of it.

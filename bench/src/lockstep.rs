@@ -42,7 +42,7 @@ impl Shape {
         (self.connections * self.in_flight * (self.many - self.few)) as f64
     }
 
-    /// Runs `ready` under `wrapper`, loads it with so many batches, and has it end.
+    /// Runs `ready` under `wrapper`, loads it with this many batches, and has it end.
     pub(crate) fn run(
         self,
         ready: &Ready,

@@ -6,7 +6,7 @@
 /// What a server does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Job {
-    /// Each line back to whoever sent it.
+    /// Each line back to its sender.
     Echo,
     /// Each line to all.
     Broadcast,

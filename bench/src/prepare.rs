@@ -72,7 +72,7 @@ impl<'s> Workshop<'s> {
         Ok(self.path("target/release/nonforker"))
     }
 
-    /// Those of `peers` that can be had. The others are told, with why, and left out.
+    /// Those of `peers` that can be had. The others are printed, with the reason, and left out.
     pub(crate) fn prepare_all(&self, peers: &[&'static Peer]) -> Result<(Vec<Ready>, Skipped)> {
         let (mut ready, mut skipped) = (Vec::new(), Vec::new());
         for (at, peer) in peers.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! Commands that end in time: a limit for each, and an end to all of them when we are told to stop.
+//! Commands that end in time: a limit for each, and an end to all of them when a signal stops us.
 
 use std::{
     fmt::Display,
@@ -14,7 +14,7 @@ use std::{
 
 use nonforker::signals::{self, SIGHUP, SIGINT, SIGTERM};
 
-/// What went wrong, for the person who waits.
+/// What went wrong, in words.
 pub(crate) type Result<T, E = String> = std::result::Result<T, E>;
 
 /// How often somebody looks whether a process has ended.
@@ -135,7 +135,7 @@ pub(crate) fn pause(time: Duration) {
 }
 
 /// Says how far we are.
-#[expect(clippy::print_stderr, reason = "progress is for whoever waits")]
+#[expect(clippy::print_stderr, reason = "progress is for a person at a terminal")]
 pub(crate) fn say(text: impl Display) {
     eprintln!("{text}");
 }

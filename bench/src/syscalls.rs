@@ -20,7 +20,7 @@ const PEERS: [&str; 7] =
 /// How long strace may take to write its table after the server has ended.
 const TABLE_MAX: Duration = Duration::from_secs(10);
 
-/// Calls rarer than one in so many messages are not named.
+/// Calls rarer than one in this many messages are not named.
 const NAMED_MIN: f64 = 0.005;
 
 /// Calls by name.

@@ -4,7 +4,7 @@ use std::{fs, path::Path, process::Command};
 
 use crate::peers::{Kind, Peer};
 
-/// The version of what a peer is made of, as far as it can be told. `root` is where the repository is.
+/// The version of what a peer is made of, as far as it is known. `root` is where the repository is.
 pub(crate) fn version(peer: &Peer, root: &Path) -> Option<String> {
     match peer.kind {
         Kind::C(_, None) => first_line("cc", &["--version"]),

@@ -72,15 +72,15 @@ enum Command {
     Serve(Box<ServeArgs>),
     /// Run the server's own tests on a simulated network, for as many seeds as you like
     ///
-    /// Each seed is a network of its own, with faults of its own. After every turn of the server
-    /// it is checked that nothing is forgotten, and in the end that everybody got what was due to
-    /// them. A seed that fails is printed with the last events and the line that replays it.
+    /// Each seed is another network with other faults. The simulator checks after every turn that
+    /// the server forgot nothing, and at the end that each client got all its replies. A seed that
+    /// fails is printed with the last events and the line that replays it.
     #[command(after_long_help = SIM_EXAMPLES)]
     Sim(SimArgs),
     /// Load a server, check every reply, and report speed, latency and what it cost the server
     ///
-    /// Every request is a numbered message, and what comes back has to be the same bytes: this is
-    /// for servers that echo, however they are written. docs/bench.md explains every number.
+    /// Every request is a numbered message, and the reply must be the same bytes. So this is for
+    /// servers that echo, in any language. docs/bench.md explains every number.
     #[command(after_help = "More, with examples: --help", after_long_help = bench::EXAMPLES)]
     Bench(Box<BenchArgs>),
 }
@@ -151,7 +151,7 @@ pub(crate) struct ServiceArgs {
     #[arg(long, requires = "proxy_from")]
     pub(crate) proxy_protocol: bool,
 
-    /// Who may connect and send PROXY headers: networks, 10.0.0.0/8,::1 (needs --proxy-protocol)
+    /// Proxies that may connect and send PROXY headers: networks, 10.0.0.0/8,::1 (needs --proxy-protocol)
     ///
     /// May be given several times. Every peer of a Unix socket may.
     #[arg(long, value_name = "NET", requires = "proxy_protocol")]
@@ -159,7 +159,7 @@ pub(crate) struct ServiceArgs {
 
     /// Permissions of a Unix socket's file, in octal
     ///
-    /// 0600 lets in its owner only, 0660 its group as well, 0666 everybody.
+    /// 0600 is for its owner only, 0660 for its group as well, 0666 for every user.
     #[arg(long, value_name = "OCTAL", default_value = "0600", value_parser = values::mode)]
     pub(crate) unix_mode: u32,
 
@@ -173,7 +173,7 @@ pub(crate) struct ServiceArgs {
     /// crlf:        at a line feed, with or without a carriage return; replies end with both.
     /// strict-crlf: at both; a line feed alone ends the connection.
     /// delimited:STRING: at these bytes; \r, \n, \t, \0, \\ and \xHH are one byte each.
-    /// raw:         nowhere; whatever has arrived is a request.
+    /// raw:         nowhere; the bytes that have arrived are a request.
     /// A reply ends like a request. The beginning of one, without its end, is never answered; for
     /// the last line see --last-line.
     #[arg(long, value_name = "CODEC", default_value = "lines", verbatim_doc_comment)]
@@ -185,7 +185,7 @@ pub(crate) struct ServiceArgs {
     #[arg(long, value_name = "WHAT", value_enum)]
     pub(crate) last_line: Option<LastLine>,
 
-    /// Bytes a request may have, its end not counted; who sends more is disconnected
+    /// Bytes a request may have, its end not counted; a client that sends more is disconnected
     #[arg(long, value_name = "SIZE", default_value = "64KiB", value_parser = values::frame_size)]
     pub(crate) max_frame: usize,
 }
@@ -217,9 +217,9 @@ pub(crate) struct LimitArgs {
 
     /// Bytes that the buffers of all clients may take [default: a quarter of the memory]
     ///
-    /// From 80 % on clients that hold more than their share are not read from, from 90 % on nobody
-    /// is accepted, and who keeps others waiting so and takes nothing for a second is disconnected.
-    /// Beyond it, who holds the most is. The memory is the machine's, or the tightest limit of the
+    /// From 80 % on, clients that hold more than their share are not read from; from 90 % on, none
+    /// is accepted. While others wait, a client that takes nothing for a second is disconnected.
+    /// Beyond 100 %, the client that holds the most is. The memory is the machine's, or the limit of the
     /// cgroups that the program is in. The log says which, and how much it is.
     #[arg(long, value_name = "SIZE", value_parser = values::some_size)]
     pub(crate) memory_budget: Option<usize>,

@@ -27,7 +27,7 @@ use crate::{
     ending::{Ending, chain},
 };
 
-/// How long the loop has to end by itself, once it was told to end at once.
+/// How long the loop has to end by itself, after it was asked to end at once.
 const STUCK: Duration = Duration::from_secs(1);
 
 /// The first of these drains, the second ends at once.

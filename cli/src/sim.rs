@@ -63,7 +63,7 @@ pub(crate) fn run(args: &SimArgs) -> Result<ExitCode, Ending> {
         failure: Mutex::new(None),
         progress: progress(&args.seeds),
     };
-    // A failing seed is told by us, once, with how to replay it.
+    // We print a failing seed, once, with how to replay it.
     panic::set_hook(Box::new(|_| ()));
     let began = now();
     let refused = sweep.run_on(jobs);

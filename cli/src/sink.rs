@@ -4,11 +4,11 @@
 //!  server ── push ──▶ queue of lines ──▶ thread ──▶ standard error
 //!             │ full
 //!             ▼
-//!          counted, and told once there is room
+//!          counted; the count is written once there is room
 //! ```
 //!
 //! A reader that is slow or stuck costs log lines, and one that has gone or a full disk costs them
-//! all. Nothing else: the server goes on, and ends when it is told to.
+//! all. Nothing else: the server goes on, and ends when it is asked to.
 //!
 //! Not `tracing-appender`, which does the same in principle: with a stuck reader it ends by
 //! complaining with `println!`, which can panic or wait for ever, and what was lost it does not
@@ -52,7 +52,7 @@ struct Queue {
     lines: VecDeque<String>,
     /// A line has left the queue and is not printed yet.
     printing: bool,
-    /// How many lines found no room since this was told last.
+    /// How many lines found no room since this was written last.
     lost: u64,
 }
 
@@ -133,7 +133,7 @@ fn print(to: &impl AsFd, line: &str, colours: bool) {
         match write(to, rest) {
             Ok(count) => rest = rest.get(count..).unwrap_or_default(),
             Err(Errno::EINTR) => {}
-            // Somebody who shares the descriptor has made it non-blocking.
+            // Another process that shares the descriptor has made it non-blocking.
             Err(Errno::EAGAIN) => {
                 let writable = PollFd::new(to.as_fd(), PollFlags::POLLOUT);
                 let _ = poll(&mut [writable], PollTimeout::NONE);
@@ -168,7 +168,7 @@ mod tests {
         reader.read_exact(&mut lines).unwrap();
         assert!(lines.split_inclusive(|&byte| byte == b'\n').all(|line| line.len() == 1001));
         sink.finish();
-        assert_eq!(sink.0.queue().lost, 0, "it was told");
+        assert_eq!(sink.0.queue().lost, 0, "it was written");
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! Any list of what clients may do, against an echo server with any limits: who reads gets a start
-//! of what they sent, and the engine forgets nothing.
+//! Any list of what clients may do, against an echo server with any limits: a client that reads gets a
+//! start of what it sent, and the engine forgets nothing.
 
 use std::time::Duration;
 

@@ -182,7 +182,7 @@ impl Client {
         self.withdrawn += withdrawn;
     }
 
-    /// Ends the connection. What it owes remains on the books. Says whether it was open.
+    /// Ends the connection. Its missing replies stay counted. Says whether it was open.
     pub(crate) fn end(&mut self) -> bool {
         self.unsent = 0;
         self.socket.take().is_some()

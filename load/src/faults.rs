@@ -14,7 +14,7 @@ pub struct Faults {
     pub closed: u64,
     /// Connections with a reply that differs from its request, or that nobody asked for.
     pub wrong: u64,
-    /// Connections that owe a reply, in the end or for longer than a reply may take.
+    /// Connections whose reply is missing at the end, or for longer than a reply may take.
     pub late: u64,
     /// What happened first.
     pub first: Option<String>,

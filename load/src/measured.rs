@@ -84,7 +84,7 @@ impl Measured {
         self.load.rate.filter(|_| is_empty && self.faults.first.is_none())
     }
 
-    /// How much of one processor we used ourselves, if that is so much that we may be the limit.
+    /// How much of one processor we used ourselves, if that is high enough that we may be the limit.
     #[must_use]
     pub fn busy_share(&self) -> Option<f64> {
         let used = self.own?.cpu.as_secs_f64() / self.time.as_secs_f64().max(1e-9);

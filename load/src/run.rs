@@ -115,7 +115,7 @@ fn hold(
         generator.ask_once();
         generator.quiet()?;
     }
-    // Something is owed only after an interruption.
+    // Replies are missing only after an interruption.
     generator.drain()?;
     generator.fail_what_is_owed();
     let answered = generator.tally.messages;

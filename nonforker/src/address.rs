@@ -1,4 +1,4 @@
-//! Where to listen, and who is at the other end.
+//! Where to listen, and where a peer connects from.
 
 use std::{
     borrow::Cow,
@@ -235,7 +235,7 @@ impl From<Infallible> for AddressError {
     }
 }
 
-/// Who is at the other end of a connection.
+/// The other end of a connection.
 ///
 /// A clone allocates nothing.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -292,7 +292,7 @@ impl PackedPeer {
         }
     }
 
-    /// A client that came through a proxy, which may not have said who it is.
+    /// A client that came through a proxy, which may not have named it.
     pub(crate) fn behind(proxy: Peer, client: Option<Peer>) -> Self {
         Self::Behind(Box::new((client.unwrap_or_else(|| proxy.clone()), proxy)))
     }

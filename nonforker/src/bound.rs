@@ -12,8 +12,8 @@ use crate::{
     handle::Handle,
 };
 
-/// An engine over some driver. The name is for the compiler, which says it to a user who moves a
-/// [`Bound`] to another thread.
+/// An engine over some driver. The compiler shows the name of this trait when a [`Bound`] is moved to
+/// another thread.
 pub(crate) trait RunByServerSpawn {
     /// Runs to the end, and returns how many connections that cut off.
     fn run(&mut self) -> Result<usize>;
@@ -61,8 +61,8 @@ impl Bound {
     /// Everything happens on the calling thread: handlers are never entered twice at once and
     /// need no locks. They must not block, because while one runs nothing else does.
     ///
-    /// A failure on one connection is not returned from here. It closes that connection and is
-    /// told to its handler.
+    /// A failure on one connection is not returned from here. It closes that connection, and its
+    /// handler gets the reason.
     ///
     /// # Errors
     ///

@@ -17,7 +17,7 @@ const MIB: usize = 1024 * KIB;
 /// Redis keeps as many.
 const DESCRIPTOR_RESERVE: usize = 32;
 
-/// Fewer connections than this are hardly what somebody wants who did not ask for so few.
+/// A server without a limit of its own warns if there are descriptors for fewer connections than this.
 const CONNECTIONS_FEW: usize = 64;
 
 /// The default bounds in a simulation.
@@ -155,7 +155,7 @@ impl Limits {
         self
     }
 
-    /// The most connections at a time. What comes beyond waits in the kernel's backlog. At
+    /// The most connections at a time. Further ones wait in the kernel's backlog. At
     /// least 1; default (`None`): the soft limit of descriptors less 32.
     #[must_use]
     pub const fn max_connections(mut self, connections: Option<usize>) -> Self {
@@ -163,7 +163,7 @@ impl Limits {
         self
     }
 
-    /// The most connections at a time from one IP address. What comes beyond is closed at once.
+    /// The most connections at a time from one IP address. Further ones are closed at once.
     /// At least 1; default: `None`, no such bound.
     #[must_use]
     pub const fn max_connections_per_ip(mut self, connections: Option<usize>) -> Self {
@@ -177,15 +177,15 @@ impl Limits {
     /// how much it is and where it comes from, at the level `info`.
     ///
     /// From 80 % on, until it is 70 % again, a connection that holds more than its share is not read
-    /// from; from 90 % on nobody is accepted, or a few in a second. Whoever keeps others waiting in
-    /// that way and takes nothing for a second is closed with
+    /// from; from 90 % on no connection is accepted, or a few in a second. While others wait for memory,
+    /// a connection that took nothing of what it holds for a second is closed with
     /// [`Evicted`](crate::CloseReason::Evicted), those that hold the most first. Beyond the budget
-    /// the one that holds the most is closed at once. It should be many times as large as the
-    /// largest reply.
+    /// the connection that holds the most is closed at once. The budget should be many times as large
+    /// as the largest reply.
     ///
     /// While buffers grow, the process takes at most about a third more than the budget. When they are
-    /// freed, memory goes back to the allocator. When it goes back to the system is the allocator's
-    /// affair: that of glibc may keep all of it after a burst of buffers below 32 MiB. If that matters
+    /// freed, memory goes back to the allocator. The allocator decides when it goes back to the
+    /// system: that of glibc may keep all of it after a burst of buffers below 32 MiB. If that matters
     /// to you, set another one in your program. With jemalloc, its background thread and a decay of
     /// 50 ms (`background_thread:true,dirty_decay_ms:50,muzzy_decay_ms:0`), as in the program
     /// `nonforker`, it goes back within a second and costs a message nothing.
@@ -337,7 +337,7 @@ impl Limits {
     }
 
     /// Works out what is not set from the machine.
-    pub(crate) fn settle(&mut self) {
+    pub(crate) fn fill_in(&mut self) {
         self.max_connections = Some(self.connections());
         self.memory_budget = Some(self.budget().0);
     }

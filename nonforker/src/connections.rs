@@ -159,7 +159,7 @@ impl<H: Handler> Connections<'_, H> {
     ///
     /// # Examples
     ///
-    /// A game that moves twenty times a second, whoever is there:
+    /// A game that moves twenty times a second, also without players:
     ///
     /// ```
     /// use std::time::Duration;
@@ -231,7 +231,7 @@ impl<H: Handler> Connections<'_, H> {
         desk.timers.downcast_mut().expect("a service is found by the type of its handler")
     }
 
-    /// The engine is told when the first timer is due.
+    /// Tells the engine when the first timer is due.
     pub(crate) fn note_earliest(&mut self) {
         let due = self.alarms().earliest();
         self.core.desks[self.service as usize].due = due;
@@ -329,7 +329,7 @@ impl<'a, H: Handler> Other<'a, H> {
         ConnId::new(self.slot.token())
     }
 
-    /// Who is at the other end.
+    /// The other end.
     #[must_use]
     pub fn peer(&self) -> Peer {
         self.slot.peer()

@@ -24,8 +24,8 @@ pub enum DriverKind {
     /// The best there is on this system: [`Uring`](Self::Uring) where it can be used,
     /// [`Poll`](Self::Poll) elsewhere. A line in the log says which, and why.
     ///
-    /// Whoever runs the program can choose another with the environment variable
-    /// `NONFORKER_DRIVER`, which is `poll` or `uring`.
+    /// The environment variable `NONFORKER_DRIVER`, which is `poll` or `uring`, chooses another when
+    /// the program is run.
     #[default]
     Auto,
     /// Readiness: epoll on Linux, kqueue on the BSDs and macOS.
@@ -45,7 +45,7 @@ pub(crate) enum Chosen {
 impl DriverKind {
     /// Makes the driver. Returns also which one it is, and why, for a person.
     pub(crate) fn make(self, options: Options) -> Result<(Chosen, String)> {
-        match self.or_as_told(env::var(VARIABLE).ok().as_deref()) {
+        match self.or_from_environment(env::var(VARIABLE).ok().as_deref()) {
             Self::Poll => poll(options, ""),
             Self::Uring => uring(options).map_err(Error::NoUring),
             Self::Auto if AUTO_IS_URING => match uring(options.clone()) {
@@ -56,9 +56,9 @@ impl DriverKind {
         }
     }
 
-    /// What whoever runs the program wants, if the program leaves it open.
-    fn or_as_told(self, told: Option<&str>) -> Self {
-        match (self, told) {
+    /// What the environment asks for, if the program leaves it open.
+    fn or_from_environment(self, asked: Option<&str>) -> Self {
+        match (self, asked) {
             (Self::Auto, Some("poll")) => Self::Poll,
             (Self::Auto, Some("uring")) => Self::Uring,
             (Self::Auto, Some(other)) if !["", "auto"].contains(&other) => {
@@ -103,7 +103,7 @@ mod tests {
             (Poll, Some("uring"), Poll),
             (Uring, Some("poll"), Uring),
         ] {
-            assert_eq!(program.or_as_told(told), is, "{program:?}, {told:?}");
+            assert_eq!(program.or_from_environment(told), is, "{program:?}, {told:?}");
         }
     }
 }

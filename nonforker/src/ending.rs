@@ -13,8 +13,8 @@ impl<H: Handler> Conn<'_, H> {
     ///
     /// Replies that are sent after this are dropped, those from others included. The connection
     /// closes when the peer has finished too, after [`Handler::half_closed`], and for any other
-    /// reason that ends connections; at once if the peer has finished already and the handler has
-    /// been told so.
+    /// reason that ends connections; at once if the peer has finished already and
+    /// [`Handler::half_closed`] was called.
     ///
     /// Deadlines hold as before. What the peer sends counts for
     /// [`Limits::idle_timeout`](crate::Limits::idle_timeout), which is the only one for a peer that
@@ -23,7 +23,7 @@ impl<H: Handler> Conn<'_, H> {
     ///
     /// # Examples
     ///
-    /// A client uploads lines, and is told at once that nothing will be answered:
+    /// A client uploads lines, and sees at once that nothing will be answered:
     ///
     /// ```
     /// use nonforker::{Conn, Handler, Outcome, codec::Lines};

@@ -1,5 +1,6 @@
-//! What can go wrong, by audience: [`enum@Error`] for whoever starts the server, [`CloseReason`] for
-//! the handler of a connection, [`NotConnected`] for whoever sends to one by its id.
+//! What can go wrong, by audience: [`enum@Error`] for the code that starts the server,
+//! [`CloseReason`] for the handler of a connection, [`NotConnected`] for a handler that sends to a
+//! connection by its id.
 //!
 //! What ends a single frame is in [`codec`](crate::codec).
 
@@ -89,7 +90,7 @@ pub enum Error {
     },
 }
 
-/// Why a connection ended. Told to [`Handler::closed`](crate::Handler::closed) once.
+/// Why a connection ended. [`Handler::closed`](crate::Handler::closed) gets it, once.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum CloseReason {

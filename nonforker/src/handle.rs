@@ -127,7 +127,7 @@ impl Handle {
     }
 
     /// What one service has counted so far: the first that was given to the server is number 0.
-    /// `None` if there are not so many, or before the server is [bound](crate::Server::bind).
+    /// `None` if there are fewer services, or before the server is [bound](crate::Server::bind).
     ///
     /// [`Stats::buffered_bytes`] is 0, since the buffers of all services have one account.
     ///

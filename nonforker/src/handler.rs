@@ -81,8 +81,8 @@ pub trait Handler: Sized + 'static {
     /// What is called when the peer sent an urgent (out-of-band) byte, beside its stream of
     /// frames; nothing by default, and the byte is dropped.
     ///
-    /// It is a constant so that it is known before anybody connects: to be told of urgent bytes
-    /// costs more system calls on some drivers, and who does not want them does not pay.
+    /// It is a constant, so that the driver knows it before the first connection: with some drivers
+    /// urgent bytes cost more system calls, and a handler that does not want them does not pay.
     ///
     /// TCP keeps one urgent byte at a time. Of several that arrive together the last is reported
     /// here; the kernel drops those before it, or leaves them in the stream. A protocol that must

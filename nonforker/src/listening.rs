@@ -47,8 +47,8 @@ impl Server {
     /// [`Bound::addresses`](crate::Bound::addresses) has its address. It becomes non-blocking, in
     /// every process that holds it, and a TCP listener gets the probes of [`Limits`](crate::Limits).
     /// Everything else stays as it is: its backlog, its permissions, and the file of a Unix socket,
-    /// also when the server ends. The server then closes only its own hold on it: what waits to be
-    /// accepted waits for those who hold it too, and is refused if nobody does.
+    /// also when the server ends. The server then closes only its own descriptor. Pending
+    /// connections wait for the other processes that hold the listener, and are refused if none does.
     ///
     /// There is no such listener in a [simulation](crate::sim).
     ///
@@ -112,10 +112,10 @@ fn is_other_file(address: &Address) -> bool {
     std::fs::symlink_metadata(path).is_ok_and(|file| !file.file_type().is_socket())
 }
 
-/// Tries for a moment to listen where somebody else does.
+/// Tries for a moment to listen at an address that is in use.
 ///
-/// The kernel takes an io_uring server down in the background after it was killed, and until then
-/// its address is in use: whoever starts it again at once is not to be told so.
+/// The kernel removes the ring of a killed io_uring server in the background, and its address is in
+/// use until then. A server that is started again at once should not fail for that.
 #[expect(clippy::disallowed_methods, reason = "there is no shard yet that could be blocked")]
 pub(crate) fn patiently<T>(
     address: &Address,

@@ -27,7 +27,7 @@ use crate::{
     service_limits::{AllLimits, ServiceLimits},
 };
 
-/// The permissions of a Unix socket's file unless told otherwise: for its owner only.
+/// The permissions of a Unix socket's file by default: for its owner only.
 const UNIX_MODE: u32 = 0o600;
 
 /// A server that is being put together.
@@ -168,12 +168,12 @@ impl Server {
     /// nginx' `proxy_protocol on`, the network balancers of clouds.
     ///
     /// Only peers within `from` may connect, and each peer of a Unix socket; all others are refused
-    /// before anything that they send is looked at, since whoever may send a header may be anybody.
+    /// before anything that they send is looked at, since a peer that may send a header may claim to be any client.
     /// The header must be there: what begins with anything else is refused, and so is one that is not
-    /// complete within [`Limits::handshake_timeout`]. The handler never hears of those; they are logged
+    /// complete within [`Limits::handshake_timeout`]. Its handler is not called for those; they are logged
     /// and counted in [`Stats::refused`](crate::Stats::refused).
     ///
-    /// [`Conn::peer`] is then the real client, whom [`Limits::max_connections_per_ip`] counts, and
+    /// [`Conn::peer`] is then the real client, which [`Limits::max_connections_per_ip`] counts, and
     /// [`Conn::via`] is the proxy. If the proxy says that it does not know (`UNKNOWN`), or that the
     /// connection is its own (`LOCAL`, a health check), both are the proxy.
     ///
@@ -415,8 +415,8 @@ impl Server {
     }
 }
 
-/// A service of a server that is not bound. The name is for the compiler, which says it to a user who
-/// moves a [`Server`] to another thread.
+/// A service of a server that is not bound. The compiler shows the name of this trait when a
+/// [`Server`] is moved to another thread.
 trait UseServerSpawn: Service {}
 
 impl<S: Service> UseServerSpawn for S {}

@@ -51,7 +51,7 @@ fn what_is_said_in_a_room_is_heard_there_and_nowhere_else() {
 }
 
 #[test]
-fn whoever_breaks_off_is_gone_for_the_others_too() {
+fn a_client_that_breaks_off_is_gone_for_the_others_too() {
     Simulation::new(chat).seeds(0..500).faults(|_| Faults::none()).run(|net| {
         let ann = join(net, "ann");
         for round in 0..20 {

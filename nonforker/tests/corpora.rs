@@ -10,6 +10,8 @@ mod address;
 mod codecs;
 #[path = "../../fuzz/bodies/conversation.rs"]
 mod conversation;
+#[path = "../../fuzz/bodies/proxy.rs"]
+mod proxy;
 #[path = "../../fuzz/bodies/resp.rs"]
 mod resp;
 #[path = "../../fuzz/bodies/scenarios.rs"]
@@ -51,4 +53,4 @@ macro_rules! replayed {
     )*};
 }
 
-replayed!(address codecs conversation resp scenarios);
+replayed!(address codecs conversation proxy resp scenarios);

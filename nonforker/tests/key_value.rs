@@ -88,7 +88,7 @@ fn is_start(visit: &Visit, expected: &[u8]) -> bool {
 }
 
 #[test]
-fn everybody_who_reads_gets_every_answer() {
+fn each_client_that_reads_gets_every_answer() {
     Simulation::new(server).seeds(0..500).run(|net| {
         crowd(net, |visit, expected| {
             assert!(is_start(visit, expected), "{visit:?}");
@@ -137,7 +137,7 @@ fn get_returns_what_was_set_last_by_anybody() {
 }
 
 #[test]
-fn a_protocol_error_is_told_and_ends_that_connection_only() {
+fn a_protocol_error_is_reported_and_ends_that_connection_only() {
     const CASES: &[(&str, &str)] = &[
         ("*1\r\n:1\r\n", "malformed frame: expected '$' at byte 4"),
         ("*x\r\n", "malformed frame: expected a multibulk length at byte 1"),

@@ -71,7 +71,7 @@ pub(crate) struct LoadArgs {
     #[arg(short, long, value_name = "SIZE", default_value = "64", value_parser = bounds::size)]
     pub(crate) size: usize,
 
-    /// Send so many requests a second, over all connections, whether or not replies come
+    /// Send this many requests a second, over all connections, whether or not replies come
     ///
     /// Without this the loop is closed: a slow server is asked less. With it latency counts from
     /// when a request was due, not from when it could leave. From 0.001 to 1000000000, and at most

@@ -43,7 +43,7 @@ impl Scenario {
     pub(crate) const ALL: [Self; 9] = [
         Self {
             name: "echo",
-            about: "everybody who reads is answered, whatever does not break the connection",
+            about: "each client that reads is answered, unless its connection breaks",
             simulation: || Simulation::varied(echo),
             script: |net| crowd(net, true),
         },
@@ -61,7 +61,7 @@ impl Scenario {
         },
         Self {
             name: "arrived",
-            about: "what has arrived before a drain is answered, who waits in the backlog too",
+            about: "requests that arrived before a drain are answered, those in the backlog too",
             simulation: || Simulation::new(plain_echo).faults(undelayed),
             script: arrived,
         },
@@ -73,13 +73,13 @@ impl Scenario {
         },
         Self {
             name: "relay",
-            about: "what one says to all reaches all, in one order; who is deaf harms nobody",
+            about: "a broadcast reaches all, in one order; a client that never reads harms none",
             simulation: || Simulation::new(relay),
             script: talk,
         },
         Self {
             name: "callbacks",
-            about: "a handler hears of each connection from open to closed, in order and once",
+            about: "callbacks come for each connection from open to closed, in order and once",
             simulation: || Simulation::varied(witness).faults(Faults::swarm),
             script: visits,
         },
@@ -314,7 +314,7 @@ fn talk(net: &Net) {
     }
     net.wait(Duration::from_secs(600));
     let heard: Vec<Vec<u8>> = members.iter().map(Client::received).collect();
-    // Who has finished sending is closed, and hears no more: what each heard is a start of one
+    // A client that has finished sending is closed and gets no more: what each got is a start of one
     // and the same talk.
     let longest = heard.iter().max_by_key(|heard| heard.len()).expect("there are members");
     assert!(heard.iter().all(|heard| longest.starts_with(heard)), "they heard different things");

@@ -1,10 +1,10 @@
-//! A handler that minds what it is told: each thing once, in order, and nothing afterwards.
+//! A handler that checks its callbacks: each comes once, in order, and none after `closed`.
 
 use std::{collections::BTreeMap, panic::resume_unwind, rc::Rc, thread, time::Duration};
 
 use nonforker::{CloseReason, Conn, ConnId, Handler, Outcome, Urgent, codec::Lines};
 
-/// What a handler has been told about a connection.
+/// The last callback that a handler got for a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Told {
     Open,
@@ -12,7 +12,7 @@ enum Told {
     Closed,
 }
 
-/// Does something else for each length of a line, and minds what it is told.
+/// Does something else for each length of a line, and checks the order of its callbacks.
 #[derive(Default)]
 pub(super) struct Witness {
     told: BTreeMap<ConnId, Told>,
@@ -99,7 +99,7 @@ impl Witness {
     }
 }
 
-/// The server is gone: now everything must have been told.
+/// The server is gone: now `closed` must have been called for each connection.
 impl Drop for Witness {
     fn drop(&mut self) {
         if thread::panicking() {

@@ -172,7 +172,7 @@ fn people_get_their_lines_whatever_becomes_of_the_files() {
 }
 
 #[test]
-fn faults_and_files_are_told_together() {
+fn faults_and_files_are_reported_together() {
     if !Path::new("/dev/full").exists() {
         return;
     }

@@ -133,7 +133,7 @@ fn the_soft_limit_of_descriptors_is_raised() {
 }
 
 #[test]
-fn a_terminal_is_told_how_to_try_it() {
+fn a_terminal_shows_how_to_try_it() {
     if !is_there("script") {
         return;
     }

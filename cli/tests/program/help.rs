@@ -84,7 +84,7 @@ fn long_help_has_examples_and_explains_every_choice() {
 }
 
 #[test]
-fn the_version_is_told() {
+fn the_version_is_reported() {
     let output = run(&mut command("--version"));
     assert_eq!(output.stdout, format!("nonforker {}\n", env!("CARGO_PKG_VERSION")));
 }

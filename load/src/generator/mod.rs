@@ -198,7 +198,7 @@ impl<'r> Generator<'r> {
         Ok(Duration::from_nanos(now - began))
     }
 
-    /// Waits until nothing is owed. A connection that is late fails.
+    /// Waits until no reply is missing. A connection that is late fails.
     pub(crate) fn quiet(&mut self) -> Result<(), Error> {
         while self.goes_on() && self.is_owed() {
             self.turn_and_tick()?;
@@ -238,14 +238,14 @@ impl<'r> Generator<'r> {
         nanos(DRAIN_MIN).saturating_add(slowest.saturating_mul(2))
     }
 
-    /// Fails the connections that owe a reply.
+    /// Fails the connections whose reply is missing.
     pub(crate) fn fail_what_is_owed(&mut self) {
         let now = self.clock.now();
         let slowest = self.tally.slowest.unwrap_or(0);
         for nth in 0..self.clients.len() {
             if let Some(at) = self.oldest(nth) {
                 let age = now.saturating_sub(at);
-                self.settle(nth, Err(Fault::Unanswered { age, slowest }));
+                self.drop_if_failed(nth, Err(Fault::Unanswered { age, slowest }));
             }
         }
     }
@@ -256,13 +256,13 @@ impl<'r> Generator<'r> {
         self.clients.iter().map(|client| client.awaited() + client.withdrawn()).sum()
     }
 
-    /// Whether a connection that is open owes a reply.
+    /// Whether a reply is missing on a connection that is open.
     pub(crate) fn is_owed(&self) -> bool {
         self.clients.iter().any(|client| client.awaited() > 0 && client.socket.is_some())
     }
 
-    /// When the request was put up for sending, or due, whose reply a connection owes longest; None
-    /// if it owes nothing, or has failed.
+    /// When the request was put up for sending, or due, whose reply is missing longest; None
+    /// if none is missing, or the connection has failed.
     fn oldest(&self, nth: usize) -> Option<u64> {
         let client = &self.clients[nth];
         match &self.schedule {
@@ -313,7 +313,7 @@ impl<'r> Generator<'r> {
             }
             let nth = event.token().0;
             let went = self.serve(nth, event);
-            self.settle(nth, went);
+            self.drop_if_failed(nth, went);
         }
         self.events = events;
         match polled {
@@ -347,8 +347,8 @@ impl<'r> Generator<'r> {
         true
     }
 
-    /// Drops a connection that went wrong.
-    fn settle(&mut self, nth: usize, went: Result<(), Fault>) {
+    /// Ends a connection that failed, and counts the failure. Does nothing after a success.
+    fn drop_if_failed(&mut self, nth: usize, went: Result<(), Fault>) {
         let Err(fault) = went else { return };
         if !self.clients[nth].end() {
             return;
@@ -385,7 +385,7 @@ impl<'r> Generator<'r> {
         for nth in 0..self.clients.len() {
             let Some(at) = self.oldest(nth) else { continue };
             if self.look.seen.saturating_sub(at) > timeout {
-                self.settle(nth, Err(Fault::Late { age: now.saturating_sub(at) }));
+                self.drop_if_failed(nth, Err(Fault::Late { age: now.saturating_sub(at) }));
             }
         }
     }

@@ -65,7 +65,7 @@ impl Generator<'_> {
                     Ok(())
                 }
             };
-            self.settle(nth, went);
+            self.drop_if_failed(nth, went);
         }
         let now = self.clock.now();
         if let Some(schedule) = &mut self.schedule {
@@ -82,7 +82,7 @@ impl Generator<'_> {
             }
             let now = self.clock.now();
             let went = self.ask(nth, 1, now);
-            self.settle(nth, went);
+            self.drop_if_failed(nth, went);
         }
     }
 
@@ -188,7 +188,7 @@ impl Generator<'_> {
         Ok(())
     }
 
-    /// Has those who never read send more: one piece each, then it is the others' turn.
+    /// The connections that never read send one piece each, then it is the others' turn.
     pub(super) fn push_again(&mut self) {
         for _ in 0..self.again.len() {
             let Some(nth) = self.again.pop_front() else { return };
@@ -198,12 +198,12 @@ impl Generator<'_> {
                     self.tally.slow_bytes += sent as u64;
                     self.again.push_back(nth);
                 }
-                Err(fault) => self.settle(nth, Err(fault)),
+                Err(fault) => self.drop_if_failed(nth, Err(fault)),
             }
         }
     }
 
-    /// Has those who trickle send a byte, if it is time to.
+    /// The connections that trickle send a byte, if it is time to.
     pub(super) fn trickle(&mut self, now: u64) {
         if now < self.next_trickle {
             return;
@@ -215,7 +215,7 @@ impl Generator<'_> {
             }
             match self.clients[nth].push(&self.messages, 1) {
                 Ok(sent) => self.tally.slow_bytes += sent as u64,
-                Err(fault) => self.settle(nth, Err(fault)),
+                Err(fault) => self.drop_if_failed(nth, Err(fault)),
             }
         }
     }
@@ -231,7 +231,7 @@ impl Generator<'_> {
         let open = receivers.iter_mut().filter(|receiver| receiver.socket.is_some());
         self.round = Round { left: open.map(|one| one.expect(lines, now)).count() };
         let went = sender.send(lines, &self.messages);
-        self.settle(self.clients.len() - 1, went);
+        self.drop_if_failed(self.clients.len() - 1, went);
     }
 
     /// A receiver has all of the round, or is gone.

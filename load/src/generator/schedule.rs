@@ -12,7 +12,8 @@ use mio::Poll;
 
 use super::{Generator, Role};
 
-/// The most groups in which what a connection owes is counted: a high rate may owe billions.
+/// The most groups in which missing replies of a connection are counted: at a high rate billions may
+/// be missing.
 const GROUPS: usize = 4096;
 
 /// When requests are due.
@@ -154,7 +155,7 @@ impl Generator<'_> {
         }
         for nth in due.drain(..) {
             let went = self.flush(nth);
-            self.settle(nth, went);
+            self.drop_if_failed(nth, went);
         }
         let Some(schedule) = &mut self.schedule else { return Ok(()) };
         schedule.due = due;

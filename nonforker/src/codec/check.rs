@@ -16,7 +16,7 @@
 //! no more than there are, and it does not ask for more bytes than its frame turns out to need.
 //!
 //! Nothing here is random or looks at a clock: the cuts of a long stream are drawn from fixed
-//! seeds, and cost is told by what a codec looks at. What failed once fails again.
+//! seeds, and cost is measured by which bytes a codec looks at. What failed once fails again.
 
 use std::{fmt::Debug, iter, mem};
 
@@ -138,12 +138,12 @@ pub fn bound<C: Codec>(codec: &C, unit: &[u8], max: usize) {
 /// `frame` is one frame with its framing: a long one, of 260 bytes or more.
 ///
 /// A codec that does not remember spends O(n²) on a frame that comes byte by byte, and a peer can
-/// keep a server busy with very little. This is told without a clock: `frame` is fed byte by byte,
+/// keep a server busy with very little. This is measured without a clock: `frame` is fed byte by byte,
 /// and now and then the bytes in the middle, which have been seen, are changed into what
 /// ended the frame. A codec that begins from the start is led to answer differently; one that
 /// remembers does not notice. The first and the last 64 bytes it has seen it may look at again.
 ///
-/// What cannot be told this way: the cost of looking at bytes that do not influence the answer.
+/// What cannot be measured this way: the cost of looking at bytes that do not influence the answer.
 ///
 /// # Panics
 ///

@@ -52,11 +52,11 @@ pub struct Delimited {
     delimiter: Arc<Finder<'static>>,
     /// The most bytes of payload.
     max: usize,
-    /// No delimiter begins in so many bytes of the frame in progress.
+    /// No delimiter begins in this many bytes of the frame in progress.
     scanned: usize,
 }
 
-/// A delimiter has no bytes, so that nothing can be told apart by it.
+/// A delimiter has no bytes, so that it separates nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("the delimiter is empty")]
 #[non_exhaustive]

@@ -18,7 +18,7 @@
 
 use super::{Codec, DEFAULT_FRAME_MAX, Decoded, Encode, EncodeError, FrameError, scan};
 
-/// A reply of so many bytes is worth some care about the memory it takes.
+/// From this many bytes on, memory is reserved for a reply and its ending together.
 const LARGE: usize = 4096;
 
 /// Lines: every frame ends at a line feed.

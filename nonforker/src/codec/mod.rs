@@ -35,14 +35,14 @@ pub use lines::Lines;
 pub use raw::Raw;
 pub use resp::Resp;
 
-/// The most bytes a frame may have unless a codec is told otherwise: 64 KiB, like the inline
+/// The most bytes a frame may have unless a codec is given another limit: 64 KiB, like the inline
 /// limit of Redis.
 pub const DEFAULT_FRAME_MAX: usize = 64 * 1024;
 
 /// Splits bytes into frames.
 ///
 /// The codec given to [`Server::serve`](crate::Server::serve) is cloned for every connection.
-/// What it can *send* is told by its [`Encode`] implementations.
+/// Its [`Encode`] implementations are what it can *send*.
 ///
 /// # Examples
 ///

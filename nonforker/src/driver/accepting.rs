@@ -6,7 +6,7 @@
 //!
 //! An accept in a ring takes a descriptor whenever a peer connects, wanted or not, and a multishot
 //! one takes all there are before it can be stopped. Those are the descriptors that the engine keeps
-//! free. It does not tell who the peer is either, which costs the call that it saves.
+//! free. It does not report the peer's address either, and to ask for that costs the call that it saves.
 
 use std::io::{self, ErrorKind};
 

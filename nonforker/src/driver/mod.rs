@@ -33,6 +33,7 @@ mod queue;
 pub(crate) mod sim;
 pub(crate) mod socket;
 mod turns;
+mod urgent;
 #[cfg(target_os = "linux")]
 pub(crate) mod uring;
 

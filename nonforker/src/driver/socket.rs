@@ -174,7 +174,7 @@ fn listens(_socket: &Socket) -> io::Result<bool> {
     Ok(true)
 }
 
-/// Who is at the other end of a connection from `address`. A listener that was given may take IPv4
+/// The peer of a connection from `address`. A listener that was given may take IPv4
 /// as well as IPv6: then each client has the address that it has elsewhere.
 fn peer_of(address: &SockAddr) -> Peer {
     let Some(address) = address.as_socket() else { return Peer::Unix };

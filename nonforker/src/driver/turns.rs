@@ -24,20 +24,20 @@ pub(super) struct Turns {
     more: VecDeque<Token>,
     /// Reports of the last look that are not delivered: its last ones.
     left: usize,
-    /// There were connections in `more` at the last look, and none was served since.
-    owed: bool,
+    /// `more` had connections at the last look, and none of them was served since.
+    more_is_due: bool,
 }
 
 impl Turns {
     /// Whether the last look is not delivered completely.
     pub(super) const fn are_behind(&self) -> bool {
-        self.left > 0 || self.owed
+        self.left > 0 || self.more_is_due
     }
 
-    /// There was a look, which brought so many reports.
+    /// A look brought this number of reports.
     pub(super) fn looked(&mut self, reports: usize) {
         self.left = reports;
-        self.owed = !self.more.is_empty();
+        self.more_is_due = !self.more.is_empty();
     }
 
     /// How many reports of the last look are left.
@@ -55,14 +55,14 @@ impl Turns {
         self.more.len()
     }
 
-    /// A connection has more than its share. The caller sees to it that it is here once.
+    /// A connection has more than its share. The caller makes sure that it is here once.
     pub(super) fn push_more(&mut self, token: Token) {
         self.more.push_back(token);
     }
 
     /// Takes the connection that waits longest.
     pub(super) fn pop_more(&mut self) -> Option<Token> {
-        self.owed = false;
+        self.more_is_due = false;
         self.more.pop_front()
     }
 }

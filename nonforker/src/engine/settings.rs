@@ -45,7 +45,7 @@ impl Settings {
 
     /// Posts new limits of the server, if they can be followed. Those of its services stay.
     pub(super) fn post(&self, mut server: Limits) -> Result<()> {
-        server.settle();
+        server.fill_in();
         server.check_against_start(&self.began.server)?;
         let limits = AllLimits { server, ..self.began.clone() };
         limits.check()?;

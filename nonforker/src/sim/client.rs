@@ -26,7 +26,7 @@ pub enum Ending {
 /// A client of the simulated server.
 ///
 /// What it [expects](Self::expect) is waited for in virtual time; whatever else it does takes no
-/// time. It reads what arrives unless it is told to [stall](Self::stall).
+/// time. It reads what arrives until it is made to [stall](Self::stall).
 #[derive(Clone, Debug)]
 pub struct Client {
     net: Net,
@@ -38,7 +38,7 @@ impl Client {
         Self { net, link }
     }
 
-    /// Who it is to the server, as [`Conn::peer`](crate::Conn::peer) tells: on TCP 10.0.0.1 for the
+    /// Its address, as [`Conn::peer`](crate::Conn::peer) tells: on TCP 10.0.0.1 for the
     /// first client, 10.0.0.2 for the next and so on, fd00::1 and so on if the server listens on
     /// IPv6, or what was said when it [connected](Net::connect_from). Ports differ as well.
     #[must_use]

@@ -81,7 +81,7 @@ impl Net {
     ///
     /// # Examples
     ///
-    /// An echo server gives everybody who reads what they sent, and nobody anything else:
+    /// An echo server gives every client that reads what that client sent, and nothing else:
     ///
     /// ```
     /// # use nonforker::{Server, codec::Lines, sim::Simulation};

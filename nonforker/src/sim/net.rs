@@ -54,7 +54,7 @@ struct Inner {
     rng: Rng,
     drain_at: Cell<Option<Duration>>,
     turns_max: Cell<u64>,
-    /// What was last waited for did not come within so many turns: in this time.
+    /// What was last waited for did not come within the most turns that are waited for: in this time.
     restless: Cell<Option<Duration>>,
     spins: Cell<u32>,
 }
@@ -291,7 +291,7 @@ impl Net {
         world.now = next.map_or(world.now, |at| world.now.max(at));
         world.settle();
         let late = std::mem::take(&mut world.done);
-        // The world must be free while they go: whoever was accepted too late is sent away.
+        // The world must be free while they go: a client that was accepted too late is closed.
         drop(world);
         next.is_some() || !late.is_empty()
     }

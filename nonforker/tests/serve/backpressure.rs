@@ -28,7 +28,7 @@ fn resident() -> Option<usize> {
 }
 
 #[test]
-fn who_never_reads_does_not_slow_32_others() {
+fn a_client_that_never_reads_does_not_slow_32_others() {
     on_every_driver(|case| {
         let (server, _told) = start(case);
         let mut greedy = server.connect();
@@ -63,7 +63,7 @@ fn who_never_reads_does_not_slow_32_others() {
 }
 
 #[test]
-fn sixty_four_who_never_read_hold_bounded_memory() {
+fn sixty_four_clients_that_never_read_hold_bounded_memory() {
     on_every_driver(|case| {
         const CLIENTS: u64 = 64;
         let (server, _told) = start(case);
@@ -133,7 +133,7 @@ fn small_marks_hold_too() {
 }
 
 #[test]
-fn who_reads_slowly_gets_everything_in_order() {
+fn a_client_that_reads_slowly_gets_everything_in_order() {
     on_every_driver(|case| {
         let (server, _told) = start(case);
         let mut client = server.connect();

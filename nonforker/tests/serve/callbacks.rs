@@ -41,7 +41,7 @@ fn a_timer_fires_once_is_replaced_and_can_be_cleared() {
 }
 
 #[test]
-fn a_timer_is_not_called_for_who_has_gone() {
+fn a_timer_is_not_called_for_a_client_that_has_gone() {
     on_every_driver(|case| {
         let (probe, told) = Probe::new();
         let server = case.start(probing(probe));
@@ -57,7 +57,7 @@ fn a_timer_is_not_called_for_who_has_gone() {
 }
 
 #[test]
-fn who_is_paused_waits_until_another_resumes_it() {
+fn a_client_that_is_paused_waits_until_another_resumes_it() {
     on_every_driver(|case| {
         let (probe, _told) = Probe::new();
         let server = case.start(probing(probe));
@@ -155,7 +155,7 @@ impl Handler for Doorman {
 }
 
 #[test]
-fn a_handler_greets_or_refuses_who_connects() {
+fn a_handler_greets_or_refuses_a_client_that_connects() {
     on_every_driver(|case| {
         let server = case.start(|server| server.serve_with(ANY, Lines::new(), Doorman::default()));
         let mut welcome = server.connect();

@@ -17,7 +17,7 @@ fn echo_within(limits: Limits) -> impl FnOnce(Server) -> Server + Send + 'static
 }
 
 #[test]
-fn who_comes_when_it_is_full_waits_and_is_served() {
+fn a_client_that_comes_when_it_is_full_waits_and_is_served() {
     on_every_driver(|case| {
         let server = case.start(echo_within(Limits::new().max_connections(Some(3))));
         let mut inside: Vec<_> = (0..3).map(|_| server.connect()).collect();
@@ -70,6 +70,13 @@ fn one_address_gets_its_share_and_no_more() {
         drop(inside.pop());
         server.holds(2);
         assert_eq!(server.connect().ask("its place is free"), "its place is free");
+        // Nobody else is refused, and so the rest is counted four seconds later.
+        wait_until("what was not logged is counted", || {
+            !server.log.about("more often than was logged").is_empty()
+        });
+        let counted = server.log.about("connections of one address were refused");
+        assert_eq!(counted.len(), 1, "{counted:?}");
+        assert!(counted[0].contains("left_out=4"), "{counted:?}");
     });
 }
 

@@ -117,7 +117,7 @@ fn a_drain_under_load_loses_nothing_it_took() {
 }
 
 #[test]
-fn who_waits_in_the_backlog_is_served_before_the_end() {
+fn a_client_that_waits_in_the_backlog_is_served_before_the_end() {
     on_every_driver(|case| {
         let (probe, _told) = Probe::new();
         let server = case.start(|server| server.serve_with(ANY, Lines::new(), probe));
@@ -183,7 +183,7 @@ fn a_drain_also_answers_what_is_still_in_the_kernel_behind_backpressure() {
 }
 
 #[test]
-fn who_reads_nothing_is_cut_off_at_the_deadline_of_a_drain() {
+fn a_client_that_reads_nothing_is_cut_off_at_the_deadline_of_a_drain() {
     on_every_driver(|case| {
         let (probe, told) = Probe::new();
         let server = case.start(|server| {

@@ -57,7 +57,7 @@ fn the_last_word_is_read_although_the_client_goes_on_sending() {
 }
 
 #[test]
-fn who_is_closed_and_sends_for_ever_is_cut_off() {
+fn a_client_that_is_closed_and_sends_for_ever_is_cut_off() {
     on_every_driver(|case| {
         let (server, _told) = start(case, Limits::new());
         let client = server.connect();
@@ -70,7 +70,7 @@ fn who_is_closed_and_sends_for_ever_is_cut_off() {
 }
 
 #[test]
-fn who_is_closed_and_stays_silent_is_let_go() {
+fn a_client_that_is_closed_and_stays_silent_is_let_go() {
     on_every_driver(|case| {
         let limits = Limits::new().linger_timeout(Duration::from_millis(500));
         let (server, told) = start(case, limits);
@@ -87,7 +87,7 @@ fn who_is_closed_and_stays_silent_is_let_go() {
 }
 
 #[test]
-fn who_is_closed_and_trickles_is_let_go_after_the_timeout() {
+fn a_client_that_is_closed_and_trickles_is_let_go_after_the_timeout() {
     on_every_driver(|case| {
         let limits = Limits::new().linger_timeout(Duration::from_millis(500));
         let (server, _told) = start(case, limits);
@@ -115,7 +115,7 @@ fn an_abort_is_a_reset() {
 }
 
 #[test]
-fn a_reset_of_the_client_is_told_once() {
+fn a_reset_of_the_client_is_reported_once() {
     on_every_driver(|case| {
         let (server, told) = start(case, Limits::new());
         // In the middle of a request, after one, and in the middle of a reply.

@@ -19,10 +19,10 @@ fn echo(server: Server) -> Server {
 }
 
 #[test]
-fn a_write_to_who_is_gone_raises_no_signal() {
+fn a_write_to_a_client_that_is_gone_raises_no_signal() {
     use signal_hook::{consts::SIGPIPE, flag};
 
-    if !is_in_its_own_process("environment::a_write_to_who_is_gone_raises_no_signal") {
+    if !is_in_its_own_process("environment::a_write_to_a_client_that_is_gone_raises_no_signal") {
         return;
     }
     let raised = Arc::new(AtomicBool::new(false));

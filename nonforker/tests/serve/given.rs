@@ -102,7 +102,7 @@ fn a_unix_listener_with_a_name_is_served() {
 }
 
 #[test]
-fn whoever_else_holds_a_listener_goes_on_with_it() {
+fn another_process_that_holds_a_listener_goes_on_with_it() {
     on_every_driver(|case| {
         let held = TcpListener::bind(ANY).expect("a free port");
         let mut waiting = None;

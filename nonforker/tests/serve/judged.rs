@@ -76,7 +76,7 @@ fn what_arrived_while_a_handler_blocked_was_in_time() {
 }
 
 #[test]
-fn who_reads_all_the_time_gets_all_although_a_handler_blocks() {
+fn a_client_that_reads_all_the_time_gets_all_although_a_handler_blocks() {
     on_every_driver(|case| {
         let server = start(case, impatient());
         let (mut reads, blocks) = (server.connect(), server.connect());
@@ -141,7 +141,7 @@ fn a_connection_lingers_while_its_peer_goes_on_taking() {
 }
 
 #[test]
-fn silence_does_not_shut_the_door() {
+fn silence_does_not_block_accepting() {
     on_every_driver(|case| {
         let server = start(case, Limits::new().max_connections(Some(5)));
         let mut user = server.connect();
@@ -162,7 +162,7 @@ fn silence_does_not_shut_the_door() {
 }
 
 #[test]
-fn who_is_never_heard_of_is_closed_and_who_listens_stays() {
+fn a_client_that_never_asks_is_closed_and_one_that_listens_stays() {
     on_every_driver(|case| {
         let limits = Limits::new().unused_timeout(Some(TIMEOUT));
         let silent = case.start({

@@ -42,7 +42,7 @@ fn holder(server: &Running, bytes: u64) -> Client {
 }
 
 #[test]
-fn when_memory_is_scarce_whoever_holds_little_is_served_and_it_recovers_by_itself() {
+fn when_memory_is_scarce_a_client_that_holds_little_is_served_and_it_recovers_by_itself() {
     on_every_driver(|case| {
         // With backpressure and without, which ends scarcity in different ways.
         for high in [64 * 1024, 64 * 1024 * 1024] {
@@ -74,7 +74,7 @@ fn scarce_for_a_while(case: &Case, high: usize) {
 }
 
 #[test]
-fn when_memory_is_scarce_whoever_holds_more_than_its_share_waits_a_second_at_most() {
+fn when_memory_is_scarce_a_client_that_holds_more_than_its_share_waits_a_second_at_most() {
     on_every_driver(|case| {
         let (server, _told) = start(case);
         let mut thin = server.connect();
@@ -103,7 +103,7 @@ fn when_memory_is_scarce_whoever_holds_more_than_its_share_waits_a_second_at_mos
 }
 
 #[test]
-fn when_memory_is_scarcer_nobody_is_let_in_until_who_is_in_the_way_has_gone() {
+fn when_memory_is_scarcer_no_connection_is_accepted_until_clients_without_progress_have_gone() {
     on_every_driver(|case| {
         let (server, told) = start(case);
         let mut fat = holder(&server, BUDGET * 95 / 100);
@@ -130,7 +130,7 @@ fn hog(server: &Running) -> Client {
 }
 
 #[test]
-fn a_dozen_who_never_read_and_come_again_keep_nobody_waiting() {
+fn a_dozen_clients_that_never_read_and_come_again_keep_nobody_waiting() {
     const SMALL: usize = 1 << 20;
     on_every_driver(|case| {
         let (probe, _told) = Probe::new();

@@ -57,7 +57,7 @@ fn an_id_that_has_closed_never_names_another() {
 }
 
 #[test]
-fn nothing_is_sent_to_who_is_closing() {
+fn nothing_is_sent_to_a_connection_that_is_closing() {
     on_every_driver(|case| {
         let (probe, told) = Probe::new();
         let server = case.start(|server| {
@@ -123,7 +123,7 @@ fn an_id_of_another_service_is_refused() {
 }
 
 #[test]
-fn who_does_not_take_what_others_push_is_closed_alone() {
+fn a_client_that_does_not_take_what_others_push_is_closed_alone() {
     on_every_driver(|case| {
         let (probe, told) = Probe::new();
         let server = case.start(|server| {
@@ -152,7 +152,7 @@ fn who_does_not_take_what_others_push_is_closed_alone() {
 }
 
 #[test]
-fn what_is_pushed_at_one_who_reads_arrives() {
+fn what_is_pushed_at_one_that_reads_arrives() {
     on_every_driver(|case| {
         let (probe, told) = Probe::new();
         let server = case.start(probing(probe));
@@ -197,7 +197,7 @@ impl Handler for Mourners {
 }
 
 #[test]
-fn who_closes_can_still_send_to_others() {
+fn a_client_that_closes_can_still_send_to_others() {
     on_every_driver(|case| {
         let (tell, told) = channel();
         let server = case.start(|server| {

@@ -311,7 +311,7 @@ impl Handler for Crier {
 }
 
 #[test]
-fn half_a_reply_is_taken_back_from_whoever_it_was_for() {
+fn half_a_reply_is_taken_back_from_the_client_it_was_for() {
     on_every_driver(|case| {
         let server = case.start(|server| server.serve_with(ANY, Fragile(Lines::new()), Crier));
         let (mut listener, mut crier) = (server.connect(), server.connect());

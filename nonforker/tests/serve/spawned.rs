@@ -49,7 +49,7 @@ fn it_runs_on_a_thread_with_a_name_until_it_is_drained() {
 }
 
 #[test]
-fn who_waits_is_told_how_it_ended() {
+fn the_thread_that_waits_learns_how_it_ended() {
     on_every_driver(|case| {
         let running = spawn(case.driver);
         let client = Client::connect(&running.addresses()[0]);
@@ -73,7 +73,7 @@ fn who_waits_is_told_how_it_ended() {
 }
 
 #[test]
-fn errors_and_panics_come_to_who_spawned_it() {
+fn errors_and_panics_come_to_the_thread_that_spawned_it() {
     on_every_driver(|case| {
         let first = spawn(case.driver);
         let (driver, taken) = (case.driver, first.addresses()[0].clone());
@@ -128,7 +128,7 @@ impl Drop for Falls {
 }
 
 #[test]
-fn a_panic_of_the_thread_comes_to_who_waits_and_not_to_who_drops_it() {
+fn a_panic_of_the_thread_comes_to_a_caller_that_waits_and_not_to_one_that_drops_it() {
     on_every_driver(|case| {
         let driver = case.driver;
         let make = move || Server::new().driver(driver).serve_with(ANY, Lines::new(), Falls);

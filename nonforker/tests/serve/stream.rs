@@ -121,7 +121,7 @@ fn bytes_are_bytes() {
 }
 
 #[test]
-fn who_half_closes_still_gets_megabytes_of_replies() {
+fn a_client_that_half_closes_still_gets_megabytes_of_replies() {
     on_every_driver(|case| {
         const REPLY: usize = 4 * 1024 * 1024;
         // With a high mark it sees the end while all the replies are queued, else between them.
@@ -174,7 +174,7 @@ fn a_handler_may_go_on_sending_after_the_peer_has_finished() {
 }
 
 #[test]
-fn who_connects_and_says_nothing_is_no_trouble() {
+fn a_client_that_connects_and_says_nothing_is_no_trouble() {
     on_every_driver(|case| {
         let (probe, told) = Probe::new();
         let server = case.start(|server| server.serve_with(ANY, Lines::new(), probe));

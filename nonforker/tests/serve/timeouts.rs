@@ -31,7 +31,7 @@ fn took_the_timeout(began: Instant) {
 }
 
 #[test]
-fn who_is_silent_too_long_is_closed_in_order() {
+fn a_client_that_is_silent_too_long_is_closed_in_order() {
     on_every_driver(|case| {
         let (server, told) = start(case, Limits::new().idle_timeout(Some(TIMEOUT)));
         let (mut silent, mut lively) = (server.connect(), server.connect());
@@ -49,7 +49,7 @@ fn who_is_silent_too_long_is_closed_in_order() {
 }
 
 #[test]
-fn who_sends_a_request_a_byte_at_a_time_is_closed_however_steady() {
+fn a_client_that_sends_a_request_a_byte_at_a_time_is_closed_however_steady() {
     on_every_driver(|case| {
         let (server, told) = start(case, Limits::new().frame_timeout(Some(TIMEOUT)));
         let mut client = server.connect();
@@ -99,7 +99,7 @@ fn a_request_that_waits_for_us_is_not_late() {
 }
 
 #[test]
-fn who_takes_nothing_is_reset() {
+fn a_client_that_takes_nothing_is_reset() {
     on_every_driver(|case| {
         let (server, told) = start(case, Limits::new().write_timeout(Some(TIMEOUT)));
         let mut client = server.connect();
@@ -113,7 +113,7 @@ fn who_takes_nothing_is_reset() {
 }
 
 #[test]
-fn who_takes_little_but_steadily_is_served_to_the_end() {
+fn a_client_that_takes_little_but_steadily_is_served_to_the_end() {
     on_every_driver(|case| {
         const REPLY: usize = 400_000;
         let (server, _told) = start(case, Limits::new().write_timeout(Some(TIMEOUT)));
@@ -201,7 +201,7 @@ fn a_request_whose_rest_we_do_not_read_is_not_late() {
 }
 
 #[test]
-fn who_only_sends_is_not_idle() {
+fn a_client_that_only_sends_is_not_idle() {
     on_every_driver(|case| {
         let server = case.start(|server| {
             let limits = Limits::new().idle_timeout(Some(TIMEOUT));

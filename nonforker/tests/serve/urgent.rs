@@ -23,12 +23,33 @@ fn start(case: &Case) -> (Running, Receiver<String>) {
 }
 
 #[test]
-fn an_urgent_byte_between_data_is_told_and_the_stream_is_intact() {
+fn an_urgent_byte_between_data_is_delivered_and_the_stream_is_intact() {
     on_every_driver(|case| {
         let (server, told) = start(case);
         let mut client = server.connect();
         for round in 0..20 {
             client.send("before ");
+            client.urgent(b'!').expect("TCP has urgent data");
+            client.send("behind\n");
+            assert_eq!(client.line(), "before behind", "round {round}");
+            hear(&told, "urgent 0 !");
+        }
+    });
+}
+
+/// Between two looks of the server at a socket, one of which is for the urgent byte, the next one
+/// may arrive: so it is sent after each of many short times.
+#[test]
+fn an_urgent_byte_is_delivered_at_whatever_moment_it_comes() {
+    on_every_driver(|case| {
+        let (server, told) = start(case);
+        let mut client = server.connect();
+        for round in 0..4000 {
+            client.send("before ");
+            let sent = Instant::now();
+            while sent.elapsed() < Duration::from_nanos(25 * (round % 2000)) {
+                std::hint::spin_loop();
+            }
             client.urgent(b'!').expect("TCP has urgent data");
             client.send("behind\n");
             assert_eq!(client.line(), "before behind", "round {round}");
@@ -68,7 +89,7 @@ fn an_urgent_byte_in_one_go_with_data_stalls_nothing() {
 }
 
 #[test]
-fn an_urgent_byte_first_or_last_or_alone_is_told() {
+fn an_urgent_byte_first_or_last_or_alone_is_delivered() {
     on_every_driver(|case| {
         let (server, told) = start(case);
         let mut first = server.connect();
@@ -117,7 +138,7 @@ fn a_flood_of_urgent_bytes_neither_spins_nor_stalls() {
 }
 
 #[test]
-fn urgent_bytes_to_who_is_held_back_or_closing_are_no_trouble() {
+fn urgent_bytes_from_a_client_that_is_held_back_or_closing_are_no_trouble() {
     on_every_driver(|case| {
         let (server, told) = start(case);
         let mut held = server.connect();

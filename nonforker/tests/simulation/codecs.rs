@@ -108,7 +108,7 @@ fn a_codec_that_fails_ends_the_connection_behind_the_replies_before() {
 }
 
 #[test]
-fn a_codec_that_panics_in_a_push_ends_who_pushes_and_harms_nobody_else() {
+fn a_codec_that_panics_in_a_push_ends_only_the_client_that_pushes() {
     let (simulation, reason) = simulation(Limits::new);
     simulation.seeds(0..50).faults(|_| Faults::none()).run(|net| {
         let (first, other) = (net.connect(), net.connect());

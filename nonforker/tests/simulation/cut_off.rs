@@ -21,7 +21,7 @@ fn jobs() -> Server {
 }
 
 #[test]
-fn whoever_loses_a_request_or_a_reply_at_the_end_is_cut_off_and_nobody_else() {
+fn a_client_that_loses_a_request_or_a_reply_at_the_end_is_cut_off_and_nobody_else() {
     let ends: [fn(&Net); 3] = [
         Net::stop,
         |net| {

@@ -123,7 +123,7 @@ fn a_stop_does_not_wait_for_anybody() {
 }
 
 #[test]
-fn whoever_is_accepted_too_late_is_sent_away() {
+fn a_client_that_is_accepted_too_late_is_sent_away() {
     let server = |rng: &Rng| {
         let limits = Limits::new().max_connections(Some(rng.between(1, 40)));
         Server::new().limits(limits).serve("127.0.0.1:1", Lines::new(), |conn, line| {
@@ -286,7 +286,7 @@ fn a_pipeline_that_waits_beyond_half_of_the_deadline_is_answered_to_its_end() {
 }
 
 #[test]
-fn whoever_waits_behind_somebodys_large_reply_is_not_cut_meanwhile() {
+fn a_client_that_waits_behind_somebodys_large_reply_is_not_cut_meanwhile() {
     let server = || {
         let limits = Limits::new().high_watermark(1000).low_watermark(100).read_per_turn(10);
         Server::new().limits(limits).serve("127.0.0.1:1", Lines::new(), |conn, _line| {

@@ -116,7 +116,7 @@ fn frames_that_wait_when_the_peer_has_finished_are_handled() {
 }
 
 #[test]
-fn who_sends_nothing_more_is_idle() {
+fn a_client_that_sends_nothing_more_is_idle() {
     let limits = Limits::new().idle_timeout(Some(Duration::from_secs(10)));
     run(limits, "close", |net, seen| {
         let client = net.connect();

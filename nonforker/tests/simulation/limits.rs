@@ -133,7 +133,7 @@ fn one_reply_may_be_larger_than_every_watermark_and_the_next_request_waits() {
 }
 
 #[test]
-fn whoever_does_not_take_what_others_push_is_cut_off_and_nobody_else() {
+fn a_client_that_does_not_take_what_others_push_is_cut_off_and_nobody_else() {
     let limits = || {
         let narrow = Limits::new().high_watermark(1000).low_watermark(100).output_cap(3000);
         narrow.write_timeout(None)
@@ -225,7 +225,7 @@ fn when_memory_runs_out_the_fattest_goes_and_the_rest_are_served() {
 }
 
 #[test]
-fn whoever_comes_when_all_slots_are_taken_waits_and_is_served() {
+fn a_client_that_comes_when_all_slots_are_taken_waits_and_is_served() {
     let limits = || Limits::new().max_connections(Some(2));
     Simulation::new(move || server(limits())).seeds(0..500).run(|net: &Net| {
         let clients: Vec<_> = (0..6).map(|_| net.connect()).collect();

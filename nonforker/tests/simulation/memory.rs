@@ -19,7 +19,7 @@ const TURN: u64 = 256 << 10;
 const AT_ONCE: Duration = Duration::from_millis(5);
 
 #[test]
-fn whoever_reads_is_served_at_once_while_a_dozen_who_never_do_hold_the_memory() {
+fn a_client_that_reads_is_served_at_once_while_a_dozen_clients_that_never_do_hold_the_memory() {
     simulation(BUDGET, 0..40).run(|net| {
         let good = net.connect();
         served(net, &good);
@@ -43,7 +43,7 @@ fn whoever_reads_is_served_at_once_while_a_dozen_who_never_do_hold_the_memory() 
 }
 
 #[test]
-fn whoever_reads_is_served_soon_on_a_bad_network_too() {
+fn a_client_that_reads_is_served_soon_on_a_bad_network_too() {
     let bad = Simulation::new(|| gives(BUDGET)).seeds(0..100);
     bad.run(|net| {
         let good = net.connect();
@@ -61,7 +61,7 @@ fn whoever_reads_is_served_soon_on_a_bad_network_too() {
 }
 
 #[test]
-fn whoever_holds_more_than_its_share_is_not_read_from_until_there_is_room() {
+fn a_client_that_holds_more_than_its_share_is_not_read_from_until_there_is_room() {
     // It is not blamed for having to wait.
     let limits = || Limits::new().frame_timeout(Some(Duration::from_millis(600)));
     let server = move || gives_with(limits().memory_budget(Some(BUDGET)));
@@ -89,7 +89,21 @@ fn whoever_holds_more_than_its_share_is_not_read_from_until_there_is_room() {
 }
 
 #[test]
-fn whoever_is_not_read_from_does_not_wait_for_those_who_do_not_read() {
+fn a_request_behind_a_reply_larger_than_what_is_left_of_the_budget_is_handled() {
+    // The reply does not reach the high watermark: nothing but the budget ends its turn.
+    let limits = || Limits::new().high_watermark(BUDGET).memory_budget(Some(BUDGET));
+    Simulation::new(move || gives_with(limits())).faults(|_| Faults::none()).seeds(0..20).run(
+        |net| {
+            let _fat = fat(net, 700_000);
+            let client = net.connect();
+            client.send("400000\nnext\n");
+            client.expect([&[b'x'; 400_000][..], b"\nnext\n"].concat());
+        },
+    );
+}
+
+#[test]
+fn a_client_that_is_not_read_from_does_not_wait_for_those_that_do_not_read() {
     simulation(BUDGET, 0..2).run(|net| {
         let mut others = Vec::new();
         while net.stats().buffered_bytes < BUDGET as u64 * 8 / 10 {
@@ -113,7 +127,7 @@ fn whoever_is_not_read_from_does_not_wait_for_those_who_do_not_read() {
 }
 
 #[test]
-fn whoever_takes_what_it_held_is_read_from_again_at_once() {
+fn a_client_that_takes_what_it_held_is_read_from_again_at_once() {
     let limits = || Limits::new().high_watermark(BUDGET).write_timeout(None);
     let server = move || gives_with(limits().memory_budget(Some(BUDGET)));
     Simulation::new(server).faults(|_| Faults::none()).seeds(0..20).run(|net| {
@@ -140,7 +154,8 @@ fn whoever_takes_what_it_held_is_read_from_again_at_once() {
 }
 
 #[test]
-fn nobody_is_accepted_beyond_ninety_percent_and_who_takes_nothing_makes_room_within_a_second() {
+fn no_connection_is_accepted_beyond_ninety_percent_and_clients_that_take_nothing_make_room_within_a_second()
+ {
     const COUNT: usize = 1_000_000;
     for (percent, accepts) in [(85, true), (95, false)] {
         simulation(taken(COUNT) * 100 / percent, 0..20).run(|net| {
@@ -167,7 +182,7 @@ fn nobody_is_accepted_beyond_ninety_percent_and_who_takes_nothing_makes_room_wit
 }
 
 #[test]
-fn whoever_goes_on_taking_stays_though_memory_is_scarce() {
+fn a_client_that_goes_on_taking_stays_though_memory_is_scarce() {
     const COUNTS: [usize; 2] = [300_000, 600_000];
     simulation(COUNTS.map(taken).iter().sum::<usize>() * 100 / 95, 0..20).run(|net| {
         let deaf = fat(net, COUNTS[0]);
@@ -189,7 +204,7 @@ fn whoever_goes_on_taking_stays_though_memory_is_scarce() {
 }
 
 #[test]
-fn whoever_goes_on_taking_keeps_nobody_out() {
+fn a_client_that_goes_on_taking_keeps_nobody_out() {
     const COUNT: usize = 1_000_000;
     simulation(taken(COUNT) * 100 / 95, 0..20).run(|net| {
         let slow = net.connect();
@@ -212,7 +227,7 @@ fn whoever_goes_on_taking_keeps_nobody_out() {
 }
 
 #[test]
-fn whoever_has_just_begun_a_request_has_time_to_complete_it() {
+fn a_client_that_has_just_begun_a_request_has_time_to_complete_it() {
     simulation(BUDGET, 0..2).run(|net| {
         // It is there, and has held nothing so far.
         let begins = net.connect();
@@ -235,7 +250,7 @@ fn whoever_has_just_begun_a_request_has_time_to_complete_it() {
 }
 
 #[test]
-fn half_requests_make_room_for_others_but_after_all_who_do_not_read() {
+fn half_requests_make_room_for_others_but_after_all_clients_that_do_not_read() {
     simulation(BUDGET, 0..2).run(|net| {
         let half = net.connect();
         half.set_window(1 << 20);
@@ -260,7 +275,7 @@ fn half_requests_make_room_for_others_but_after_all_who_do_not_read() {
 }
 
 #[test]
-fn beyond_the_budget_whoever_holds_the_most_is_cut_off_and_nobody_else() {
+fn beyond_the_budget_only_the_connection_that_holds_the_most_is_cut_off() {
     const COUNTS: [usize; 3] = [300_000, 900_000, 500_000];
     let budget = COUNTS.map(taken).iter().sum::<usize>() - 10_000;
     simulation(budget, 0..20).run(|net| {
@@ -317,7 +332,7 @@ fn many_buffers_that_grow_at_the_same_time_do_not_take_more_than_the_budget() {
 }
 
 #[test]
-fn whoever_is_thrown_out_is_told_of_once_a_second() {
+fn evictions_are_logged_once_a_second() {
     simulation(BUDGET, 0..20).run(|net| {
         let mut hogs = Hogs::new(net, 40);
         let before = net.stats().closed;
@@ -377,7 +392,7 @@ fn varied(rng: &Rng) -> Server {
 }
 
 #[test]
-fn whatever_holds_memory_who_comes_is_served_soon_and_all_is_given_back() {
+fn whatever_holds_memory_a_new_client_is_served_soon_and_all_is_given_back() {
     Simulation::varied(varied).faults(Faults::swarm).seeds(0..400).run(|net| {
         let (rng, mut clients) = (net.rng(), Vec::<Client>::new());
         for _ in 0..rng.between(20, 120) {

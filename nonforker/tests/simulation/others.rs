@@ -142,7 +142,7 @@ fn what_is_for_all_others_reaches_each_of_them_once_and_nobody_else() {
 }
 
 #[test]
-fn who_is_closing_is_counted_and_not_found() {
+fn a_client_that_is_closing_is_counted_and_not_found() {
     simulation().run(|net| {
         let (one, _two) = (join(net, 0, 0, "one"), join(net, 0, 1, "two"));
         let closing = join(net, 0, 2, "three");

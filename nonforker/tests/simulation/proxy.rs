@@ -62,7 +62,7 @@ fn from_proxy(net: &Net) -> Client {
 }
 
 #[test]
-fn the_client_is_who_the_proxy_says_however_the_header_is_cut() {
+fn the_client_is_the_one_that_the_proxy_names_however_the_header_is_cut() {
     let headers: [(Vec<u8>, &str); 4] = [
         (V1.to_vec(), "192.0.2.7:51324 via a proxy: "),
         (b"PROXY UNKNOWN whatever\r\n".to_vec(), " via the same: "),
@@ -155,7 +155,7 @@ fn the_limit_per_address_counts_clients_and_not_their_proxy() {
 }
 
 #[test]
-fn a_drain_does_not_wait_for_those_who_have_not_arrived() {
+fn a_drain_does_not_wait_for_those_that_have_not_arrived() {
     Simulation::new(|| server(Limits::new().drain_timeout(Duration::from_secs(60)))).run(|net| {
         let arriving = from_proxy(net);
         arriving.send(&V1[..10]);

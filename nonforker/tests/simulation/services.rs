@@ -89,7 +89,7 @@ fn what_is_not_reserved_is_for_all_and_a_service_has_no_more_than_it_may() {
 }
 
 #[test]
-fn who_goes_to_make_room_leaves_a_place_that_the_waiting_one_can_have() {
+fn a_client_that_goes_to_make_room_leaves_a_place_that_the_waiting_one_can_have() {
     // Who is unused on the public and on the health port, where somebody waits, and who of the two
     // goes: neither may if its end helps nobody.
     for (health, waits_at, goes) in [

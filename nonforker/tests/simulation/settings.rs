@@ -61,7 +61,7 @@ const CASES: [Case; 4] = [
 ];
 
 #[test]
-fn a_timeout_that_changes_counts_from_then_on_for_who_is_there() {
+fn a_timeout_that_changes_counts_from_then_on_for_a_client_that_is_there() {
     for (name, act, set) in CASES {
         for (before, after, ends) in [
             (None, Some(secs(20)), true),
@@ -156,7 +156,7 @@ fn connections_that_were_there_before_count_towards_a_bound_by_address() {
 }
 
 #[test]
-fn who_waited_for_a_peer_goes_on_when_the_watermarks_rise() {
+fn a_client_that_waited_for_a_peer_goes_on_when_the_watermarks_rise() {
     let limits = |high| Limits::new().high_watermark(high).write_timeout(None);
     Simulation::new(move || server(limits(1000))).seeds(0..100).run(|net| {
         let client = net.connect();
@@ -172,7 +172,7 @@ fn who_waited_for_a_peer_goes_on_when_the_watermarks_rise() {
 }
 
 #[test]
-fn a_lower_memory_budget_ends_who_holds_the_most_and_a_higher_one_lets_all_go_on() {
+fn a_lower_memory_budget_ends_the_client_that_holds_the_most_and_a_higher_one_lets_all_go_on() {
     let limits = |budget| {
         let roomy = Limits::new().high_watermark(1 << 20).output_cap(1 << 20);
         roomy.write_timeout(None).memory_budget(Some(budget))
@@ -258,7 +258,7 @@ fn what_counts_only_at_the_start_is_refused_by_name_and_nothing_changes() {
 }
 
 #[test]
-fn who_has_not_arrived_takes_a_place_and_new_limits_wait_for_its_header() {
+fn a_client_that_has_not_arrived_takes_a_place_and_new_limits_wait_for_its_header() {
     const V1: &str = "PROXY TCP4 192.0.2.7 198.51.100.1 51324 443\r\n";
     let limits = |most| {
         let timeouts = Limits::new().handshake_timeout(secs(20)).unused_timeout(None);

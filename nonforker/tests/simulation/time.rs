@@ -212,7 +212,7 @@ fn a_client_that_never_reads_is_cut_off_and_a_slow_one_is_not() {
 }
 
 #[test]
-fn whoever_goes_on_asking_and_never_reads_is_cut_off_all_the_same() {
+fn a_client_that_goes_on_asking_and_never_reads_is_cut_off_all_the_same() {
     Simulation::new(|| server(Limits::new())).faults(|_| Faults::none()).run(|net| {
         let client = net.connect();
         client.set_window(1);
@@ -374,7 +374,7 @@ impl Metronome {
 }
 
 #[test]
-fn what_a_timer_says_leaves_at_once_and_whoever_is_told_so_is_not_idle() {
+fn what_a_timer_sends_leaves_at_once_and_its_client_is_not_idle() {
     let server = || {
         let limits = Limits::new().idle_timeout(Some(Duration::from_secs(10)));
         Server::new().limits(limits).serve_with("127.0.0.1:1685", Lines::new(), Metronome)

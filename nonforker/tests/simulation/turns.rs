@@ -54,7 +54,7 @@ fn a_flood_in_one_read_does_not_keep_a_ping_waiting() {
 }
 
 #[test]
-fn whoever_has_to_wait_goes_on_beside_somebody_who_never_rests() {
+fn a_client_that_has_to_wait_goes_on_beside_a_client_that_never_rests() {
     simulation().run(|net| {
         let (flood, client) = (net.connect(), net.connect());
         client.set_window(100);

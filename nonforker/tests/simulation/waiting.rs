@@ -221,7 +221,7 @@ fn trickles(net: &Net, client: &Client) {
 }
 
 #[test]
-fn silence_does_not_shut_the_door() {
+fn silence_does_not_block_accepting() {
     for greets in [false, true] {
         let limits = || Limits::new().max_connections(Some(5));
         simulation(limits, greets).run(|net| {

@@ -6,7 +6,7 @@
 //!               name         first             rest
 //! ```
 //!
-//! Name and first argument are at hand: every command is told by the one, and most use the other
+//! Name and first argument are at hand: the name chooses the command, and most use the first argument
 //! as a key. What is behind them is found again when it is asked for. To remember more of it would
 //! make the command too large to be handed on in registers, and that takes longer.
 //!
@@ -95,7 +95,7 @@ impl<'a> Command<'a> {
         self.get(0).unwrap_or_default()
     }
 
-    /// Whether this is the name, in whatever case: Redis does not mind it.
+    /// Whether this is the name, in upper or lower case, as in Redis.
     #[must_use]
     #[inline]
     pub fn is(&self, name: &str) -> bool {
@@ -137,7 +137,7 @@ impl<'a> Command<'a> {
 ///
 /// # Panics
 ///
-/// If there are not so many arguments: ask [`len`](Command::len) first.
+/// If there are fewer arguments: ask [`len`](Command::len) first.
 impl Index<usize> for Command<'_> {
     type Output = [u8];
 

@@ -39,8 +39,8 @@ pub use reply::Reply;
 /// The most bytes of an inline command, its line ending included: 64 KiB, as in Redis.
 pub const INLINE_MAX: usize = 64 * 1024;
 
-/// The most arguments of a command unless a codec is told otherwise: 1,048,576, as in Redis. With
-/// the default limit for a whole command there is no room for so many.
+/// The most arguments of a command unless a codec is given another limit: 1,048,576, as in Redis. With
+/// the default limit for a whole command there is no room for that many.
 pub const DEFAULT_ARGS_MAX: usize = 1024 * 1024;
 
 /// The fewest bytes that an argument takes: `$0\r\n\r\n`.

@@ -56,7 +56,7 @@ pub enum Reply<'a> {
     NullArray,
     /// A list of replies.
     Array(&'a [Self]),
-    /// The start of a list: so many replies must be sent behind it.
+    /// The start of a list: this many replies must be sent behind it.
     ArrayHead(usize),
 }
 

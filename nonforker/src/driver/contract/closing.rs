@@ -79,7 +79,7 @@ pub(super) fn a_close_discards_what_was_ready<R: Rig>(bench: &mut Bench<R>) {
     bench.settle();
 }
 
-pub(super) fn a_reset_while_receiving_is_told_once<R: Rig>(bench: &mut Bench<R>) {
+pub(super) fn a_reset_while_receiving_is_reported_once<R: Rig>(bench: &mut Bench<R>) {
     if bench.transport == Transport::Unix {
         return;
     }
@@ -101,7 +101,7 @@ pub(super) fn a_reset_while_receiving_is_told_once<R: Rig>(bench: &mut Bench<R>)
     }
 }
 
-pub(super) fn a_reset_is_told_though_nothing_is_asked_for<R: Rig>(bench: &mut Bench<R>) {
+pub(super) fn a_reset_is_reported_though_nothing_is_asked_for<R: Rig>(bench: &mut Bench<R>) {
     if bench.transport == Transport::Unix {
         return;
     }
@@ -121,7 +121,7 @@ pub(super) fn a_reset_is_told_though_nothing_is_asked_for<R: Rig>(bench: &mut Be
     }
 }
 
-pub(super) fn a_reset_behind_the_end_is_told<R: Rig>(bench: &mut Bench<R>) {
+pub(super) fn a_reset_behind_the_end_is_reported<R: Rig>(bench: &mut Bench<R>) {
     if bench.transport == Transport::Unix {
         return;
     }

@@ -184,22 +184,22 @@ macro_rules! table {
                 sending_to_a_peer_that_has_gone_fails,
                 a_reset_gives_back_what_was_in_flight,
                 after_shutting_down_we_still_receive,
-                what_is_not_awaited_is_told_when_a_wait_ends,
+                what_is_not_awaited_is_reported_when_a_wait_ends,
             }
             closing {
                 what_was_sent_before_a_close_arrives,
                 a_close_gives_back_what_was_in_flight,
                 a_close_with_a_reset_is_seen_as_one,
                 a_close_discards_what_was_ready,
-                a_reset_while_receiving_is_told_once,
-                a_reset_is_told_though_nothing_is_asked_for,
-                a_reset_behind_the_end_is_told,
+                a_reset_while_receiving_is_reported_once,
+                a_reset_is_reported_though_nothing_is_asked_for,
+                a_reset_behind_the_end_is_reported,
                 a_slot_in_use_again_hears_nothing_of_its_former_owner,
                 five_hundred_peers_leave_at_once,
                 five_hundred_connections_close_at_once,
             }
             waiting {
-                a_wait_lasts_as_long_as_it_is_told,
+                a_wait_lasts_as_long_as_it_should,
                 a_wait_is_not_rounded_up_to_a_millisecond,
                 who_has_nothing_to_say_lets_it_sleep,
                 a_wake_up_before_the_wait_is_not_lost,
@@ -274,7 +274,7 @@ macro_rules! uring_cases {
 uring_cases!(uring_and_the_kernel: Uring {
     a_short_send_comes_back_with_its_rest,
     a_receive_that_is_armed_brings_one_piece_after_receiving_is_off,
-    a_send_that_a_close_overtakes_is_told_of_exactly,
+    a_send_that_a_close_overtakes_is_reported_exactly,
     a_driver_can_be_dropped_with_everything_in_flight,
     a_flood_waits_in_the_kernel,
 });
@@ -285,7 +285,7 @@ uring_cases!(tight_uring_and_the_kernel: TightUring {
     a_batch_that_does_not_fit_is_handed_over_in_parts,
     a_short_send_comes_back_with_its_rest,
     a_receive_that_is_armed_brings_one_piece_after_receiving_is_off,
-    a_send_that_a_close_overtakes_is_told_of_exactly,
+    a_send_that_a_close_overtakes_is_reported_exactly,
     a_driver_can_be_dropped_with_everything_in_flight,
     a_flood_waits_in_the_kernel,
 });

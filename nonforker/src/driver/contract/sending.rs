@@ -154,7 +154,7 @@ pub(super) fn after_shutting_down_we_still_receive<R: Rig>(bench: &mut Bench<R>)
     bench.settle();
 }
 
-pub(super) fn what_is_not_awaited_is_told_when_a_wait_ends<R: Rig>(bench: &mut Bench<R>) {
+pub(super) fn what_is_not_awaited_is_reported_when_a_wait_ends<R: Rig>(bench: &mut Bench<R>) {
     let (mut client, token) = bench.open();
     bench.settle();
     let mut heard = Vec::new();

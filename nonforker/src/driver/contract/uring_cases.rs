@@ -146,7 +146,7 @@ pub(super) fn a_receive_that_is_armed_brings_one_piece_after_receiving_is_off<
     assert_eq!(bench.driver.tally().late, 20, "{:?}", bench.driver.tally());
 }
 
-pub(super) fn a_send_that_a_close_overtakes_is_told_of_exactly<
+pub(super) fn a_send_that_a_close_overtakes_is_reported_exactly<
     D: SocketDriver<Driver = UringDriver>,
 >(
     bench: &mut On<D>,

@@ -8,16 +8,16 @@ use super::{
 };
 use crate::driver::{Driver, Next};
 
-pub(super) fn a_wait_lasts_as_long_as_it_is_told<R: Rig>(bench: &mut Bench<R>) {
+pub(super) fn a_wait_lasts_as_long_as_it_should<R: Rig>(bench: &mut Bench<R>) {
     let (_client, token) = bench.open();
     bench.receive(token, true);
     bench.settle();
-    let told = Duration::from_millis(60);
-    let slept = bench.time_wait(told);
-    assert!((told..told * 10).contains(&slept), "{slept:?} instead of {told:?}");
+    let asked = Duration::from_millis(60);
+    let slept = bench.time_wait(asked);
+    assert!((asked..asked * 10).contains(&slept), "{slept:?} instead of {asked:?}");
     for _ in 0..10 {
         let slept = bench.time_wait(Duration::ZERO);
-        assert!(slept < told, "{slept:?} instead of no time");
+        assert!(slept < asked, "{slept:?} instead of no time");
     }
 }
 
@@ -25,20 +25,20 @@ pub(super) fn a_wait_is_not_rounded_up_to_a_millisecond<R: Rig>(bench: &mut Benc
     let (_client, token) = bench.open();
     bench.receive(token, true);
     bench.settle();
-    for told in [200, 2_500].map(Duration::from_micros) {
+    for asked in [200, 2_500].map(Duration::from_micros) {
         // Other programs may make most of them longer.
         let slept = (0..50).map(|_| {
-            let (clock, mut left) = (bench.driver.clock(), told);
-            let until = clock.time() + told;
+            let (clock, mut left) = (bench.driver.clock(), asked);
+            let until = clock.time() + asked;
             while !left.is_zero() {
                 bench.wait(left);
                 left = until.saturating_sub(clock.time());
             }
-            clock.time() - (until - told)
+            clock.time() - (until - asked)
         });
         let shortest = slept.min().expect("there are 50");
-        let late = shortest.checked_sub(told).expect("it was waited for");
-        assert!(late < Duration::from_micros(400), "{told:?} became {shortest:?}");
+        let late = shortest.checked_sub(asked).expect("it was waited for");
+        assert!(late < Duration::from_micros(400), "{asked:?} became {shortest:?}");
     }
 }
 

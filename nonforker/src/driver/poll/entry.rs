@@ -5,7 +5,7 @@
 //! - A short read means that the kernel has no more, so a second read that only finds this out
 //!   is left out. This is not so at the end of the stream, which the edge announces; not at an
 //!   urgent mark; and not, on a Unix socket, behind a descriptor that the peer passed. Connections
-//!   that may meet one of these are read until they would block: see `Entry::probe`.
+//!   that may meet one of these are asked for more after a short read: see `Entry::probe`.
 //! - A short write means that the next writable edge will come, and no sooner.
 //! - The urgent byte has to be taken out, or it is announced with every edge.
 
@@ -20,7 +20,7 @@ use socket2::Socket;
 
 use crate::{
     conn::buffer::Buffer,
-    driver::{Completion, Next, Sent, Sink, Token},
+    driver::{Completion, Next, Sent, Sink, Token, urgent},
 };
 
 /// Where the signal cannot be kept off per call, socket2 does it per socket.
@@ -58,6 +58,8 @@ const PROBE: u16 = 1 << 6;
 const QUEUED: u16 = 1 << 7;
 /// A send waits for the next writable edge.
 const SENDING: u16 = 1 << 8;
+/// `READABLE` is a guess after a short read: an urgent mark may be next.
+const GUESSED: u16 = 1 << 9;
 
 /// The sends that wait for a writable edge.
 pub(super) type Waiting = HashMap<Token, Buffer>;
@@ -74,7 +76,9 @@ impl Entry {
     pub(super) fn note(&mut self, event: &Event) -> bool {
         let flag = |flag, said| if said { flag } else { 0 };
         let error = event.is_error();
-        self.flags |= flag(READABLE, event.is_readable() || event.is_read_closed() || error)
+        let readable = event.is_readable() || event.is_read_closed() || error;
+        self.flags &= !flag(GUESSED, readable);
+        self.flags |= flag(READABLE, readable)
             | flag(WRITABLE, event.is_writable() || event.is_write_closed() || error)
             | flag(ENDING, event.is_read_closed() || error)
             | flag(BROKEN, error)
@@ -112,7 +116,7 @@ impl Entry {
         sink: &mut dyn Sink<Socket>,
     ) -> Next {
         self.flags &= !QUEUED;
-        if self.flags & (URGENT | SENDING) != 0 {
+        if self.flags & (URGENT | SENDING | GUESSED) != 0 {
             self.serve_rare(token, waiting, sink);
         }
         let mut next = Next::Return;
@@ -129,16 +133,19 @@ impl Entry {
         next
     }
 
-    /// Takes the urgent byte, and goes on with a send.
+    /// Looks whether there is more, takes the urgent byte, and goes on with a send.
     #[inline(never)]
     fn serve_rare(&mut self, token: Token, waiting: &mut Waiting, sink: &mut dyn Sink<Socket>) {
+        if self.flags & (GUESSED | RECEIVING) == GUESSED | RECEIVING {
+            let found = urgent::look(&self.socket);
+            self.flags &= !(GUESSED | READABLE);
+            self.flags |= if found.readable { READABLE } else { 0 };
+            self.flags |= if found.urgent { URGENT } else { 0 };
+        }
         if self.flags & URGENT != 0 {
             self.flags &= !URGENT;
-            let mut byte = [0];
-            let flags = RecvFlags::OOB | RecvFlags::DONTWAIT;
-            // EINVAL is normal: the byte has been overtaken by a newer one, or taken already.
-            if let Ok((1, _)) = recv(&self.socket, &mut byte, flags) {
-                sink.take(Completion::Urgent { token, byte: byte[0] });
+            if let Some(byte) = urgent::take_urgent(&self.socket) {
+                sink.take(Completion::Urgent { token, byte });
             }
         }
         if self.flags & SENDING != 0
@@ -199,8 +206,12 @@ impl Entry {
             self.flags &= !(RECEIVING | READABLE);
             return sink.take(Completion::EndOfStream { token });
         }
-        if count < scratch.len() && self.flags & (PROBE | ENDING) == 0 {
-            self.flags &= !READABLE;
+        if count < scratch.len() {
+            if self.flags & PROBE != 0 {
+                self.flags |= GUESSED;
+            } else if self.flags & ENDING == 0 {
+                self.flags &= !READABLE;
+            }
         }
         sink.received(token, &scratch[..count])
     }

@@ -46,7 +46,7 @@ impl SimDriver {
         self.world().listeners.iter().any(|listener| listener.on && !listener.backlog.is_empty())
     }
 
-    /// Reports who has connected.
+    /// Reports the clients that have connected.
     pub(super) fn accept(&self, sink: &mut dyn Sink<SimSocket>) {
         let listeners = self.world().listeners.len();
         for listener in 0..listeners {
@@ -102,7 +102,7 @@ impl SimDriver {
         let late = world.faults.accept_late;
         let Some(state) = world.listeners.get_mut(listener) else { return };
         let was_on = std::mem::replace(&mut state.on, on);
-        // A ring reports what it had accepted before it was told to stop.
+        // A ring reports what it had accepted before accepting was turned off.
         if was_on
             && !on
             && world.rng.chance(late)

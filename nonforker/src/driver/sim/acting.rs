@@ -16,7 +16,7 @@ use crate::{
     driver::ListenerId,
 };
 
-/// Who client number `link` is to the server. Ports differ also where IP addresses do not.
+/// The address of client number `link`, as the server sees it. Ports differ also where IP addresses do not.
 fn peer(listener: &Address, link: LinkId, ip: Option<IpAddr>) -> Peer {
     /// The port of the first, and how many there are from there on.
     const PORTS: (u16, usize) = (1024, 64_512);

@@ -51,10 +51,10 @@ pub(crate) struct Link {
     /// Bytes and ends leave one after the other: nothing arrives before this.
     pub(crate) up_clock: Duration,
     pub(crate) urgent: Option<u8>,
-    /// The server was told of `up_end`.
-    pub(crate) told_end: bool,
-    /// The client had finished in order when its reset arrived, and the server was not told of that.
-    pub(crate) untold_finish: bool,
+    /// `up_end` was reported to the server.
+    pub(crate) end_reported: bool,
+    /// The client had finished in order when its reset arrived, and that was not reported to the server.
+    pub(crate) finish_unreported: bool,
 
     /// Bytes from the server that are under way.
     pub(crate) down_flying: usize,
@@ -76,7 +76,7 @@ pub(crate) struct Link {
     /// The client is gone: whatever arrives for it is answered with a reset.
     pub(crate) gone: bool,
 
-    /// Who the client is to the server.
+    /// The client's address, as the server sees it.
     pub(crate) peer: Peer,
     pub(crate) side: Side,
     pub(crate) receiving: bool,
@@ -98,8 +98,8 @@ impl Link {
             up_end: End::Open,
             up_clock: Duration::ZERO,
             urgent: None,
-            told_end: false,
-            untold_finish: false,
+            end_reported: false,
+            finish_unreported: false,
             down_flying: 0,
             down_clock: Duration::ZERO,
             unread: Vec::new(),
@@ -128,13 +128,13 @@ impl Link {
             return;
         }
         if end == End::Reset {
-            self.untold_finish = self.up_end == End::Finished && !self.told_end;
-            if !self.untold_finish {
+            self.finish_unreported = self.up_end == End::Finished && !self.end_reported;
+            if !self.finish_unreported {
                 self.lose_input();
             }
         }
         self.up_end = end;
-        self.told_end = false;
+        self.end_reported = false;
     }
 
     /// Destroys what has arrived, with the end that came behind it.
@@ -148,7 +148,7 @@ impl Link {
 
     /// Whether the end of the stream is what the server receives next.
     pub(super) const fn is_finished(&self) -> bool {
-        let has_finished = matches!(self.up_end, End::Finished) || self.untold_finish;
+        let has_finished = matches!(self.up_end, End::Finished) || self.finish_unreported;
         self.arrived() == 0 && has_finished
     }
 
@@ -165,7 +165,7 @@ impl Link {
     /// Puts the bytes back of which the server has taken those before `start`. More may have
     /// arrived while it had them, or a reset, which destroys them.
     pub(super) fn give_back(&mut self, mut lent: Vec<u8>, start: usize) {
-        if self.up_end == End::Reset && !self.untold_finish {
+        if self.up_end == End::Reset && !self.finish_unreported {
             return;
         }
         lent.append(&mut self.up);
@@ -194,16 +194,16 @@ impl Link {
         self.down_end == End::Reset || (self.down_end == End::Finished && self.unread.is_empty())
     }
 
-    /// How the client's direction ended, if the server was not told of it. Then it is told now, and
+    /// How the client's direction ended, if the server does not know yet. It counts as reported now, and
     /// receives no more.
     pub(crate) const fn take_end(&mut self) -> Option<End> {
-        if matches!(self.up_end, End::Open) || self.told_end {
+        if matches!(self.up_end, End::Open) || self.end_reported {
             return None;
         }
         self.receiving = false;
-        // A reset behind an end is told after it.
-        let has_finished = mem::replace(&mut self.untold_finish, false);
-        self.told_end = !has_finished;
+        // A reset behind an end is reported after it.
+        let has_finished = mem::replace(&mut self.finish_unreported, false);
+        self.end_reported = !has_finished;
         Some(if has_finished { End::Finished } else { self.up_end })
     }
 

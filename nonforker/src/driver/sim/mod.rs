@@ -66,7 +66,7 @@ impl Drop for SimSocket {
 pub(crate) struct SimDriver {
     world: Rc<RefCell<World>>,
     options: Options,
-    /// So many links are left from a wait whose sink had enough: they come before anything new.
+    /// How many links are left from a wait whose sink had enough: they come before anything new.
     round: usize,
     /// The last wait looked at nothing: it was interrupted.
     missed: bool,

@@ -70,7 +70,7 @@ impl SimDriver {
             End::Open | End::Finished => Completion::EndOfStream { token },
         };
         world.note(link, What::ServerSeesEnd);
-        if !world.links[link].told_end {
+        if !world.links[link].end_reported {
             world.look_at(link);
         }
         drop(world);

@@ -70,7 +70,7 @@ impl SimDriver {
         }
         if world.links[link].up_end == End::Reset
             && world.links[link].sending.is_none()
-            && !std::mem::replace(&mut world.links[link].told_end, true)
+            && !std::mem::replace(&mut world.links[link].end_reported, true)
         {
             drop(world);
             return sink.take(Completion::Failed { token, error: Errno::CONNRESET.into() });

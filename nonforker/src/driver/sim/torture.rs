@@ -1,6 +1,6 @@
 //! Failing one operation after the other, as curl's "torture" tests do.
 
-/// Counts the operations that can fail, and fails the one it is told to.
+/// Counts the operations that can fail, and fails the one that is chosen.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Torture {
     /// Operations so far.

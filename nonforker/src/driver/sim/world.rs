@@ -156,7 +156,7 @@ impl World {
         std::mem::take(&mut self.interrupted)
     }
 
-    /// Whether there is something that the server was not told.
+    /// Whether something happened that was not reported to the server.
     pub(super) fn has_news(&self) -> bool {
         !self.ready.is_empty() || !self.served.is_empty() || !self.done.is_empty()
     }
@@ -170,11 +170,11 @@ impl World {
         self.asleep && !self.is_woken()
     }
 
-    /// Whether nothing is under way that the server could hear of.
+    /// Whether nothing is under way that would be reported to the server.
     pub(crate) fn is_quiet(&self) -> bool {
         let waits = |listener: &Listener| listener.on && !listener.backlog.is_empty();
-        let told = !self.has_news() && !self.is_woken() && !self.interrupted;
-        told && self.next_at().is_none() && !self.listeners.iter().any(waits)
+        let is_quiet = !self.has_news() && !self.is_woken() && !self.interrupted;
+        is_quiet && self.next_at().is_none() && !self.listeners.iter().any(waits)
     }
 
     /// How late something is that takes no time as long as nothing goes wrong.

@@ -21,22 +21,22 @@ impl Fact {
     pub(super) const RECEIVING: Self = Self(1);
     pub(super) const SENDING: Self = Self(1 << 1);
     /// The kernel did not take all of the last send: the next one may have to wait.
-    pub(super) const CLOGGED: Self = Self(1 << 2);
-    /// The peer's direction has ended, and was or will be told.
+    pub(super) const PARTIAL: Self = Self(1 << 2);
+    /// The peer's direction has ended. The engine knows, or a completion of it is on its way.
     pub(super) const ENDED: Self = Self(1 << 3);
-    /// The connection broke: told when nothing else tells it.
+    /// The connection broke. The driver reports it once no operation can report it.
     pub(super) const BROKEN: Self = Self(1 << 4);
-    /// That it broke was told, or will be.
-    pub(super) const TOLD_BROKEN: Self = Self(1 << 5);
+    /// A completion says that it broke, and was delivered or is on its way.
+    pub(super) const REPORTED_BROKEN: Self = Self(1 << 5);
     /// The kernel had more when the ring brought the last piece.
     pub(super) const WAITING: Self = Self(1 << 6);
     /// It is among those that have more, to be read by a call.
     pub(super) const QUEUED: Self = Self(1 << 7);
-    /// It is in the list of those that may have to be watched.
-    pub(super) const MINDED: Self = Self(1 << 8);
-    /// Urgent bytes are wanted: it is received from as [`urgent`](super::urgent) says.
+    /// It is in `maybe_silent`, the list of those that may have to be watched.
+    pub(super) const LISTED: Self = Self(1 << 8);
+    /// The handler wants urgent bytes: the driver receives as [`urgent`](super::urgent) says.
     pub(super) const URGENT: Self = Self(1 << 9);
-    /// There may be something to be read by a call: the ring does not receive meanwhile.
+    /// A read by a call may find something. The ring does not receive meanwhile.
     pub(super) const READABLE: Self = Self(1 << 10);
     /// A short read does not mean that there is no more.
     pub(super) const PROBE: Self = Self(1 << 11);
@@ -89,7 +89,7 @@ impl Connection {
         self.receive == Arm::Idle && self.watch == Arm::Idle && !self.is(Fact::SENDING)
     }
 
-    /// Whether nothing is going on that would tell that it broke.
+    /// Whether no operation is in flight that would report that it broke.
     pub(super) fn is_silent(&self) -> bool {
         !self.is(Fact::RECEIVING)
             && self.receive == Arm::Idle

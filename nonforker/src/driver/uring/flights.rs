@@ -1,12 +1,12 @@
-//! Sends that are carried out while they are handed over, and told of only if they fail.
+//! Sends that the kernel carries out while they are submitted, and reports only if they fail.
 //!
 //! ```text
-//!  depart ──▶ out ── enter, nothing told ──▶ landed: the kernel took all of it
-//!              └──── enter, told of it ────▶ bounced: the kernel took a part, or nothing
+//!  depart ──▶ out ── enter, no report ──▶ landed: the kernel took all of it
+//!              └──── enter, a report ───▶ bounced: the kernel took a part, or nothing
 //! ```
 //!
 //! Such a send may not wait, and all of it is to be sent (`MSG_DONTWAIT`, `MSG_WAITALL`). So the
-//! kernel is done with it when the enter returns that handed it over, and a reply costs no
+//! kernel is done with the bytes when that enter returns, and a reply costs no
 //! completion of its own.
 //!
 //! Invariant: a flight is in `out` until the kernel is done with its bytes.
@@ -15,19 +15,19 @@ use std::mem;
 
 use crate::conn::buffer::Buffer;
 
-/// A send and whose it is.
+/// A send, and the key of its connection.
 #[derive(Debug)]
 pub(super) struct Flight {
-    pub(super) who: u64,
+    pub(super) key: u64,
     pub(super) batch: Buffer,
-    /// What the kernel told of it, if it did.
-    told: Option<i32>,
+    /// The result that the kernel reported, if it did.
+    report: Option<i32>,
 }
 
 /// A flight of which the kernel did not take everything.
 #[derive(Debug)]
 pub(super) struct Bounced {
-    pub(super) who: u64,
+    pub(super) key: u64,
     pub(super) batch: Buffer,
     /// As in a completion: how much was taken, or an error below 0.
     pub(super) result: i32,
@@ -46,9 +46,9 @@ impl Flights {
         self.out.is_empty()
     }
 
-    /// Takes a batch in. Returns the number under which the kernel will tell of it.
-    pub(super) fn depart(&mut self, who: u64, batch: Buffer) -> u64 {
-        self.out.push(Flight { who, batch, told: None });
+    /// Takes a batch in. Returns the number under which the kernel reports it.
+    pub(super) fn depart(&mut self, key: u64, batch: Buffer) -> u64 {
+        self.out.push(Flight { key, batch, report: None });
         self.out.len() as u64 - 1
     }
 
@@ -57,24 +57,24 @@ impl Flights {
         self.out.pop().map(|flight| flight.batch)
     }
 
-    /// The kernel told of a flight.
-    pub(super) fn tell(&mut self, number: u64, result: i32) {
+    /// Notes what the kernel reported of a flight.
+    pub(super) fn note_report(&mut self, number: u64, result: i32) {
         let index = usize::try_from(number).unwrap_or(usize::MAX);
         debug_assert!(index < self.out.len(), "the kernel names flights that are out");
         if let Some(flight) = self.out.get_mut(index) {
-            flight.told = Some(result);
+            flight.report = Some(result);
         }
     }
 
-    /// Everything was handed over, and everything that was told has been heard.
+    /// Sorts the flights: all of them were submitted, and all reports are noted.
     pub(super) fn conclude(&mut self) {
-        if self.out.iter().all(|flight| flight.told.is_none()) && self.landed.is_empty() {
+        if self.out.iter().all(|flight| flight.report.is_none()) && self.landed.is_empty() {
             return mem::swap(&mut self.out, &mut self.landed);
         }
-        for Flight { who, batch, told } in self.out.drain(..) {
-            match told {
-                None => self.landed.push(Flight { who, batch, told }),
-                Some(result) => self.bounced.push(Bounced { who, batch, result }),
+        for Flight { key, batch, report } in self.out.drain(..) {
+            match report {
+                None => self.landed.push(Flight { key, batch, report }),
+                Some(result) => self.bounced.push(Bounced { key, batch, result }),
             }
         }
     }
@@ -101,19 +101,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_is_not_told_of_has_landed() {
+    fn a_flight_without_a_report_has_landed() {
         let mut flights = Flights::default();
         let numbers: Vec<_> =
-            (0..4).map(|who| flights.depart(who, Buffer::new(vec![1; 10]))).collect();
-        flights.tell(numbers[1], -11);
-        flights.tell(numbers[3], 4);
+            (0..4).map(|key| flights.depart(key, Buffer::new(vec![1; 10]))).collect();
+        flights.note_report(numbers[1], -11);
+        flights.note_report(numbers[3], 4);
         assert!(flights.landed().is_empty(), "nothing is known before the conclusion");
         flights.conclude();
         let mut landed = flights.landed();
-        assert_eq!(landed.drain(..).map(|flight| flight.who).collect::<Vec<_>>(), [0, 2]);
+        assert_eq!(landed.drain(..).map(|flight| flight.key).collect::<Vec<_>>(), [0, 2]);
         let bounced = flights.bounced();
-        let told: Vec<_> = bounced.iter().map(|it| (it.who, it.result)).collect();
-        assert_eq!(told, [(1, -11), (3, 4)]);
+        let report: Vec<_> = bounced.iter().map(|it| (it.key, it.result)).collect();
+        assert_eq!(report, [(1, -11), (3, 4)]);
         flights.recycle(landed);
         flights.conclude();
         assert!(flights.landed().is_empty() && flights.bounced().is_empty());

@@ -58,7 +58,7 @@ impl UringDriver {
             let _ = self.ring.hand_over();
         }
         // The kernel keeps the socket until the watch has ended; no peer reaches it any more. What
-        // was given may be another's too, who goes on to use it.
+        // was given may be another's too, which goes on using it.
         if !accepting.listener.is_given {
             let _ = accepting.listener.socket.shutdown(Shutdown::Both);
         }
@@ -66,7 +66,7 @@ impl UringDriver {
 
     /// A connection waits.
     pub(super) fn is_to_accept(&mut self, report: &Report) {
-        let Ok(listener) = ListenerId::try_from(report.name.who) else { return };
+        let Ok(listener) = ListenerId::try_from(report.name.key) else { return };
         self.listeners.note_readable(listener);
         if !report.more
             && let Some(accepting) = self.listeners.get_mut(listener)

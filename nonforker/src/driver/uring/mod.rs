@@ -72,7 +72,7 @@ const POLLRDHUP: u32 = 0x2000;
 /// that it costs such a one nothing, and when all is quiet their buffers come back nevertheless.
 const MOMENT: Duration = Duration::from_millis(10);
 
-const WAKE: Name = Name { kind: Kind::Wake, who: 0 };
+const WAKE: Name = Name { kind: Kind::Wake, key: 0 };
 
 /// A connection that has not been adopted yet.
 #[derive(Debug)]
@@ -93,10 +93,11 @@ pub(crate) struct UringDriver {
     turns: Turns,
     /// Connections to be received from by the ring when the next wait begins.
     unarmed: Vec<Token>,
-    /// Connections that may have to be watched.
-    minded: Vec<Token>,
+    /// Connections that are to be watched if they are silent when the next wait begins.
+    maybe_silent: Vec<Token>,
     done: Vec<Completion<'static, Incoming>>,
-    /// Something is told of at once, and by no completion: the next wait does not sleep.
+    /// The next enter has a result at once that no report of the ring announces: the wait does not
+    /// sleep.
     hurry: bool,
     /// The most bytes that the ring receives at a time.
     piece: usize,
@@ -136,7 +137,7 @@ impl UringDriver {
             connections: SecondaryMap::new(),
             turns: Turns::default(),
             unarmed: Vec::new(),
-            minded: Vec::new(),
+            maybe_silent: Vec::new(),
             done: Vec::new(),
             hurry: false,
         })
@@ -152,20 +153,20 @@ impl UringDriver {
         if urgent {
             self.watch_for_urgent(token);
         } else {
-            self.mind(token);
+            self.check_silence(token);
         }
     }
 
     fn close(&mut self, token: Token, reset: bool) {
         let Some(connection) = self.connections.get_mut(token) else { return };
         connection.closing = Some(reset);
-        // A send that is carried out at once is told of at once.
+        // A send that is carried out at once may end without a report, which ends no sleep.
         let is_sending = connection.is(Fact::SENDING);
         self.hurry |= is_sending;
         for (kind, armed) in [
             (Kind::Receive, connection.receive == Arm::Armed),
             (Kind::Watch, connection.watch == Arm::Armed),
-            (Kind::Send, is_sending && connection.is(Fact::CLOGGED)),
+            (Kind::Send, is_sending && connection.is(Fact::PARTIAL)),
         ] {
             if armed && self.ring.cancel(name(kind, token)).is_err() {
                 // What cannot be cancelled ends with the stream.
@@ -188,8 +189,8 @@ impl UringDriver {
     }
 
     fn take(&mut self, report: Report, sink: &mut dyn Sink<Incoming>) -> Next {
-        let Name { kind, who } = report.name;
-        let token = Token::from(KeyData::from_ffi(who));
+        let Name { kind, key } = report.name;
+        let token = Token::from(KeyData::from_ffi(key));
         match kind {
             Kind::Listener => self.is_to_accept(&report),
             Kind::Receive => return self.received(token, report, sink),
@@ -242,11 +243,11 @@ impl UringDriver {
 }
 
 fn name(kind: Kind, token: Token) -> Name {
-    Name { kind, who: token.data().as_ffi() }
+    Name { kind, key: token.data().as_ffi() }
 }
 
 const fn name_of_listener(listener: ListenerId) -> Name {
-    Name { kind: Kind::Listener, who: listener as u64 }
+    Name { kind: Kind::Listener, key: listener as u64 }
 }
 
 impl Driver for UringDriver {
@@ -292,7 +293,7 @@ impl Driver for UringDriver {
 
     fn wait(&mut self, timeout: Option<Duration>, sink: &mut dyn Sink<Incoming>) -> io::Result<()> {
         self.arm_receives();
-        self.watch_minded();
+        self.watch_silent();
         let awake = self.deliver(sink) != Next::Sleep;
         let had_more = self.turns.count_more();
         let hurry = std::mem::take(&mut self.hurry);

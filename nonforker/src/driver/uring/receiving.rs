@@ -9,10 +9,10 @@
 //! ```
 //!
 //! A receive is armed for one piece, in the submission of the turn's sends. So what a flood sends
-//! stays in the kernel, where its peer feels it. A connection that fills its piece is read by
+//! stays in the kernel, whose window stops the peer. A connection that fills its piece is read by
 //! calls, behind the others (see [`turns`](crate::driver::turns)), until it brings less.
 //!
-//! To turn receiving off is to arm no more. The receive that is armed may still bring one piece.
+//! While receiving is off, no receive is armed. One that is armed already may still bring one piece.
 
 use std::{io, mem, os::fd::AsFd};
 
@@ -27,9 +27,9 @@ use super::{
     buffers::BUFFER_SIZE,
     connection::{Arm, Connection, Fact},
     report::Report,
-    urgent::take_urgent,
+    urgent::deliver_urgent,
 };
-use crate::driver::{Completion, Next, Sink, Token};
+use crate::driver::{Completion, Next, Sink, Token, urgent::look};
 
 impl UringDriver {
     pub(super) fn receive(&mut self, token: Token, on: bool) {
@@ -38,12 +38,12 @@ impl UringDriver {
         if on {
             self.go_on_receiving(token);
         } else {
-            self.mind(token);
+            self.check_silence(token);
         }
     }
 
-    /// Has a connection received from in the next wait, if that is wanted then: by a call if the
-    /// kernel may have something, by the ring if not.
+    /// Receives from a connection in the next wait, unless the engine turns that off before: by a
+    /// call if the kernel may have something, by the ring if not.
     pub(super) fn go_on_receiving(&mut self, token: Token) {
         let Some(connection) = self.connections.get_mut(token) else { return };
         if !connection.is(Fact::READABLE) {
@@ -64,9 +64,9 @@ impl UringDriver {
             if !connection.may_be_armed() {
                 continue;
             }
-            let (who, socket) = (token.data().as_ffi(), connection.socket.as_fd());
+            let (key, socket) = (token.data().as_ffi(), connection.socket.as_fd());
             let is_waiting = connection.is(Fact::WAITING);
-            match self.ring.receive(who, socket, self.piece, !is_waiting) {
+            match self.ring.receive(key, socket, self.piece, !is_waiting) {
                 Ok(()) => connection.receive = Arm::Armed,
                 Err(error) => {
                     let failure = self.fail(token, error);
@@ -115,7 +115,7 @@ impl UringDriver {
                     }
                 },
             }
-            self.mind(token);
+            self.check_silence(token);
         }
         if let Some(lent) = report.lent {
             self.ring.give_back(lent);
@@ -143,8 +143,16 @@ impl UringDriver {
             return Next::Return;
         }
         if connection.is(Fact::URGENT) {
-            // It may have come since the ring told of the stream.
-            take_urgent(connection, token, sink);
+            // The ring reported the stream a while ago. An urgent byte may have come since then.
+            let found = look(&connection.socket);
+            if found.urgent {
+                deliver_urgent(connection, token, sink);
+            }
+            if !found.readable {
+                connection.set(Fact::READABLE, false);
+                self.go_on_receiving(token);
+                return Next::Return;
+            }
         }
         let mut next = Next::Return;
         match read(connection, &mut self.scratch) {
@@ -175,8 +183,8 @@ impl UringDriver {
         connection.set(Fact::READABLE, false);
         connection.set(Fact::ENDED, true);
         sink.take(Completion::EndOfStream { token });
-        self.tell_broken(token, sink);
-        self.mind(token);
+        self.report_broken(token, sink);
+        self.check_silence(token);
     }
 
     /// The connection broke. Returns the completion that says so, the first time.
@@ -190,7 +198,7 @@ impl UringDriver {
             connection.set(fact, false);
         }
         connection.set(Fact::ENDED, true);
-        let is_known = connection.replace(Fact::TOLD_BROKEN, true);
+        let is_known = connection.replace(Fact::REPORTED_BROKEN, true);
         (!is_known).then_some(Completion::Failed { token, error })
     }
 }

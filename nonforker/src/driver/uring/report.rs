@@ -26,7 +26,7 @@ pub(super) enum Kind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Name {
     pub(super) kind: Kind,
-    pub(super) who: u64,
+    pub(super) key: u64,
 }
 
 impl Name {
@@ -42,14 +42,14 @@ impl Name {
     ];
 
     pub(super) fn pack(self) -> u64 {
-        debug_assert_eq!(self.who & (0xf << Self::SHIFT), 0, "there are fewer than 2^28 slots");
-        self.who | (self.kind as u64) << Self::SHIFT
+        debug_assert_eq!(self.key & (0xf << Self::SHIFT), 0, "there are fewer than 2^28 slots");
+        self.key | (self.kind as u64) << Self::SHIFT
     }
 
     pub(super) fn unpack(data: u64) -> Option<Self> {
         let kind = usize::try_from(data >> Self::SHIFT & 0xf).ok()?;
-        let who = data & !(0xf << Self::SHIFT);
-        Some(Self { kind: *Self::KINDS.get(kind)?, who })
+        let key = data & !(0xf << Self::SHIFT);
+        Some(Self { kind: *Self::KINDS.get(kind)?, key })
     }
 }
 
@@ -73,8 +73,8 @@ mod tests {
     #[test]
     fn a_name_is_what_it_was_packed_from() {
         for kind in Name::KINDS {
-            for who in [0, 1, 0xfff_ffff, 0xffff_ffff_0000_0001] {
-                let name = Name { kind, who };
+            for key in [0, 1, 0xfff_ffff, 0xffff_ffff_0000_0001] {
+                let name = Name { kind, key };
                 assert_eq!(Name::unpack(name.pack()), Some(name));
             }
         }

@@ -4,7 +4,7 @@
 //!  receive, send, watch, cancel ──▶ submission queue ──┐
 //!                                                      │ enter: hands over and waits
 //!  next() ──▶ Report ◀── completion queue ◀────────────┘
-//!  landed() ◀── sends of which nothing was told
+//!  landed() ◀── sends without a report
 //! ```
 //!
 //! What makes it safe:
@@ -117,10 +117,10 @@ impl Ring {
     }
 
     /// Receives one piece of up to `most` bytes into a buffer of the ring. If it `waits_first`, the
-    /// kernel does not try before there is something: it is told that there is nothing yet.
+    /// kernel waits for bytes before it tries. That saves a try when there is likely nothing yet.
     pub(super) fn receive(
         &mut self,
-        who: u64,
+        key: u64,
         socket: BorrowedFd<'_>,
         most: usize,
         waits_first: bool,
@@ -131,7 +131,7 @@ impl Ring {
             .ioprio(if waits_first { POLL_FIRST } else { 0 })
             .build()
             .flags(squeue::Flags::BUFFER_SELECT);
-        self.start(Name { kind: Kind::Receive, who }, entry)
+        self.start(Name { kind: Kind::Receive, key }, entry)
     }
 
     /// Sends `batch` with the next [`enter`](Self::enter), as far as that goes without waiting.
@@ -139,15 +139,15 @@ impl Ring {
     /// It comes back with [`landed`](Self::landed) or [`bounced`](Self::bounced).
     pub(super) fn send_now(
         &mut self,
-        who: u64,
+        key: u64,
         socket: BorrowedFd<'_>,
         batch: Buffer,
     ) -> Result<(), Sent> {
         let flags = SendFlags::DONTWAIT | WAIT_FOR_ALL;
         let entry = send_entry(socket, &batch, flags).flags(squeue::Flags::SKIP_SUCCESS);
         // The batch's bytes stay where they are when it moves: they are on the heap.
-        let number = self.flights.depart(who, batch);
-        self.start(Name { kind: Kind::Flight, who: number }, entry).map_err(|error| {
+        let number = self.flights.depart(key, batch);
+        self.start(Name { kind: Kind::Flight, key: number }, entry).map_err(|error| {
             let batch = self.flights.recall().unwrap_or_else(|| Buffer::with_capacity(0));
             Sent { batch, result: Err(error) }
         })
@@ -156,11 +156,11 @@ impl Ring {
     /// Sends `batch`, or the part of it that is taken first, as soon as the kernel takes any.
     pub(super) fn send_patiently(
         &mut self,
-        who: u64,
+        key: u64,
         socket: BorrowedFd<'_>,
         batch: Buffer,
     ) -> Result<(), Sent> {
-        let name = Name { kind: Kind::Send, who };
+        let name = Name { kind: Kind::Send, key };
         let entry = send_entry(socket, &batch, SendFlags::empty());
         let previous = self.waiting.insert(name.pack(), batch);
         debug_assert!(previous.is_none(), "one send in flight");
@@ -186,7 +186,7 @@ impl Ring {
     /// Ends an operation. Its last report still comes.
     pub(super) fn cancel(&mut self, name: Name) -> io::Result<()> {
         let builder = CancelBuilder::user_data(name.pack());
-        let cancel = Name { kind: Kind::Cancel, who: 0 };
+        let cancel = Name { kind: Kind::Cancel, key: 0 };
         self.start(cancel, opcode::AsyncCancel2::new(builder).build())
     }
 
@@ -299,7 +299,9 @@ impl Ring {
     fn collect(&mut self) {
         for entry in self.ring.completion() {
             match Name::unpack(entry.user_data()) {
-                Some(Name { kind: Kind::Flight, who }) => self.flights.tell(who, entry.result()),
+                Some(Name { kind: Kind::Flight, key }) => {
+                    self.flights.note_report(key, entry.result())
+                }
                 _ => {
                     self.live -= usize::from(!cqueue::more(entry.flags()));
                     self.taken.push_back(entry);
@@ -313,7 +315,7 @@ impl Ring {
         for _ in 0..TRIES {
             let mut queue = self.ring.submission();
             // SAFETY: descriptors are open while they are named here. The only memory an entry
-            // names is that of a send, which is in `flights` or `waiting` until it is told of.
+            // names is that of a send, which is in `flights` or `waiting` until its end is known.
             let pushed = unsafe { queue.push(&entry) };
             drop(queue);
             if pushed.is_ok() {
@@ -351,7 +353,7 @@ fn pass_over(entered: io::Result<usize>) -> io::Result<()> {
 impl Drop for Ring {
     fn drop(&mut self) {
         let everything = opcode::AsyncCancel2::new(CancelBuilder::any().all()).build();
-        let _ = self.start(Name { kind: Kind::Cancel, who: 0 }, everything);
+        let _ = self.start(Name { kind: Kind::Cancel, key: 0 }, everything);
         for _ in 0..LAST_TRIES {
             self.taken.clear();
             if self.live == 0 {

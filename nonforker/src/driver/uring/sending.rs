@@ -1,12 +1,12 @@
-//! Sending: at once where that goes, which costs no completion; else when the kernel takes some.
+//! Sending: at once if the kernel takes all of it, which costs no completion; else in the background.
 //!
 //! ```text
-//!  send ──▶ now ── nothing told ──▶ Sent
-//!            └──── told: would block, or a part ──▶ patiently ──▶ Sent
+//!  send ──▶ now ── no report ──▶ Sent
+//!            └──── a report: would block, or a part ──▶ patiently ──▶ Sent
 //! ```
 //!
-//! A connection of which the last send had to wait is *clogged*: the next one waits from the
-//! start, until one goes through in one piece.
+//! After a partial send the next one waits in the kernel from the start, until the kernel takes one
+//! of them in one piece.
 
 use std::{io, os::fd::AsFd};
 
@@ -33,33 +33,33 @@ impl UringDriver {
     ) -> Option<Sent> {
         let connection = self.connections.get_mut(token)?;
         debug_assert!(!connection.is(Fact::SENDING), "one send in flight");
-        let (who, socket) = (token.data().as_ffi(), connection.socket.as_fd());
-        let started = if connection.is(Fact::CLOGGED) {
-            self.ring.send_patiently(who, socket, batch)
+        let (key, socket) = (token.data().as_ffi(), connection.socket.as_fd());
+        let started = if connection.is(Fact::PARTIAL) {
+            self.ring.send_patiently(key, socket, batch)
         } else {
             self.hurry |= awaited;
-            self.ring.send_now(who, socket, batch)
+            self.ring.send_now(key, socket, batch)
         };
         connection.set(Fact::SENDING, started.is_ok());
         started.err()
     }
 
-    /// Reports the sends that were carried out, or not, when they were handed over.
+    /// Delivers the sends that were submitted with the last enter, whether the kernel took them or not.
     pub(super) fn serve_flights(&mut self, sink: &mut dyn Sink<Incoming>) {
         let mut landed = self.ring.landed();
-        for Flight { who, batch, .. } in landed.drain(..) {
+        for Flight { key, batch, .. } in landed.drain(..) {
             let result = Ok(batch.bytes().len());
-            self.sent(Token::from(KeyData::from_ffi(who)), Sent { batch, result }, sink);
+            self.sent(Token::from(KeyData::from_ffi(key)), Sent { batch, result }, sink);
         }
         self.ring.recycle(landed);
-        for Bounced { who, batch, result } in self.ring.bounced() {
+        for Bounced { key, batch, result } in self.ring.bounced() {
             self.ring.tally.bounced += 1;
             let result = usize::try_from(result).map_err(|_| io::Error::from_raw_os_error(-result));
-            self.sent(Token::from(KeyData::from_ffi(who)), Sent { batch, result }, sink);
+            self.sent(Token::from(KeyData::from_ffi(key)), Sent { batch, result }, sink);
         }
     }
 
-    /// A send is over. One that would have had to wait is handed over again, to do so.
+    /// A send is over. One that would have blocked is submitted again, to wait in the kernel.
     pub(super) fn sent(
         &mut self,
         token: Token,
@@ -71,9 +71,9 @@ impl UringDriver {
         let is_closing = connection.closing.is_some();
         match &result {
             Ok(0) => result = Err(Errno::IO.into()),
-            Ok(count) => connection.set(Fact::CLOGGED, *count < batch.bytes().len()),
+            Ok(count) => connection.set(Fact::PARTIAL, *count < batch.bytes().len()),
             Err(error) if !is_closing && must_wait(error) => {
-                connection.set(Fact::CLOGGED, true);
+                connection.set(Fact::PARTIAL, true);
                 if let Some(sent) = self.send_batch(token, batch, false) {
                     sink.take(Completion::Sent { token, sent });
                 }
@@ -84,7 +84,7 @@ impl UringDriver {
         let stays = result.is_ok() && !is_closing && connection.is(Fact::RECEIVING);
         sink.take(Completion::Sent { token, sent: Sent { batch, result } });
         if !stays {
-            self.mind(token);
+            self.check_silence(token);
             self.release(token);
         }
     }

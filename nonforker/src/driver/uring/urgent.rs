@@ -1,12 +1,10 @@
 //! Receiving from connections of which urgent bytes are wanted.
 //!
-//! The kernel's own receiving wakes up for an urgent byte too, and reads past it before anybody
-//! can ask for it. So here the ring only tells that there is something, and calls of its own take
-//! it: the urgent byte first, then the stream, which a read leaves at the urgent mark.
+//! A receive of the ring wakes up for an urgent byte too, and reads past it before the driver can
+//! take it. So the ring only watches these connections, and calls receive: first the urgent byte,
+//! then the stream, in which a read stops at the urgent mark.
 
 use std::os::fd::AsFd;
-
-use rustix::net::{RecvFlags, recv};
 
 use super::{
     Incoming, POLLERR, POLLHUP, POLLIN, POLLPRI, POLLRDHUP, UringDriver,
@@ -14,10 +12,10 @@ use super::{
     name,
     report::Kind,
 };
-use crate::driver::{Completion, Sink, Token};
+use crate::driver::{Completion, Sink, Token, urgent::take_urgent};
 
 impl UringDriver {
-    /// Has the ring tell of everything that comes in on a connection.
+    /// Has the ring report everything that comes in on a connection.
     pub(super) fn watch_for_urgent(&mut self, token: Token) {
         let Some(connection) = self.connections.get_mut(token) else { return };
         let events = POLLIN | POLLPRI | POLLRDHUP;
@@ -27,7 +25,7 @@ impl UringDriver {
         }
     }
 
-    /// Something came in, and is read when everybody has told what came.
+    /// Something came in. It is read behind the reports of this look.
     pub(super) fn watched_for_urgent(
         &mut self,
         token: Token,
@@ -43,7 +41,7 @@ impl UringDriver {
             connection.set(Fact::PROBE, true);
         }
         if events & POLLPRI != 0 {
-            take_urgent(connection, token, sink);
+            deliver_urgent(connection, token, sink);
         }
         if connection.watch == Arm::Idle {
             self.watch_for_urgent(token);
@@ -52,17 +50,14 @@ impl UringDriver {
     }
 }
 
-/// Takes the urgent byte out of the kernel, if there is one.
-pub(super) fn take_urgent(
+/// Takes the urgent byte of a connection, if it has one, and delivers it.
+pub(super) fn deliver_urgent(
     connection: &mut Connection,
     token: Token,
     sink: &mut dyn Sink<Incoming>,
 ) {
-    let mut byte = [0];
-    let flags = RecvFlags::OOB | RecvFlags::DONTWAIT;
-    // EINVAL is normal: there is none, it has been overtaken by a newer one, or taken already.
-    if let Ok((1, _)) = recv(&connection.socket, &mut byte, flags) {
+    if let Some(byte) = take_urgent(&connection.socket) {
         connection.set(Fact::PROBE, true);
-        sink.take(Completion::Urgent { token, byte: byte[0] });
+        sink.take(Completion::Urgent { token, byte });
     }
 }

@@ -1,8 +1,8 @@
-//! Watching connections of which nothing is received: that one broke is told all the same.
+//! Watching connections that neither receive nor send, so that the driver reports a reset.
 //!
-//! Whatever is received or sent tells of a reset by failing. A connection that does neither when a
-//! wait begins is watched from then on until it is closed: so a connection that only passes through
-//! this state within a turn costs nothing.
+//! A receive or a send reports a reset by failing. A connection that has neither when a wait begins
+//! is watched from then on, until it is closed. A connection that is in this state only within a
+//! turn costs nothing.
 
 use std::os::fd::AsFd;
 
@@ -17,22 +17,22 @@ use super::{
 use crate::driver::{Completion, Sink, Token};
 
 impl UringDriver {
-    /// Has a connection looked at when the next wait begins.
-    pub(super) fn mind(&mut self, token: Token) {
+    /// If a connection is silent when the next wait begins, it will be watched.
+    pub(super) fn check_silence(&mut self, token: Token) {
         if let Some(connection) = self.connections.get_mut(token)
             && !connection.is(Fact::RECEIVING)
-            && !connection.replace(Fact::MINDED, true)
+            && !connection.replace(Fact::LISTED, true)
         {
-            self.minded.push(token);
+            self.maybe_silent.push(token);
         }
     }
 
-    /// Watches those that nothing else would tell of.
-    pub(super) fn watch_minded(&mut self) {
-        let mut minded = std::mem::take(&mut self.minded);
-        for token in minded.drain(..) {
+    /// Watches the connections whose end no operation would report.
+    pub(super) fn watch_silent(&mut self) {
+        let mut maybe_silent = std::mem::take(&mut self.maybe_silent);
+        for token in maybe_silent.drain(..) {
             let Some(connection) = self.connections.get_mut(token) else { continue };
-            connection.set(Fact::MINDED, false);
+            connection.set(Fact::LISTED, false);
             if !connection.is_silent() {
                 continue;
             }
@@ -43,13 +43,13 @@ impl UringDriver {
                 let fd = connection.socket.as_fd();
                 // The kernel adds POLLRDHUP to whatever is watched for. A watch that reports once
                 // would end with a half-close, and a reset behind that would be missed.
-                // What cannot be watched is told of by the next send.
+                // If it cannot be watched, the next send reports the reset.
                 if self.ring.watch(name(Kind::Watch, token), fd, POLLERR, true).is_ok() {
                     connection.watch = Arm::Armed;
                 }
             }
         }
-        self.minded = minded;
+        self.maybe_silent = maybe_silent;
     }
 
     pub(super) fn watched(&mut self, token: Token, report: &Report, sink: &mut dyn Sink<Incoming>) {
@@ -68,13 +68,13 @@ impl UringDriver {
             self.watched_for_urgent(token, events, sink);
         } else if !report.more {
             // It may end for lack of room for its reports.
-            self.mind(token);
+            self.check_silence(token);
         }
-        self.tell_broken(token, sink);
+        self.report_broken(token, sink);
     }
 
-    /// Tells that a connection broke, if no operation of it does.
-    pub(super) fn tell_broken(&mut self, token: Token, sink: &mut dyn Sink<Incoming>) {
+    /// Reports that a connection broke, if none of its operations does.
+    pub(super) fn report_broken(&mut self, token: Token, sink: &mut dyn Sink<Incoming>) {
         if let Some(failure) = self.broken(token) {
             sink.take(failure);
         }

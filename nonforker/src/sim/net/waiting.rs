@@ -29,7 +29,7 @@ impl Net {
     ///
     /// # Examples
     ///
-    /// A ticking server is settled between two ticks:
+    /// A server with a regular timer is at rest between two calls of it:
     ///
     /// ```
     /// use std::time::Duration;
