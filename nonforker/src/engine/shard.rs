@@ -124,7 +124,11 @@ impl<S> Shard<S> {
         let is_busy = !self.running.is_empty()
             || self.unusual
                 && (matches!(self.phase, Phase::Settling { .. }) || self.is_about_to_cut());
-        if is_busy { Some(Duration::ZERO) } else { self.due_at.map(|at| self.core.until(at)) }
+        match self.due_at {
+            _ if is_busy => Some(Duration::ZERO),
+            Some(at) => Some(self.core.until(at)),
+            None => None,
+        }
     }
 
     /// When something is due first.
