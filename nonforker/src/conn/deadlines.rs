@@ -124,8 +124,9 @@ impl Deadlines {
             }
             _ => {}
         }
-        if self.is_its_turn(kind) {
-            self.places[kind.place()] = Place::of(at);
+        let place = kind.place();
+        if self.kinds[place] as u8 == kind as u8 {
+            self.places[place] = Place::of(at);
         }
     }
 

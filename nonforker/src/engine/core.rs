@@ -199,7 +199,7 @@ impl Core {
 
     /// Sets a deadline.
     pub(crate) fn arm(&mut self, slot: &mut Slot, kind: Kind, after: Duration) {
-        self.arm_at(slot, kind, self.tick_after(after));
+        self.arm_at(slot, kind, self.rounded_up(after, GRAIN));
     }
 
     pub(crate) fn arm_at(&mut self, slot: &mut Slot, kind: Kind, at: Tick) {

@@ -197,7 +197,9 @@ impl Memory {
     /// Whether it is scarce, or may have become so.
     #[inline]
     pub(super) const fn wants_attention(&self) -> bool {
-        self.used >= self.ample() || self.is_scarce() || self.look_at.is_some()
+        self.used >= self.percent * 70
+            || !matches!(self.scarcity, Scarcity::Ample)
+            || self.look_at.is_some()
     }
 
     /// Decides how scarce memory is now. Returns the former answer if it was another.

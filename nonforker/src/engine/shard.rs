@@ -128,7 +128,11 @@ impl<S> Shard<S> {
                 && (matches!(self.phase, Phase::Settling { .. })
                     || self.is_about_to_cut()
                     || self.core.mail.is_left());
-        if is_busy { Some(Duration::ZERO) } else { self.due_at.map(|at| self.core.until(at)) }
+        match self.due_at {
+            _ if is_busy => Some(Duration::ZERO),
+            Some(at) => Some(self.core.until(at)),
+            None => None,
+        }
     }
 
     /// When something is due first.

@@ -56,6 +56,8 @@ pub(super) struct Batch<'a> {
     /// What no frame has taken yet.
     pub(super) rest: &'a [u8],
     pub(super) frames: usize,
+    /// The stream ends behind it, and that may end a frame.
+    pub(super) is_tail: bool,
 }
 
 impl<H: Handler, F: Frames<H>> Typed<H, F> {
@@ -63,7 +65,7 @@ impl<H: Handler, F: Frames<H>> Typed<H, F> {
     #[inline(never)]
     pub(super) fn handle_kept(&mut self, mut scope: Scope<'_>) {
         let Some(kept) = scope.entry.slot.conn.take_kept() else { return };
-        let mut batch = Batch { rest: kept.bytes(), frames: 0 };
+        let mut batch = Batch { rest: kept.bytes(), frames: 0, is_tail: false };
         let stop = self.handle(&mut scope, &mut batch);
         let consumed = kept.len() - batch.rest.len();
         if let Some(spare) = scope.entry.slot.conn.keep_rest(kept, consumed) {
@@ -128,7 +130,9 @@ fn handle_frames<H: Handler>(
         }
         left -= 1;
         conn.output.begin_callback(Origin::Reply);
-        let (frame, consumed) = match conn.member.codec.decode(rest) {
+        let codec = &mut conn.member.codec;
+        let decoded = if batch.is_tail { decode_tail(codec, rest) } else { codec.decode(rest) };
+        let (frame, consumed) = match decoded {
             Ok(Decoded::Frame { frame, consumed }) => (Some(frame), consumed),
             Ok(Decoded::Skip(consumed)) => (None, consumed),
             Ok(Decoded::Incomplete { .. }) => break Stop::Incomplete,
@@ -155,6 +159,19 @@ fn handle_frames<H: Handler>(
     };
     batch.rest = rest;
     stop
+}
+
+/// Decodes what is left when the peer has finished.
+#[cold]
+fn decode_tail<'a, C: Codec>(
+    codec: &mut C,
+    tail: &'a [u8],
+) -> Result<Decoded<C::Frame<'a>>, FrameError> {
+    let frame = codec.decode_end(tail)?;
+    Ok(match frame {
+        Some(frame) => Decoded::Frame { frame, consumed: tail.len() },
+        None => Decoded::Incomplete { need: 1 },
+    })
 }
 
 /// The start of a frame is here and the rest is not, or nothing is.

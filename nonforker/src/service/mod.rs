@@ -64,17 +64,7 @@ impl<H: Handler, F: Frames<H>> Typed<H, F> {
         callback: &'static str,
         call: impl FnOnce(&mut H, &mut Conn<'_, H>) -> Outcome,
     ) {
-        self.call_frames(scope, callback, |frames, conn| call(frames.handler(), conn));
-    }
-
-    /// The same for what has frames.
-    fn call_frames(
-        &mut self,
-        scope: Scope<'_>,
-        callback: &'static str,
-        call: impl FnOnce(&mut F, &mut Conn<'_, H>) -> Outcome,
-    ) {
-        self::call(&mut self.frames, scope, Origin::Push, callback, call);
+        self::call(self.frames.handler(), scope, Origin::Push, callback, call);
     }
 
     fn reject(&mut self, mut scope: Scope<'_>, error: FrameError) {
@@ -93,8 +83,12 @@ impl<H: Handler, F: Frames<H>> Typed<H, F> {
             && let Some(tail) = conn.take_kept()
         {
             conn.deadlines().clear(Kind::Frame);
-            self.end_tail(scope.again(), tail.bytes());
+            let mut batch = Batch { rest: tail.bytes(), frames: 0, is_tail: true };
+            let stop = self.handle(&mut scope, &mut batch);
             scope.core.pool.put(tail);
+            if matches!(stop, Stop::Trouble(_)) {
+                self.stopped(scope.again(), true, stop);
+            }
         }
         let conn = &mut scope.entry.slot.conn;
         let handles = conn.state().handles();
@@ -121,29 +115,6 @@ impl<H: Handler, F: Frames<H>> Typed<H, F> {
             scope.core.close(&mut scope.entry.slot, CloseReason::PeerFinished);
         }
         scope.core.mark_dirty(&mut scope.entry.slot);
-    }
-
-    /// The peer has finished behind bytes that are not a complete frame.
-    fn end_tail(&mut self, mut scope: Scope<'_>, tail: &[u8]) {
-        let mut rejected = None;
-        self.call_frames(scope.again(), "frame", |frames, conn| {
-            conn.output.begin_callback(Origin::Reply);
-            match conn.member.codec.decode_end(tail) {
-                Ok(Some(frame)) => {
-                    conn.slot.counters().frames.add(1);
-                    conn.slot.called(1, 0, 0);
-                    frames.frame(conn, frame)
-                }
-                Ok(None) => Ok(()),
-                Err(error) => {
-                    rejected = Some(error);
-                    Ok(())
-                }
-            }
-        });
-        if let Some(error) = rejected {
-            self.reject(scope, error);
-        }
     }
 }
 
@@ -203,7 +174,7 @@ impl<H: Handler, F: Frames<H>> Service for Typed<H, F> {
     }
 
     fn received(&mut self, mut scope: Scope<'_>, bytes: &[u8]) {
-        let mut batch = Batch { rest: bytes, frames: 0 };
+        let mut batch = Batch { rest: bytes, frames: 0, is_tail: false };
         match self.handle(&mut scope, &mut batch) {
             Stop::Incomplete if batch.rest.is_empty() => {}
             stop => {

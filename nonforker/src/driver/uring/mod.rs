@@ -288,7 +288,17 @@ impl Driver for UringDriver {
     }
 
     fn send(&mut self, token: Token, batch: Buffer, awaited: bool) -> Option<Sent> {
-        self.send_batch(token, batch, awaited)
+        let connection = self.connections.get_mut(token)?;
+        debug_assert!(!connection.is(Fact::SENDING), "one send in flight");
+        let (who, socket) = (token.data().as_ffi(), connection.socket.as_fd());
+        let started = if connection.is(Fact::PARTIAL) {
+            self.ring.send_patiently(who, socket, batch)
+        } else {
+            self.hurry |= awaited;
+            self.ring.send_now(who, socket, batch)
+        };
+        connection.set(Fact::SENDING, started.is_ok());
+        started.err()
     }
 
     fn wait(&mut self, timeout: Option<Duration>, sink: &mut dyn Sink<Incoming>) -> io::Result<()> {
@@ -301,13 +311,15 @@ impl Driver for UringDriver {
         let busy = awake || hurry || at_hand;
         let timeout = match timeout {
             _ if busy => Some(Duration::ZERO),
-            _ if self.ring.has_flights() => Some(timeout.unwrap_or(MOMENT).min(MOMENT)),
+            _ if !self.ring.flights().is_empty() => Some(timeout.unwrap_or(MOMENT).min(MOMENT)),
             _ => timeout,
         };
         self.ring.enter(timeout)?;
         sink.awake();
-        self.serve_flights(sink);
-        if self.serve_reports(sink) != Next::Enough {
+        if self.ring.flights().are_back() {
+            self.serve_flights(sink);
+        }
+        if self.serve_reports(sink) != Next::Enough && had_more > 0 {
             self.serve_more(had_more, sink);
         }
         self.serve_listeners(sink);

@@ -93,7 +93,10 @@ impl UringDriver {
                 Ok(0) => self.end(token, sink),
                 Ok(_) => {
                     self.ring.tally.late += u32::from(!connection.is(Fact::RECEIVING));
-                    let bytes = report.lent.as_ref().map_or(&[][..], |lent| self.ring.bytes(lent));
+                    let bytes = match &report.lent {
+                        Some(lent) => self.ring.buffers().bytes(lent),
+                        None => &[],
+                    };
                     connection.set(Fact::READABLE, bytes.len() >= self.piece);
                     next = sink.received(token, bytes);
                     self.go_on_receiving(token);
@@ -118,7 +121,7 @@ impl UringDriver {
             self.check_silence(token);
         }
         if let Some(lent) = report.lent {
-            self.ring.give_back(lent);
+            self.ring.buffers().give(lent);
         }
         next
     }

@@ -8,51 +8,28 @@
 //! After a partial send the next one waits in the kernel from the start, until the kernel takes one
 //! of them in one piece.
 
-use std::{io, os::fd::AsFd};
+use std::io;
 
 use rustix::io::Errno;
-use slotmap::{Key, KeyData};
+use slotmap::KeyData;
 
 use super::{
     Incoming, UringDriver,
     connection::Fact,
     flights::{Bounced, Flight},
 };
-use crate::{
-    conn::buffer::Buffer,
-    driver::{Completion, Sent, Sink, Token},
-};
+use crate::driver::{Completion, Driver, Sent, Sink, Token};
 
 impl UringDriver {
-    /// Starts a send. Returns it if it could not be started.
-    pub(super) fn send_batch(
-        &mut self,
-        token: Token,
-        batch: Buffer,
-        awaited: bool,
-    ) -> Option<Sent> {
-        let connection = self.connections.get_mut(token)?;
-        debug_assert!(!connection.is(Fact::SENDING), "one send in flight");
-        let (key, socket) = (token.data().as_ffi(), connection.socket.as_fd());
-        let started = if connection.is(Fact::PARTIAL) {
-            self.ring.send_patiently(key, socket, batch)
-        } else {
-            self.hurry |= awaited;
-            self.ring.send_now(key, socket, batch)
-        };
-        connection.set(Fact::SENDING, started.is_ok());
-        started.err()
-    }
-
-    /// Delivers the sends that were submitted with the last enter, whether the kernel took them or not.
+    /// Reports the sends that were carried out, or not, when they were handed over.
     pub(super) fn serve_flights(&mut self, sink: &mut dyn Sink<Incoming>) {
-        let mut landed = self.ring.landed();
+        let mut landed = self.ring.flights().landed();
         for Flight { key, batch, .. } in landed.drain(..) {
             let result = Ok(batch.bytes().len());
             self.sent(Token::from(KeyData::from_ffi(key)), Sent { batch, result }, sink);
         }
-        self.ring.recycle(landed);
-        for Bounced { key, batch, result } in self.ring.bounced() {
+        self.ring.flights().recycle(landed);
+        for Bounced { key, batch, result } in self.ring.flights().bounced() {
             self.ring.tally.bounced += 1;
             let result = usize::try_from(result).map_err(|_| io::Error::from_raw_os_error(-result));
             self.sent(Token::from(KeyData::from_ffi(key)), Sent { batch, result }, sink);
@@ -74,7 +51,7 @@ impl UringDriver {
             Ok(count) => connection.set(Fact::PARTIAL, *count < batch.bytes().len()),
             Err(error) if !is_closing && must_wait(error) => {
                 connection.set(Fact::PARTIAL, true);
-                if let Some(sent) = self.send_batch(token, batch, false) {
+                if let Some(sent) = self.send(token, batch, false) {
                     sink.take(Completion::Sent { token, sent });
                 }
                 return;
