@@ -57,15 +57,15 @@ pub(crate) struct Connection {
     inbound: Inbound,
     outbound: Outbound,
     deadlines: Deadlines,
-    /// Most connections do not end just now.
-    ending: Option<Box<Ending>>,
-    tickets: Option<Box<Tickets>>,
+    /// Most connections have none of it.
+    rare: Option<Box<Rare>>,
 }
 
-/// What a connection has that ends.
+/// What few connections have at a time.
 #[derive(Debug, Default)]
-struct Ending {
-    /// Why, until that is told.
+struct Rare {
+    tickets: Option<Box<Tickets>>,
+    /// Why it ends, until its handler knows.
     reason: Option<CloseReason>,
     /// How many bytes of the peer were thrown away.
     discarded: u32,
@@ -86,8 +86,7 @@ impl Connection {
             inbound: Inbound::default(),
             outbound: Outbound::default(),
             deadlines: Deadlines::default(),
-            ending: None,
-            tickets: None,
+            rare: None,
         }
     }
 
@@ -111,7 +110,7 @@ impl Connection {
 
     /// Why it ended, or is about to; once.
     pub(crate) fn take_reason(&mut self) -> Option<CloseReason> {
-        self.ending.as_mut()?.reason.take()
+        self.rare.as_mut()?.reason.take()
     }
 
     // How it ends.
@@ -162,7 +161,7 @@ impl Connection {
     /// in order. The first reason counts.
     pub(crate) fn close(&mut self, reason: CloseReason) {
         let Some(reason) = self.closes_behind_tickets(reason) else { return };
-        self.ending.get_or_insert_default().reason.get_or_insert(reason);
+        self.rare.get_or_insert_default().reason.get_or_insert(reason);
         self.bars.set(Bars::HELD, false);
         for kind in [Kind::Frame, Kind::User, Kind::Unused] {
             self.deadlines.clear(kind);
@@ -172,7 +171,7 @@ impl Connection {
 
     /// Ends it at once, with a reset towards the peer if `reset`. The first reason counts.
     pub(crate) fn fail(&mut self, reason: CloseReason, reset: bool) {
-        self.ending.get_or_insert_default().reason.get_or_insert(reason);
+        self.rare.get_or_insert_default().reason.get_or_insert(reason);
         if reset && self.manner == Manner::InOrder {
             self.manner = Manner::Reset;
         }
@@ -218,9 +217,7 @@ impl Connection {
     pub(crate) fn wants_receive(&self) -> bool {
         match self.state {
             State::Open => self.bars.is_none() && matches!(self.incoming, Incoming::Flows),
-            State::Draining => {
-                self.ending.as_ref().is_none_or(|ending| ending.discarded < DISCARD_MAX)
-            }
+            State::Draining => self.rare.as_ref().is_none_or(|rare| rare.discarded < DISCARD_MAX),
             State::Arriving => matches!(self.incoming, Incoming::Flows),
             State::Lingering => true,
             State::HalfClosed | State::Finishing | State::Closing | State::Closed => false,
@@ -278,7 +275,7 @@ impl Connection {
     /// Counts bytes that are thrown away. Returns whether it is enough.
     pub(crate) fn discard(&mut self, count: usize) -> bool {
         let count = u32::try_from(count).unwrap_or(u32::MAX);
-        let discarded = &mut self.ending.get_or_insert_default().discarded;
+        let discarded = &mut self.rare.get_or_insert_default().discarded;
         *discarded = discarded.saturating_add(count);
         *discarded >= DISCARD_MAX
     }
