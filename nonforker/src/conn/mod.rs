@@ -57,18 +57,18 @@ pub(crate) struct Connection {
     inbound: Inbound,
     outbound: Outbound,
     deadlines: Deadlines,
-    /// Most connections have none of it.
+    /// Most connections do not end just now, and have no ticket open.
     rare: Option<Box<Rare>>,
 }
 
-/// What few connections have at a time.
+/// What a connection has that ends, or has yet to answer.
 #[derive(Debug, Default)]
 struct Rare {
-    tickets: Option<Box<Tickets>>,
-    /// Why it ends, until its handler knows.
+    /// Why, until that is told.
     reason: Option<CloseReason>,
     /// How many bytes of the peer were thrown away.
     discarded: u32,
+    tickets: Option<Box<Tickets>>,
 }
 
 impl Connection {
@@ -142,7 +142,9 @@ impl Connection {
 
     /// Our side ends once everything queued is sent. Frames are still handled.
     pub(crate) fn finish(&mut self) {
-        self.finishes_behind_tickets();
+        if let Some(tickets) = self.rare.as_mut().and_then(|rare| rare.tickets.as_mut()) {
+            tickets.finish();
+        }
         self.bars.set(Bars::MUTE, true);
     }
 
@@ -293,10 +295,9 @@ impl Connection {
 
     /// Takes the queue out for replies to be pushed.
     #[inline]
-    pub(crate) fn lend(&mut self) -> Lent {
-        let held = self.held();
+    pub(crate) const fn lend(&mut self) -> Lent {
         let Outbound { pending, in_flight, hint, .. } = &mut self.outbound;
-        Lent { buffer: pending.take(), hint: *hint as usize, elsewhere: *in_flight + held }
+        Lent { buffer: pending.take(), hint: *hint as usize, in_flight: *in_flight }
     }
 
     /// Puts the queue back. Something is in it.
@@ -395,9 +396,9 @@ mod tests {
 
     /// What a handler sends in one callback.
     fn send(conn: &mut Connection, origin: Origin, bytes: &[u8]) {
-        let Lent { buffer, hint, elsewhere } = conn.lend();
+        let Lent { buffer, hint, in_flight } = conn.lend();
         let buffer = buffer.unwrap_or_else(|| Buffer::with_capacity(hint));
-        let mut output = Output::new(buffer, elsewhere, BOUNDS, origin);
+        let mut output = Output::new(buffer, in_flight, BOUNDS, origin);
         output.push(conn, &mut Raw::new(), bytes);
         let (buffer, _) = output.into_parts();
         if !buffer.is_empty() {

@@ -34,8 +34,8 @@ pub(crate) struct Lent {
     pub(crate) buffer: Option<Buffer>,
     /// The length of the last batch, in bytes.
     pub(crate) hint: usize,
-    /// The bytes that are in flight, or were and have to be sent again, or wait behind tickets.
-    pub(crate) elsewhere: usize,
+    /// The bytes that are in flight, or were and have to be sent again.
+    pub(crate) in_flight: usize,
 }
 
 /// Bytes for the peer that are queued or in flight.

@@ -108,8 +108,9 @@ impl Output {
     }
 
     /// Queues a reply as `codec` frames it, and raises pressure or closes the connection if that is
-    /// too much. Nothing is queued once it closes or our side has finished. Should the codec panic,
-    /// the whole callback's output is to be [taken back](Self::take_back).
+    /// too much. Nothing is queued once it closes or our side has finished, and behind a ticket it has
+    /// to wait. Should the codec panic, the whole callback's output is to be
+    /// [taken back](Self::take_back).
     #[inline(always)]
     pub(crate) fn push<C: Encode<R>, R>(&mut self, conn: &mut Connection, codec: &mut C, reply: R) {
         if conn.bars.has(Bars::NOT_AT_ONCE) {

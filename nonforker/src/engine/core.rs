@@ -290,7 +290,7 @@ impl Core {
     /// Takes the queue of a connection out, for callbacks to write to.
     #[inline(always)]
     pub(crate) fn begin_output(&mut self, slot: &mut Slot, origin: Origin) -> Output {
-        let Lent { buffer, hint, elsewhere } = slot.conn.lend();
+        let Lent { buffer, hint, in_flight } = slot.conn.lend();
         // Whether there will be a reply is not known, but a warm buffer costs nothing. While memory
         // is scarce nobody is to be blamed for one that is too large.
         let buffer = match buffer {
@@ -304,7 +304,7 @@ impl Core {
             room: self.memory.room(slot.accounted()),
             ..self.pool.bounds()
         };
-        Output::new(buffer, elsewhere, bounds, origin)
+        Output::new(buffer, in_flight + slot.conn.held(), bounds, origin)
     }
 
     /// Puts the queue back behind callbacks for so many frames, and has the connection flushed if
@@ -320,11 +320,10 @@ impl Core {
         } else {
             slot.conn.take_back(buffer);
         }
-        let is_barred = !slot.conn.bars().is_none();
-        if is_barred {
+        if !slot.conn.bars().is_none() {
             self.collected += slot.conn.held();
-        }
-        if queued > 0 || is_barred {
+            slot.mark_dirty(&mut self.dirty);
+        } else if queued > 0 {
             slot.mark_dirty(&mut self.dirty);
         }
     }
