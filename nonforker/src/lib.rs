@@ -173,6 +173,7 @@ mod running;
 mod server;
 mod service;
 mod service_limits;
+mod shards;
 #[cfg(feature = "signals")]
 pub mod signals;
 pub mod sim;
@@ -193,3 +194,4 @@ pub use parts::{Parts, Replies};
 pub use running::Running;
 pub use server::Server;
 pub use service_limits::ServiceLimits;
+pub use shards::Shards;

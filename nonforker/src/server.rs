@@ -16,7 +16,7 @@ use crate::{
         sim::{SimDriver, world::World},
     },
     driver_kind::{Chosen, DriverKind},
-    engine::{Engine, Services, remote::Remote, service::Service, slot::ServiceId},
+    engine::{Engine, Services, service::Service, slot::ServiceId},
     error::{Error, Result},
     handle::Handle,
     handler::{Closure, Frames, Handler, IntoOutcome, OnFrame},
@@ -24,6 +24,7 @@ use crate::{
     networks::{Networks, NetworksError},
     service::Typed,
     service_limits::{AllLimits, ServiceLimits},
+    shards::Part,
 };
 
 /// The permissions of a Unix socket's file unless told otherwise: for its owner only.
@@ -59,14 +60,15 @@ const UNIX_MODE: u32 = 0o600;
 /// # }
 /// ```
 pub struct Server {
-    limits: AllLimits,
+    pub(crate) limits: AllLimits,
     services: Vec<Box<dyn UseServerSpawn>>,
     /// Of each service: whose connections begin with a PROXY header.
     proxies: Vec<Option<std::result::Result<Networks, NetworksError>>>,
     pub(crate) places: Vec<(Place, ServiceId)>,
     unix_mode: u32,
     driver: DriverKind,
-    remote: Arc<Remote>,
+    /// Which shard it becomes.
+    pub(crate) part: Part,
     #[cfg(feature = "signals")]
     drain_on_signals: bool,
 }
@@ -97,7 +99,7 @@ impl Server {
             places: Vec::new(),
             unix_mode: UNIX_MODE,
             driver: DriverKind::Auto,
-            remote: Arc::default(),
+            part: Part::alone(),
             #[cfg(feature = "signals")]
             drain_on_signals: false,
         }
@@ -215,6 +217,17 @@ impl Server {
         self
     }
 
+    pub(crate) fn services(&self) -> usize {
+        self.services.len()
+    }
+
+    pub(crate) fn drains_on_signals(&self) -> bool {
+        #[cfg(feature = "signals")]
+        return self.drain_on_signals;
+        #[cfg(not(feature = "signals"))]
+        false
+    }
+
     pub(crate) fn last_service(&self) -> ServiceId {
         let last = self.services.len().saturating_sub(1);
         ServiceId::try_from(last).unwrap_or(ServiceId::MAX)
@@ -282,7 +295,7 @@ impl Server {
     /// ```
     #[must_use]
     pub fn handle(&self) -> Handle {
-        Handle::new(Arc::clone(&self.remote))
+        Handle::new(Arc::clone(&self.part.group))
     }
 
     /// Opens every listener. Connections wait from here on until [`Bound::run`].
@@ -316,7 +329,7 @@ impl Server {
 
     fn bind_over<D: Driver + 'static>(self, driver: D) -> Result<Bound> {
         #[cfg(feature = "signals")]
-        let drain_on_signals = self.drain_on_signals;
+        let drain_on_signals = self.drain_on_signals && self.part.group.is_alone();
         let handle = self.handle();
         let (engine, addresses) = self.assemble(driver, LISTEN_TRIES)?;
         #[cfg(feature = "signals")]
@@ -343,6 +356,7 @@ impl Server {
             backlog: self.limits.server.backlog,
             unix_mode: self.unix_mode,
             probing: self.limits.server.probing(),
+            shared: !self.part.group.is_alone(),
         }
     }
 
@@ -352,19 +366,23 @@ impl Server {
         let proxies: Vec<_> = proxies.collect::<std::result::Result<_, _>>()?;
         let services = self.services.into_iter().map(|service| -> Box<dyn Service> { service });
         let services: Services = services.collect();
-        let mut engine = Engine::new(driver, self.limits, services, self.remote);
+        let Part { group, shard, first } = self.part;
+        let mut engine = Engine::new(driver, self.limits, services, group, shard);
         check(&self.places)?;
+        let mut shares = first.map(|(_, listeners)| listeners.into_iter());
         let mut addresses = Vec::new();
         for (place, service) in self.places {
             let proxies = proxies.get(service as usize).cloned().flatten();
-            addresses.push(match place {
-                Place::Address(address) => {
+            let share = shares.as_mut().and_then(Iterator::next);
+            addresses.push(match (place, share) {
+                (_, Some(share)) => engine.share(share, service, proxies).map_err(Error::Driver)?,
+                (Place::Address(address), None) => {
                     let address = address?;
                     let listen = || engine.listen(&address, service, proxies.clone());
                     let actual = patiently(&address, tries, listen);
                     actual.map_err(|source| listen_error(address, source, &addresses))?
                 }
-                Place::Given(given) => {
+                (Place::Given(given), None) => {
                     let actual = engine.take_over(given, service, proxies);
                     actual.map_err(Error::GivenListener)?
                 }

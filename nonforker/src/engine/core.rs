@@ -16,6 +16,7 @@ use std::{
 
 use super::{
     desk::Desk,
+    group::Group,
     memory::Memory,
     pool::Pool,
     remote::Remote,
@@ -62,6 +63,11 @@ pub(crate) struct Core {
     pub(super) throttles: Throttles,
     pub(crate) counters: Arc<AllCounters>,
     pub(crate) remote: Arc<Remote>,
+    pub(crate) group: Arc<Group>,
+    /// The number of this shard.
+    pub(crate) shard: u16,
+    /// There is no other shard.
+    pub(super) alone: bool,
     pub(super) clock: Clock,
     /// The time as it was last looked at, since the start, in nanoseconds.
     pub(super) now: u64,
@@ -84,7 +90,8 @@ impl Core {
         limits: Limits,
         counters: Arc<AllCounters>,
         clock: Clock,
-        remote: Arc<Remote>,
+        group: Arc<Group>,
+        shard: u16,
     ) -> Self {
         let epoch = (clock.now(), Instant::now());
         let (budget, _) = limits.budget();
@@ -94,11 +101,14 @@ impl Core {
             desks: Vec::new(),
             timers: Timers::default(),
             pool: Pool::new(budget),
-            memory: Memory::new(budget),
+            memory: Memory::new(budget, group.shards()),
             limits,
             throttles: Throttles::default(),
             counters,
-            remote,
+            remote: Arc::clone(group.remote(shard)),
+            alone: group.is_alone(),
+            group,
+            shard,
             clock,
             now: 0,
             looked: 0,
@@ -277,7 +287,7 @@ impl Core {
     /// Takes the queue of a connection out, for callbacks to write to.
     #[inline(always)]
     pub(crate) fn begin_output(&mut self, slot: &mut Slot, origin: Origin) -> Output {
-        let others = self.memory.used().saturating_sub(slot.accounted());
+        let others = self.memory.total().saturating_sub(slot.accounted());
         let bounds = Bounds {
             high: slot.rules().marks.high,
             cap: slot.rules().marks.cap,

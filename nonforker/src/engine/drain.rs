@@ -54,6 +54,12 @@ impl Request {
     pub(crate) fn stop(&self) {
         self.0.fetch_max(Self::STOP, Relaxed);
     }
+
+    /// Asks for what `other` was asked for. Returns whether that was anything.
+    pub(super) fn raise_to(&self, other: &Self) -> bool {
+        self.0.fetch_max(other.0.load(Relaxed), Relaxed);
+        self.is_made()
+    }
 }
 
 /// How far the end has come.
@@ -91,7 +97,7 @@ impl<D: Driver> Engine<D> {
         {
             self.stop();
         }
-        let Self { shard, .. } = self;
+        let Self { shard, driver } = self;
         match shard.phase {
             Phase::Serving if shard.core.remote.request.is_made() => {
                 let connections = shard.table.len();
@@ -99,6 +105,10 @@ impl<D: Driver> Engine<D> {
                 let until = shard.core.tick_after(SETTLE_MAX);
                 let deadline = shard.core.tick_after(shard.core.limits.drain_timeout);
                 shard.phase = Phase::Settling { until, deadline };
+                if !shard.core.alone {
+                    // The driver of another shard may have been told of who waits.
+                    shard.acceptor.look_at_listeners(driver);
+                }
             }
             Phase::Settling { until, deadline } if quiet || until <= now => {
                 let half = shard.core.limits.drain_timeout / 2;

@@ -19,12 +19,14 @@
 
 mod accept;
 mod arriving;
+mod balance;
 pub(crate) mod core;
 pub(crate) mod desk;
 pub(crate) mod drain;
 mod due;
 pub(crate) mod failures;
 mod flush;
+pub(crate) mod group;
 mod marks;
 mod memory;
 mod places;
@@ -35,6 +37,7 @@ mod scarcity;
 pub(crate) mod service;
 mod settings;
 mod shard;
+
 mod size;
 pub(crate) mod slot;
 mod slow;
@@ -47,10 +50,10 @@ mod unused;
 
 use std::{io, os::fd::OwnedFd, sync::Arc, time::Duration};
 
-use self::{remote::Remote, service::Service, shard::Shard, slot::ServiceId};
+use self::{group::Group, service::Service, shard::Shard, slot::ServiceId};
 use crate::{
     address::Address,
-    driver::{Driver, ListenerId, Next, nanos},
+    driver::{Driver, ListenerId, ListenerShare, Next, nanos},
     error::Error,
     networks::Networks,
     service_limits::AllLimits,
@@ -70,10 +73,11 @@ impl<D: Driver> Engine<D> {
         driver: D,
         limits: AllLimits,
         services: Services,
-        remote: Arc<Remote>,
+        group: Arc<Group>,
+        number: u16,
     ) -> Self {
-        remote.set_waker(driver.waker());
-        let shard = Shard::new(limits, driver.clock(), services, remote);
+        group.remote(number).set_waker(driver.waker());
+        let shard = Shard::new(limits, driver.clock(), services, group, number);
         Self { driver, shard }
     }
 
@@ -99,6 +103,24 @@ impl<D: Driver> Engine<D> {
         self.add_listener(service, proxies, |driver, listener, urgent| {
             driver.take_over(listener, given, urgent)
         })
+    }
+
+    /// Listens where another shard does.
+    pub(crate) fn share(
+        &mut self,
+        other: ListenerShare,
+        service: ServiceId,
+        proxies: Option<Networks>,
+    ) -> io::Result<Address> {
+        self.add_listener(service, proxies, |driver, listener, urgent| {
+            driver.share(listener, other, urgent)
+        })
+    }
+
+    /// A share of each listener, for another shard.
+    pub(crate) fn shares(&self) -> io::Result<Vec<ListenerShare>> {
+        let listeners = 0..self.shard.acceptor.listeners();
+        listeners.map(|listener| self.driver.share_of(listener)).collect()
     }
 
     fn add_listener(
@@ -138,6 +160,7 @@ impl<D: Driver> Engine<D> {
         if self.shard.unusual {
             self.shard.follow_settings();
             self.admit();
+            self.follow_others();
         }
         if self.shard.is_anything_due() {
             self.run_timers();
@@ -147,6 +170,9 @@ impl<D: Driver> Engine<D> {
             self.move_phase();
         }
         self.flush_all();
+        if !self.shard.core.alone {
+            self.shard.core.report_memory();
+        }
         if self.shard.core.memory.wants_attention() {
             self.balance_memory();
         }
@@ -270,7 +296,8 @@ mod tests {
             let driver = Noting { waits: Vec::new(), woken_in, now: Rc::default() };
             let server = Limits::new().busy_poll(busy_poll.map(Duration::from_micros));
             let limits = AllLimits { server, ..AllLimits::default() };
-            let mut engine = Engine::new(driver, limits, Vec::new(), Arc::default());
+            let group = Group::alone();
+            let mut engine = Engine::new(driver, limits, Vec::new(), group, 0);
             engine.turn().expect("nothing fails");
             assert_eq!(engine.driver.waits, waits, "{busy_poll:?} µs, woken in {woken_in}");
         }

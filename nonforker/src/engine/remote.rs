@@ -42,6 +42,17 @@ impl Remote {
         self.wake();
     }
 
+    /// Asks for what was asked of another.
+    pub(super) fn ask_as(&self, other: &Self) {
+        if self.request.raise_to(&other.request) {
+            self.wake();
+        }
+    }
+
+    pub(super) fn is_bound(&self) -> bool {
+        self.bound.get().is_some()
+    }
+
     /// Posts new limits of the server, if they can be followed, and wakes it.
     pub(crate) fn post_limits(&self, limits: Limits) -> Result<()> {
         self.bound.get().ok_or(Error::NotBound)?.settings.post(limits)?;
@@ -78,7 +89,7 @@ impl Remote {
         }
     }
 
-    fn wake(&self) {
+    pub(super) fn wake(&self) {
         if let Some(waker) = &*self.waker.lock().unwrap_or_else(PoisonError::into_inner) {
             waker.wake();
         }

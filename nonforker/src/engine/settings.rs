@@ -82,7 +82,7 @@ impl<S> Shard<S> {
             }
         }
         acceptor.unused.forget();
-        acceptor.count_addresses(table);
+        acceptor.count_addresses(table, &core.group);
     }
 }
 

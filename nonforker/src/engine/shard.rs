@@ -12,7 +12,7 @@ use super::{
     accept::Acceptor,
     core::Core,
     drain::Phase,
-    remote::Remote,
+    group::Group,
     rules::Rules,
     service::{Scope, Service},
     slot::Slot,
@@ -73,13 +73,14 @@ impl<S> Shard<S> {
         limits: AllLimits,
         clock: Clock,
         services: Services,
-        remote: Arc<Remote>,
+        group: Arc<Group>,
+        number: u16,
     ) -> Self {
         let connections_max = limits.server.connections();
         let counters = Arc::new(AllCounters::of(services.len()));
         let rules = Rules::of_all(&limits, &counters.services);
-        remote.begins(Arc::clone(&counters), limits.clone());
-        let mut core = Core::new(limits.server, counters, clock, remote);
+        group.remote(number).begins(Arc::clone(&counters), limits.clone());
+        let mut core = Core::new(limits.server, counters, clock, group, number);
         core.desks =
             services.iter().zip(rules).map(|(service, rules)| service.desk(rules)).collect();
         Self {
@@ -135,6 +136,7 @@ impl<S> Shard<S> {
         let first = [
             core.timers.earliest(),
             self.acceptor.look_at(),
+            self.acceptor.balance.look_at(),
             self.phase.deadline(),
             core.memory.look_at,
             core.throttles.tell_at(),
@@ -314,7 +316,7 @@ impl<S> Shard<S> {
         core.timers.cancel(token, &mut slot.scheduled);
         core.memory.account(token, slot.accounted(), 0, true);
         slot.counters().closed.add(1);
-        core.desks[slot.service() as usize].taken -= 1;
+        core.leave_place(slot.service());
         for buffer in slot.conn.discard_output().into_iter().flatten() {
             core.pool.put(buffer);
         }
@@ -325,7 +327,7 @@ impl<S> Shard<S> {
                 tracing::error!(%peer, "a connection had an event that cannot happen");
             }
         }
-        self.acceptor.released(slot);
+        self.acceptor.released(slot, &core.group);
         let service = slot.service();
         // The session is the user's, and goes with it.
         if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(entry))) {

@@ -37,6 +37,7 @@ mod outlived;
 mod panics;
 mod probe;
 mod services;
+mod shards;
 mod spawned;
 mod stream;
 mod timeouts;
