@@ -232,6 +232,14 @@ pub(crate) struct LimitArgs {
     #[arg(long, value_name = "N", default_value = "1024", value_parser = values::count)]
     pub(crate) frames_per_turn: NonZeroUsize,
 
+    /// Calls from other threads that may wait for the server
+    #[arg(long, value_name = "N", default_value = "10000", value_parser = values::count)]
+    pub(crate) remote_max: NonZeroUsize,
+
+    /// Requests that may wait for an answer from elsewhere
+    #[arg(long, value_name = "N", default_value = "10000", value_parser = values::count)]
+    pub(crate) tickets_max: NonZeroUsize,
+
     /// Connections that may wait in the kernel to be accepted
     ///
     /// The kernel has a limit of its own: net.core.somaxconn on Linux.
@@ -265,6 +273,10 @@ pub(crate) struct TimeoutArgs {
     /// within half of this time: it does so in steps of 24 KiB or more.
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = values::timeout)]
     pub(crate) write_timeout: Timeout,
+
+    /// How long a request may wait for an answer from elsewhere, or off
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = values::timeout)]
+    pub(crate) answer_timeout: Timeout,
 
     /// How long a TCP client may be silent before the kernel asks whether it is there, or off
     ///

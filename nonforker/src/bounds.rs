@@ -21,6 +21,7 @@ const SIZE_WHY: &str = "since no machine has more memory";
 /// The most of anything that is counted.
 const COUNT_MAX: usize = i32::MAX as usize;
 const CONNECTIONS_WHY: &str = "since the kernel has no more descriptors";
+const POSTS_WHY: &str = "since memory does not hold more";
 const FRAMES_WHY: &str = "since the other connections wait for them";
 
 /// The most bytes of a read: more than a kernel's socket buffer holds.
@@ -36,6 +37,9 @@ const DURATION_MAX: Duration = Duration::from_secs(3_155_760_000);
 
 /// The longest search for new requests without sleeping.
 const BUSY_POLL_MAX: Duration = Duration::from_secs(1);
+
+/// The most threads for offloaded work.
+const THREADS_MAX: usize = 10_000;
 
 /// The most permissions there are.
 const MODE_MAX: u32 = 0o777;
@@ -86,6 +90,9 @@ impl Limits {
         if self.backlog == 0 {
             return Err(refuse("backlog", 0, "at least 1, since nobody could connect".to_owned()));
         }
+        count("remote_max", Some(self.remote_max), POSTS_WHY)?;
+        count("tickets_max", Some(self.tickets_max), POSTS_WHY)?;
+        check_duration("answer_timeout", self.answer_timeout)?;
         match self.busy_poll {
             Some(time) if time > BUSY_POLL_MAX => {
                 let bound = "at most 1s, since no sleep costs more than some microseconds";
@@ -142,6 +149,18 @@ pub(crate) fn check_mode(mode: u32) -> Result<()> {
     }
     let bound = format!("at most {MODE_MAX:#o}, the permissions to read, write and execute");
     Err(refuse("unix_mode", format!("{mode:#o}"), bound))
+}
+
+/// Whether so many threads can be had.
+pub(crate) fn check_threads(threads: Option<usize>) -> Result<()> {
+    match threads {
+        Some(0) => Err(refuse("offload_threads", 0, "at least 1".to_owned())),
+        Some(threads) if threads > THREADS_MAX => {
+            let bound = at_most(THREADS_MAX, "since each takes memory for its stack");
+            Err(refuse("offload_threads", threads, bound))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn size(limit: &'static str, is: usize, may_be: RangeInclusive<usize>, why: &str) -> Result<()> {
@@ -207,14 +226,17 @@ fn bytes(bytes: usize) -> String {
 mod tests {
     use std::time::Duration;
 
-    use super::{BUSY_POLL_MAX, COUNT_MAX, DURATION_MAX, READ_MAX, SIZE_MAX, bytes, check_mode};
+    use super::{
+        BUSY_POLL_MAX, COUNT_MAX, DURATION_MAX, READ_MAX, SIZE_MAX, bytes, check_mode,
+        check_threads,
+    };
     use crate::{config::Limits, error::Error};
 
     type Set<T> = fn(Limits, T) -> Limits;
 
     /// Each setter of a size, with the least and the most it takes.
     #[rustfmt::skip]
-    const SIZES: [(&str, Set<usize>, usize, usize); 8] = [
+    const SIZES: [(&str, Set<usize>, usize, usize); 10] = [
         ("high_watermark", Limits::high_watermark, 0, SIZE_MAX),
         ("low_watermark", |limits, low| limits.high_watermark(SIZE_MAX).low_watermark(low), 0, SIZE_MAX),
         ("output_cap", Limits::output_cap, 0, SIZE_MAX),
@@ -222,15 +244,18 @@ mod tests {
         ("frames_per_turn", Limits::frames_per_turn, 1, COUNT_MAX),
         ("max_connections", |limits, max| limits.max_connections(Some(max)), 1, COUNT_MAX),
         ("max_connections_per_ip", |limits, max| limits.max_connections_per_ip(Some(max)), 1, COUNT_MAX),
+        ("tickets_max", Limits::tickets_max, 1, COUNT_MAX),
+        ("remote_max", Limits::remote_max, 1, COUNT_MAX),
         ("memory_budget", |limits, max| limits.memory_budget(Some(max)), 4096, SIZE_MAX),
     ];
 
     /// Each setter of a duration, with the most it takes.
     #[rustfmt::skip]
-    const DURATIONS: [(&str, Set<Duration>, Duration); 8] = [
+    const DURATIONS: [(&str, Set<Duration>, Duration); 9] = [
         ("frame_timeout", |limits, time| limits.frame_timeout(Some(time)), DURATION_MAX),
         ("write_timeout", |limits, time| limits.write_timeout(Some(time)), DURATION_MAX),
         ("idle_timeout", |limits, time| limits.idle_timeout(Some(time)), DURATION_MAX),
+        ("answer_timeout", |limits, time| limits.answer_timeout(Some(time)), DURATION_MAX),
         ("handshake_timeout", Limits::handshake_timeout, DURATION_MAX),
         ("linger_timeout", Limits::linger_timeout, DURATION_MAX),
         ("drain_timeout", Limits::drain_timeout, DURATION_MAX),
@@ -305,6 +330,11 @@ mod tests {
         ] {
             let error = limits.check().expect_err(said).to_string();
             assert!(error.starts_with(said), "{error}");
+        }
+        for (threads, good) in
+            [(None, true), (Some(0), false), (Some(1), true), (Some(10_001), false)]
+        {
+            assert_eq!(check_threads(threads).is_ok(), good, "{threads:?}");
         }
         assert!(check_mode(0o777).is_ok());
         let error = check_mode(0o1000).expect_err("no permissions").to_string();

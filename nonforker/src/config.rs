@@ -67,6 +67,9 @@ pub struct Limits {
     pub(crate) slow_handler: Option<Duration>,
     pub(crate) backlog: u16,
     pub(crate) busy_poll: Option<Duration>,
+    pub(crate) remote_max: usize,
+    pub(crate) tickets_max: usize,
+    pub(crate) answer_timeout: Option<Duration>,
 }
 
 impl Default for Limits {
@@ -94,6 +97,9 @@ impl Default for Limits {
             slow_handler: Some(Duration::from_millis(100)),
             backlog: 1024,
             busy_poll: None,
+            remote_max: 10_000,
+            tickets_max: 10_000,
+            answer_timeout: Some(Duration::from_secs(60)),
         }
     }
 }
@@ -290,6 +296,32 @@ impl Limits {
     #[must_use]
     pub const fn busy_poll(mut self, time: Option<Duration>) -> Self {
         self.busy_poll = time;
+        self
+    }
+
+    /// How many closures that other threads [post](crate::Remote::post) may wait to be called.
+    /// At least 1; default: 10,000.
+    #[must_use]
+    pub const fn remote_max(mut self, closures: usize) -> Self {
+        self.remote_max = closures;
+        self
+    }
+
+    /// How many [tickets](crate::Ticket) may be open at a time. At least 1; default: 10,000.
+    ///
+    /// While as many are open, further requests to services that have ever taken one wait, and other
+    /// services go on. Requests that were being handled still get theirs.
+    #[must_use]
+    pub const fn tickets_max(mut self, tickets: usize) -> Self {
+        self.tickets_max = tickets;
+        self
+    }
+
+    /// How long a [ticket](crate::Ticket) may be open before its connection closes; `None` for ever.
+    /// Default: 60 s, since most clients have given up by then.
+    #[must_use]
+    pub const fn answer_timeout(mut self, timeout: Option<Duration>) -> Self {
+        self.answer_timeout = timeout;
         self
     }
 

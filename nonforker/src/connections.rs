@@ -1,7 +1,7 @@
 //! The connections of a service, for its own handler and for those of other services.
 
 use std::{
-    any::{Any, TypeId},
+    any::Any,
     fmt,
     marker::PhantomData,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
@@ -16,6 +16,7 @@ use crate::{
     context::{ConnId, Member},
     engine::{
         core::Core,
+        desk::find,
         slot::{ServiceId, Slot},
         table::{Entry, Table},
     },
@@ -37,7 +38,7 @@ pub(crate) type ServiceAlarms<H> = Alarms<Once<H>, Every<H>>;
 pub struct Connections<'a, H: Handler> {
     pub(crate) core: &'a mut Core,
     table: &'a mut Table,
-    service: ServiceId,
+    pub(crate) service: ServiceId,
     /// How many of those that are counted are not among them: the one whose callback this is.
     own: usize,
     handler: PhantomData<fn(H)>,
@@ -75,14 +76,8 @@ impl<'a, H: Handler> Connections<'a, H> {
     }
 
     fn find<S: Handler>(self, name: Option<&str>) -> Result<Connections<'a, S>, NoSuchService> {
-        let mut found = (0..).zip(&self.core.desks).filter(|(_, desk)| {
-            desk.handler == TypeId::of::<S>() && (name.is_none() || desk.name.as_deref() == name)
-        });
-        let service = match (found.next(), found.next()) {
-            (Some((service, _)), None) => service,
-            (None, _) => return Err(NoSuchService::Unknown),
-            (Some(_), Some(_)) => return Err(NoSuchService::Ambiguous),
-        };
+        let services = self.core.desks.iter().map(|desk| (desk.handler, desk.name.as_deref()));
+        let service = find::<S, _>(services, name)?;
         let own = if service == self.service { self.own } else { 0 };
         Ok(Connections::new(self.core, self.table, service, own))
     }
@@ -285,7 +280,7 @@ impl<'a, H: Handler> Other<'a, H> {
     where
         H::Codec: Encode<R>,
     {
-        let mut output = self.core.begin_output(self.slot, Origin::Push);
+        let mut output = self.core.begin_output(self.slot, Origin::Other);
         // If the codec panics the queue goes back without half a reply, and it is the connection
         // whose callback this is that ends.
         let pushed = catch_unwind(AssertUnwindSafe(|| {
@@ -361,7 +356,7 @@ impl<'a, H: Handler> Other<'a, H> {
     /// How many bytes are queued for the peer or in flight to it.
     #[must_use]
     pub fn queued(&self) -> usize {
-        self.slot.conn.outbound().queued()
+        self.slot.conn.queued()
     }
 }
 

@@ -13,7 +13,6 @@ use crate::{
     alarms::{Alarms, OF_CONNECTION, Run, TimerId},
     codec::Encode,
     conn::{
-        deadlines::Kind,
         output::{Origin, Output},
         state::Incoming,
     },
@@ -121,6 +120,7 @@ impl<'c, H: Handler> Conn<'c, H> {
         }
         core.end_output(slot, output);
         if !slot.conn.bars().is_none() {
+            core.collected += slot.conn.held();
             core.mark_dirty(slot);
         }
         (core, slot)
@@ -141,7 +141,8 @@ impl<H: Handler> Conn<'_, H> {
         self.output.push(&mut self.slot.conn, |out| codec.encode(reply, out));
     }
 
-    /// Closes the connection after what is queued has been sent. No more frames are handled.
+    /// Closes the connection after what is queued has been sent and open
+    /// [tickets](Self::defer) are answered. No more frames are handled.
     ///
     /// The peer really gets the last bytes: the close lingers until the peer has closed too,
     /// bounded by [`Limits::linger_timeout`](crate::Limits::linger_timeout).
@@ -262,7 +263,7 @@ impl<H: Handler> Conn<'_, H> {
         if let Some(at) = self.member.alarms.earliest()
             && self.slot.conn.state().handles()
         {
-            self.core.arm_at(self.slot, Kind::User, at);
+            self.core.arm_user(self.slot, Some(at));
         }
         Ok(id)
     }
@@ -270,12 +271,7 @@ impl<H: Handler> Conn<'_, H> {
     /// Forgets a timer of this connection. Returns whether it was still waiting.
     pub fn cancel(&mut self, timer: TimerId) -> bool {
         let was_waiting = self.member.alarms.cancel(timer);
-        match self.member.alarms.earliest() {
-            Some(at) if self.slot.conn.state().handles() => {
-                self.core.arm_at(self.slot, Kind::User, at);
-            }
-            _ => self.slot.conn.deadlines().clear(Kind::User),
-        }
+        self.core.arm_user(self.slot, self.member.alarms.earliest());
         was_waiting
     }
 

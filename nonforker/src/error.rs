@@ -95,8 +95,9 @@ pub enum Error {
     /// [stopped](crate::Handle::stop).
     ///
     /// A connection is cut off if the server ended it with a complete request in hand that no
-    /// handler had been given, or with bytes that the kernel had not taken. A request that a
-    /// handler was given counts as handled, also if the handler had yet to answer it. What the
+    /// handler had been given, with bytes that the kernel had not taken, or with an open
+    /// [ticket](crate::Ticket). A request that a handler was given and for which it took no ticket
+    /// counts as handled, also if the handler had yet to answer it. What the
     /// kernel had received and the server had not looked at is not counted.
     #[error("connections cut off with a request unhandled or bytes unsent: {connections}")]
     CutOff {
@@ -142,6 +143,11 @@ pub enum CloseReason {
     Unused,
     /// Nothing was received or sent for [`Limits::idle_timeout`](crate::Limits::idle_timeout).
     IdleTimeout,
+    /// A [ticket](crate::Ticket) was dropped and not answered.
+    Unanswered,
+    /// A [ticket](crate::Ticket) was not answered within
+    /// [`Limits::answer_timeout`](crate::Limits::answer_timeout).
+    AnswerTimeout,
     /// Others pushed more at the peer than it took, beyond
     /// [`Limits::output_cap`](crate::Limits::output_cap).
     OutputOverflow,
@@ -174,6 +180,8 @@ impl fmt::Display for CloseReason {
             Self::WriteTimeout => f.write_str("the peer did not take its replies in time"),
             Self::Unused => f.write_str("never used"),
             Self::IdleTimeout => f.write_str("idle for too long"),
+            Self::Unanswered => f.write_str("a ticket was dropped and not answered"),
+            Self::AnswerTimeout => f.write_str("a request was not answered in time"),
             Self::OutputOverflow => f.write_str("more was pushed at the peer than it took"),
             Self::Evicted => f.write_str("evicted: it held the most memory"),
             Self::Drained => f.write_str("the server drained"),
@@ -189,6 +197,13 @@ impl fmt::Display for CloseReason {
 #[non_exhaustive]
 pub struct NotConnected;
 
+/// The connection of a [ticket](crate::Ticket) has closed, or the server has ended: nobody waits for
+/// the answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("nobody waits for this answer: the connection has closed")]
+#[expect(clippy::exhaustive_structs, reason = "to be matched as `Err(Gone)`")]
+pub struct Gone;
+
 /// Why a service of the server cannot be found by the type of its handler, or by its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
@@ -199,6 +214,18 @@ pub enum NoSuchService {
     /// More than one has. Two closures over one codec do: name the services.
     #[error("several services of this server have a handler of this type: name them")]
     Ambiguous,
+}
+
+/// Why a closure was not [posted](crate::Remote::post) to a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum PostError {
+    /// As many closures as [`Limits::remote_max`](crate::Limits::remote_max) wait to be called.
+    #[error("the server has not called as many closures as may wait")]
+    Full,
+    /// The server has ended.
+    #[error("the server has ended")]
+    Ended,
 }
 
 /// A connection has 16 timers, or a service 1,000, and cannot have another.

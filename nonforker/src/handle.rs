@@ -5,7 +5,9 @@ use std::{fmt, sync::Arc};
 use crate::{
     config::{Limits, descriptor_limit},
     engine::{group::Group, stats::Stats},
-    error::Result,
+    error::{NoSuchService, Result},
+    handler::Handler,
+    remote::Remote,
 };
 
 /// Ends a server, sets its limits, and tells its counters, from any thread.
@@ -103,6 +105,15 @@ impl Handle {
             tracing::warn!("{lack}");
         }
         Ok(())
+    }
+
+    /// Posts to a service from other threads.
+    pub(crate) fn remote<H: Handler>(
+        &self,
+        name: Option<&str>,
+    ) -> std::result::Result<Remote<H>, NoSuchService> {
+        let (mailbox, service) = self.group.of_shard(0).find::<H>(name)?;
+        Ok(Remote::new(mailbox, service))
     }
 
     /// The same, whatever the machine has.

@@ -168,7 +168,9 @@ mod keepalive;
 mod listening;
 mod memory_limit;
 mod networks;
+mod offload;
 mod parts;
+mod remote;
 mod running;
 mod server;
 mod service;
@@ -177,6 +179,7 @@ mod shards;
 #[cfg(feature = "signals")]
 pub mod signals;
 pub mod sim;
+mod ticket;
 
 pub use address::{Address, AddressError, Peer};
 pub use alarms::TimerId;
@@ -186,12 +189,16 @@ pub use connections::{Connections, Other};
 pub use context::{Conn, ConnId};
 pub use driver_kind::DriverKind;
 pub use engine::stats::Stats;
-pub use error::{CloseReason, Error, NoSuchService, NotConnected, Result, TooManyTimers};
+pub use error::{
+    CloseReason, Error, Gone, NoSuchService, NotConnected, PostError, Result, TooManyTimers,
+};
 pub use handle::Handle;
 pub use handler::{Closure, Failure, Frame, Handler, IntoOutcome, Outcome, Urgent};
 pub use networks::{Networks, NetworksError};
 pub use parts::{Parts, Replies};
+pub use remote::Remote;
 pub use running::Running;
 pub use server::Server;
 pub use service_limits::ServiceLimits;
 pub use shards::Shards;
+pub use ticket::Ticket;

@@ -7,13 +7,13 @@ use crate::signals::Watch;
 use crate::{
     address::{Address, AddressError},
     bound::Bound,
-    bounds::check_mode,
+    bounds::{check_mode, check_threads},
     codec::Codec,
     config::{Limits, descriptor_limit},
     context::Conn,
     driver::{
         Driver, Options,
-        sim::{SimDriver, world::World},
+        sim::{SimDriver, offloading::SimThreads, world::World},
     },
     driver_kind::{Chosen, DriverKind},
     engine::{Engine, Services, service::Service, slot::ServiceId},
@@ -22,6 +22,7 @@ use crate::{
     handler::{Closure, Frames, Handler, IntoOutcome, OnFrame},
     listening::{LISTEN_TRIES, Place, check, listen_error, patiently},
     networks::{Networks, NetworksError},
+    offload::OffloadThreads,
     service::Typed,
     service_limits::{AllLimits, ServiceLimits},
     shards::Part,
@@ -67,6 +68,7 @@ pub struct Server {
     pub(crate) places: Vec<(Place, ServiceId)>,
     unix_mode: u32,
     driver: DriverKind,
+    offload_threads: Option<usize>,
     /// Which shard it becomes.
     pub(crate) part: Part,
     #[cfg(feature = "signals")]
@@ -99,6 +101,7 @@ impl Server {
             places: Vec::new(),
             unix_mode: UNIX_MODE,
             driver: DriverKind::Auto,
+            offload_threads: None,
             part: Part::alone(),
             #[cfg(feature = "signals")]
             drain_on_signals: false,
@@ -257,6 +260,17 @@ impl Server {
         self
     }
 
+    /// How many threads do what handlers [offload](Conn::offload) at a time. From 1 to 10,000; default:
+    /// one for each processor, and 4 in a simulation. None is started before it is needed.
+    ///
+    /// Work that computes keeps a processor busy; of work that waits, for a database, say, much more
+    /// can be done at a time.
+    #[must_use]
+    pub const fn offload_threads(mut self, threads: usize) -> Self {
+        self.offload_threads = Some(threads);
+        self
+    }
+
     /// Chooses the driver. Default: [`DriverKind::Auto`].
     #[must_use]
     pub const fn driver(mut self, driver: DriverKind) -> Self {
@@ -331,7 +345,9 @@ impl Server {
         #[cfg(feature = "signals")]
         let drain_on_signals = self.drain_on_signals && self.part.group.is_alone();
         let handle = self.handle();
-        let (engine, addresses) = self.assemble(driver, LISTEN_TRIES)?;
+        let threads = OffloadThreads::new(self.offload_threads);
+        let (mut engine, addresses) = self.assemble(driver, LISTEN_TRIES)?;
+        engine.offload_to(threads);
         #[cfg(feature = "signals")]
         let watch = drain_on_signals.then(|| Watch::start(handle.clone()));
         Ok(Bound {
@@ -347,6 +363,7 @@ impl Server {
     fn check(&self) -> Result<()> {
         self.limits.check()?;
         check_mode(self.unix_mode)?;
+        check_threads(self.offload_threads)?;
         if self.services.is_empty() { Err(Error::NothingToServe) } else { Ok(()) }
     }
 
@@ -399,8 +416,11 @@ impl Server {
     ) -> Result<(Engine<SimDriver>, Vec<Address>)> {
         self.limits.server.simulate();
         self.check()?;
+        let threads = SimThreads::new(Rc::clone(&world), self.offload_threads);
         let driver = SimDriver::new(world, self.options());
-        self.assemble(driver, 1)
+        let (mut engine, addresses) = self.assemble(driver, 1)?;
+        engine.offload_to(threads);
+        Ok((engine, addresses))
     }
 
     /// Opens every listener and serves until the server is drained or stopped.

@@ -46,6 +46,7 @@ pub struct ServiceLimits {
     unused_timeout: Option<Option<Duration>>,
     linger_timeout: Option<Duration>,
     slow_handler: Option<Option<Duration>>,
+    answer_timeout: Option<Option<Duration>>,
 }
 
 impl ServiceLimits {
@@ -157,6 +158,13 @@ impl ServiceLimits {
         self
     }
 
+    /// As [`Limits::answer_timeout`].
+    #[must_use]
+    pub const fn answer_timeout(mut self, timeout: Option<Duration>) -> Self {
+        self.answer_timeout = Some(timeout);
+        self
+    }
+
     /// The limits of a server as they are for this service: its own, where it has one.
     pub(crate) fn over(&self, server: &Limits) -> Limits {
         let mut limits = server.clone();
@@ -174,6 +182,7 @@ impl ServiceLimits {
         limits.idle_timeout = self.idle_timeout.unwrap_or(limits.idle_timeout);
         limits.unused_timeout = self.unused_timeout.unwrap_or(limits.unused_timeout);
         limits.linger_timeout = self.linger_timeout.unwrap_or(limits.linger_timeout);
+        limits.answer_timeout = self.answer_timeout.unwrap_or(limits.answer_timeout);
         limits.slow_handler = self.slow_handler.unwrap_or(limits.slow_handler);
         limits
     }

@@ -14,7 +14,7 @@ const TIME: &str = "100years";
 
 /// Each flag with a number, the least and the most it takes, and what is beyond.
 #[rustfmt::skip]
-const FLAGS: [(&str, &str, &str, &str); 21] = [
+const FLAGS: [(&str, &str, &str, &str); 24] = [
     ("max-frame",              "1",    BYTES,   "1125899906842625"),
     ("max-connections",        "1",    COUNT,   "2147483648"),
     ("max-connections-per-ip", "1",    COUNT,   "2147483648"),
@@ -24,6 +24,9 @@ const FLAGS: [(&str, &str, &str, &str); 21] = [
     ("memory-budget",          "4KiB", BYTES,   "1125899906842625"),
     ("read-per-turn",          "1",    "64MiB", "67108865"),
     ("frames-per-turn",        "1",    COUNT,   "2147483648"),
+    ("remote-max",             "1",    COUNT,   "2147483648"),
+    ("tickets-max",            "1",    COUNT,   "2147483648"),
+    ("answer-timeout",         "1ns",  TIME,    "100years 1s"),
     ("backlog",                "1",    "65535", "65536"),
     ("unix-mode",              "0",    "777",   "1000"),
     ("idle-timeout",           "1ns",  TIME,    "100years 1s"),

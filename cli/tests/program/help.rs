@@ -7,7 +7,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use crate::support::{Process, command, run};
 
 /// The flags, which are part of the contract, and their defaults.
-const FLAGS: [(&str, &str); 33] = [
+const FLAGS: [(&str, &str); 36] = [
     ("--listen", "127.0.0.1:1685"),
     ("--unix-mode", "0600"),
     ("--handler", "echo"),
@@ -23,6 +23,9 @@ const FLAGS: [(&str, &str); 33] = [
     ("--backlog", "1024"),
     ("--read-per-turn", "64KiB"),
     ("--frames-per-turn", "1024"),
+    ("--remote-max", "10000"),
+    ("--tickets-max", "10000"),
+    ("--answer-timeout", "60s"),
     ("--slow-handler", "100ms"),
     ("--busy-poll", "off"),
     ("--idle-timeout", "off"),

@@ -13,11 +13,22 @@ impl Bars {
     pub(crate) const PRESSURED: Self = Self(1 << 2);
     /// Complete frames may be kept: they wait for the engine, not for the peer.
     pub(crate) const HELD: Self = Self(1 << 3);
+    /// Answers are to come before the next frame: replies wait as well.
+    pub(crate) const DEFERRED: Self = Self(1 << 4);
+    /// It may need a ticket, and as many are open as there may be.
+    pub(crate) const TICKETLESS: Self = Self(1 << 5);
+
+    /// A ticket is open. This bars no frame, but the end of the stream comes behind the answer.
+    pub(crate) const PENDING: Self = Self(1 << 6);
 
     /// Our side ends behind what is queued. This bars no frame: they are handled, unanswered.
     pub(crate) const MUTE: Self = Self(1 << 7);
-    /// Either of them: no reply is queued any more.
-    pub(crate) const UNANSWERED: Self = Self(Self::CLOSED.0 | Self::MUTE.0);
+    /// One of them: a reply is dropped, or has to wait.
+    pub(crate) const NOT_AT_ONCE: Self = Self(Self::CLOSED.0 | Self::MUTE.0 | Self::DEFERRED.0);
+    /// One of them: the peer waits for our handler.
+    pub(crate) const OUR_TURN: Self = Self(Self::PAUSED.0 | Self::PENDING.0 | Self::TICKETLESS.0);
+    /// These bar no frame.
+    const OPEN: Self = Self(Self::MUTE.0 | Self::PENDING.0);
 
     /// Whether it has this one, or one of these.
     #[inline]
@@ -32,12 +43,12 @@ impl Bars {
     /// Whether the next frame may be handled as it arrives.
     #[inline]
     pub(crate) const fn is_none(self) -> bool {
-        self.0 & !Self::MUTE.0 == 0
+        self.0 & !Self::OPEN.0 == 0
     }
 
     /// Whether nothing but [`HELD`](Self::HELD) keeps it from the next frame, if that does.
     #[inline]
     pub(crate) const fn is_at_most_held(self) -> bool {
-        self.0 & !(Self::HELD.0 | Self::MUTE.0) == 0
+        self.0 & !(Self::HELD.0 | Self::OPEN.0) == 0
     }
 }

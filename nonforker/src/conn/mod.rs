@@ -29,6 +29,7 @@ pub(crate) mod output;
 pub(crate) mod pipe;
 mod proxy;
 pub(crate) mod state;
+pub(crate) mod tickets;
 
 use self::{
     bars::Bars,
@@ -39,6 +40,7 @@ use self::{
     output::{Bounds, Origin, Output},
     pipe::{Opening, Pipe},
     state::{Event, Incoming, Manner, State},
+    tickets::Tickets,
 };
 use crate::error::CloseReason;
 
@@ -58,6 +60,7 @@ pub(crate) struct Connection {
     outbound: Outbound,
     deadlines: Deadlines,
     reason: Option<Box<CloseReason>>,
+    tickets: Option<Box<Tickets>>,
 }
 
 impl Connection {
@@ -77,6 +80,7 @@ impl Connection {
             outbound: Outbound::default(),
             deadlines: Deadlines::default(),
             reason: None,
+            tickets: None,
         }
     }
 
@@ -131,7 +135,8 @@ impl Connection {
     }
 
     /// Our side ends once everything queued is sent. Frames are still handled.
-    pub(crate) const fn finish(&mut self) {
+    pub(crate) fn finish(&mut self) {
+        self.finishes_behind_tickets();
         self.bars.set(Bars::MUTE, true);
     }
 
@@ -146,8 +151,10 @@ impl Connection {
         !matches!(self.state, State::Open) || self.bars.has(Bars::MUTE)
     }
 
-    /// Asks for a close once everything queued is sent. The first reason counts.
+    /// Asks for a close once everything queued is sent, and open tickets are answered if it is a close
+    /// in order. The first reason counts.
     pub(crate) fn close(&mut self, reason: CloseReason) {
+        let Some(reason) = self.closes_behind_tickets(reason) else { return };
         self.reason.get_or_insert_with(|| Box::new(reason));
         self.bars.set(Bars::HELD, false);
         for kind in [Kind::Frame, Kind::User, Kind::Unused] {
@@ -176,6 +183,15 @@ impl Connection {
         self.bars.set(Bars::PAUSED, on);
     }
 
+    /// Frames wait for a ticket that they may need, or do so no more.
+    pub(crate) const fn wait_for_tickets(&mut self, on: bool) {
+        self.bars.set(Bars::TICKETLESS, on);
+        if !on {
+            // It goes on in its turn, and is received from again then.
+            self.bars.set(Bars::HELD, true);
+        }
+    }
+
     /// Whether what arrives now can be decoded where it lies.
     #[inline]
     pub(crate) const fn takes_frames_in_place(&self) -> bool {
@@ -195,7 +211,8 @@ impl Connection {
 
     /// Whether all frames are handled and the end of the stream is what comes next.
     pub(crate) const fn is_at_end(&self) -> bool {
-        !matches!(self.incoming, Incoming::Flows) && self.bars.is_none()
+        let is_free = self.bars.is_none() && !self.bars.has(Bars::PENDING);
+        !matches!(self.incoming, Incoming::Flows) && is_free
     }
 
     /// Takes in bytes that no frame took, in a buffer from `allocate` (given the least capacity it
@@ -253,6 +270,11 @@ impl Connection {
         &self.outbound
     }
 
+    /// How many bytes are queued or in flight, or wait behind tickets.
+    pub(crate) fn queued(&self) -> usize {
+        self.outbound.queued() + self.held()
+    }
+
     /// Takes the queue out for replies to be pushed, in a buffer from `allocate` (given the length of
     /// the last one) if nothing is queued.
     #[inline(always)]
@@ -264,7 +286,7 @@ impl Connection {
     ) -> Output {
         let hint = self.outbound.hint();
         let buffer = self.outbound.lend().unwrap_or_else(|| allocate(hint));
-        Output::new(buffer, self.outbound.in_flight(), bounds, origin)
+        Output::new(buffer, self.outbound.in_flight() + self.held(), bounds, origin)
     }
 
     /// Puts the queue back. Returns a buffer in which there is nothing.
@@ -294,7 +316,7 @@ impl Connection {
     /// that hovers at one mark does not flap.
     #[inline]
     pub(crate) fn is_relieved(&self, marks: &Watermarks) -> bool {
-        self.bars.has(Bars::PRESSURED) && self.outbound.queued() <= marks.low
+        self.bars.has(Bars::PRESSURED) && self.queued() <= marks.low
     }
 
     /// Pressure fell and the handler is told. Returns whether that is so.
@@ -314,7 +336,7 @@ impl Connection {
 
     /// The memory its buffers take, in bytes.
     pub(crate) fn capacity(&self) -> usize {
-        self.inbound.capacity() + self.outbound.capacity()
+        self.inbound.capacity() + self.outbound.capacity() + self.held_capacity()
     }
 
     // By when.

@@ -18,6 +18,8 @@ use crate::{codec::EncodeError, error::CloseReason};
 pub(crate) enum Origin {
     Reply,
     Push,
+    /// A push from the callback of another connection, which waits for no ticket.
+    Other,
 }
 
 /// What output is measured against, in bytes.
@@ -53,7 +55,8 @@ pub(crate) struct Output {
     out: Vec<u8>,
     /// Where `out` belongs.
     buffer: Buffer,
-    in_flight: usize,
+    /// How many bytes are in flight, or wait behind tickets.
+    elsewhere: usize,
     /// Where the output of the present callback begins, to be taken back if it panics.
     mark: usize,
     /// When `out` is longer than this, there is something to decide.
@@ -69,14 +72,14 @@ pub(crate) struct Output {
 impl Output {
     pub(super) fn new(
         mut buffer: Buffer,
-        in_flight: usize,
+        elsewhere: usize,
         bounds: Bounds,
         origin: Origin,
     ) -> Self {
         let out = std::mem::take(buffer.vec());
-        let much = bounds.high.saturating_sub(in_flight).min(bounds.spacious);
+        let much = bounds.high.saturating_sub(elsewhere).min(bounds.spacious);
         let mark = out.len();
-        Self { out, buffer, in_flight, mark, much, bounds, origin, replies: 0, turn_over: false }
+        Self { out, buffer, elsewhere, mark, much, bounds, origin, replies: 0, turn_over: false }
     }
 
     /// The buffer with all that is queued.
@@ -86,9 +89,9 @@ impl Output {
         buffer
     }
 
-    /// How many bytes are queued or in flight.
+    /// How many bytes are queued or in flight, or wait behind tickets.
     pub(crate) const fn queued(&self) -> usize {
-        self.out.len() + self.in_flight
+        self.out.len() + self.elsewhere
     }
 
     /// How many bytes are queued and not in flight.
@@ -127,9 +130,18 @@ impl Output {
         conn: &mut Connection,
         fill: impl FnOnce(&mut Vec<u8>) -> Result<(), EncodeError>,
     ) {
-        if conn.bars.has(Bars::UNANSWERED) {
-            return;
+        if conn.bars.has(Bars::NOT_AT_ONCE) {
+            return self.push_behind(conn, fill);
         }
+        self.push_now(conn, fill);
+    }
+
+    #[inline]
+    fn push_now(
+        &mut self,
+        conn: &mut Connection,
+        fill: impl FnOnce(&mut Vec<u8>) -> Result<(), EncodeError>,
+    ) {
         self.replies += 1;
         let before = self.out.len();
         match fill(&mut self.out) {
@@ -137,6 +149,40 @@ impl Output {
             Ok(()) if self.out.len() > self.much => self.much_is_queued(conn, before),
             Ok(()) => {}
         }
+    }
+
+    /// Queues behind a ticket what `fill` appends, or in its place; or drops it, if the connection
+    /// closes or our side has finished.
+    #[cold]
+    fn push_behind(
+        &mut self,
+        conn: &mut Connection,
+        fill: impl FnOnce(&mut Vec<u8>) -> Result<(), EncodeError>,
+    ) {
+        if !conn.takes_reply(self.origin) {
+            return;
+        }
+        let Some((behind, held)) = conn.behind(self.origin) else {
+            return self.push_now(conn, fill);
+        };
+        self.replies += 1;
+        let (before, is_first) = (behind.len(), self.queued() == 0);
+        if let Err(error) = fill(behind) {
+            behind.truncate(before);
+            return conn.close(CloseReason::Encode(error));
+        }
+        let grown = behind.len() - before;
+        *held += grown;
+        self.elsewhere += grown;
+        self.much = self.bounds.high.saturating_sub(self.elsewhere).min(self.bounds.spacious);
+        self.judge(conn, is_first);
+    }
+
+    /// What waited behind a ticket comes into the queue. It is counted already.
+    pub(super) fn push_held(&mut self, held: &[u8]) {
+        self.out.extend_from_slice(held);
+        self.elsewhere = self.elsewhere.saturating_sub(held.len());
+        self.much = self.bounds.high.saturating_sub(self.elsewhere).min(self.bounds.spacious);
     }
 
     /// Queues bytes as they are.
@@ -158,6 +204,10 @@ impl Output {
     #[cold]
     fn much_is_queued(&mut self, conn: &mut Connection, before: usize) {
         self.bounds.give_space(&mut self.out);
+        self.judge(conn, self.elsewhere == 0 && before == 0);
+    }
+
+    fn judge(&mut self, conn: &mut Connection, is_first: bool) {
         // The account is settled between two turns, and then a connection may have to go.
         if self.queued() > self.bounds.room {
             self.turn_over = true;
@@ -166,8 +216,7 @@ impl Output {
             return;
         }
         conn.bars.set(Bars::PRESSURED, true);
-        let is_first = self.in_flight == 0 && before == 0;
-        if self.origin == Origin::Push && !is_first && self.queued() > self.bounds.cap {
+        if self.origin != Origin::Reply && !is_first && self.queued() > self.bounds.cap {
             conn.fail(CloseReason::OutputOverflow, true);
         }
     }

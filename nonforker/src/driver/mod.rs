@@ -38,7 +38,14 @@ mod turns;
 #[cfg(target_os = "linux")]
 pub(crate) mod uring;
 
-use std::{fmt, io, os::fd::OwnedFd, rc::Rc, sync::Arc, time::Duration};
+use std::{
+    fmt, io,
+    os::fd::OwnedFd,
+    rc::Rc,
+    sync::Arc,
+    thread::{self, ThreadId},
+    time::Duration,
+};
 
 use rustix::{
     io::Errno,
@@ -331,15 +338,36 @@ impl fmt::Debug for Clock {
 
 /// Ends a driver's wait, from any thread.
 #[derive(Clone)]
-pub(crate) struct Waker(Arc<dyn Fn() + Send + Sync>);
+pub(crate) struct Waker {
+    wake: Arc<dyn Fn() + Send + Sync>,
+    /// The only thread from which mail may come, in a simulation.
+    home: Option<ThreadId>,
+}
 
 impl Waker {
     pub(crate) fn new(wake: impl Fn() + Send + Sync + 'static) -> Self {
-        Self(Arc::new(wake))
+        Self { wake: Arc::new(wake), home: None }
+    }
+
+    /// One for a driver to which no mail may come from another thread than this.
+    pub(crate) fn at_home(wake: impl Fn() + Send + Sync + 'static) -> Self {
+        Self { wake: Arc::new(wake), home: Some(thread::current().id()) }
     }
 
     pub(crate) fn wake(&self) {
-        (self.0)();
+        (self.wake)();
+    }
+
+    /// Panics if mail must not come from this thread.
+    pub(crate) fn check_thread(&self) {
+        if let Some(home) = self.home {
+            assert!(
+                home == thread::current().id() || thread::panicking(),
+                "a simulated server got mail from another thread, so the run would depend on more \
+                 than its seed: in a simulation use Conn::offload or Net::post, or answer tickets in \
+                 the script"
+            );
+        }
     }
 }
 

@@ -17,12 +17,14 @@ use std::{
 use super::{
     desk::Desk,
     group::Group,
+    mail::Mail,
     memory::Memory,
     pool::Pool,
-    remote::Remote,
+    shared::Shared,
     slot::Slot,
     stats::AllCounters,
     throttle::{Notice, Throttles},
+    tickets::TicketOffice,
     timers::Timers,
 };
 use crate::{
@@ -34,6 +36,7 @@ use crate::{
     },
     driver::{Clock, Next, Token, nanos},
     error::{CloseReason, Error},
+    offload::Threads,
 };
 
 /// A tick, in nanoseconds.
@@ -62,12 +65,16 @@ pub(crate) struct Core {
     pub(crate) limits: Limits,
     pub(super) throttles: Throttles,
     pub(crate) counters: Arc<AllCounters>,
-    pub(crate) remote: Arc<Remote>,
+    pub(crate) shared: Arc<Shared>,
     pub(crate) group: Arc<Group>,
     /// The number of this shard.
     pub(crate) shard: u16,
     /// There is no other shard.
     pub(super) alone: bool,
+    pub(crate) mail: Mail,
+    pub(super) tickets: TicketOffice,
+    /// Who does what handlers offload.
+    pub(crate) offload: Option<Box<dyn Threads>>,
     pub(super) clock: Clock,
     /// The time as it was last looked at, since the start, in nanoseconds.
     pub(super) now: u64,
@@ -77,7 +84,7 @@ pub(crate) struct Core {
     /// What the clock showed at the start, and what the system's shows as it starts.
     epoch: (u64, Instant),
     /// The bytes of replies that were made in this turn, and of requests that were kept.
-    pub(super) collected: usize,
+    pub(crate) collected: usize,
     /// The earliest deadline moved since the driver was told how long to sleep.
     pub(crate) timers_moved: bool,
     /// How many timers were ever set.
@@ -92,9 +99,11 @@ impl Core {
         clock: Clock,
         group: Arc<Group>,
         shard: u16,
+        mail: Mail,
     ) -> Self {
         let epoch = (clock.now(), Instant::now());
         let (budget, _) = limits.budget();
+        let tickets = TicketOffice::new(limits.tickets_max);
         Self {
             dirty: Vec::new(),
             runnable: Vec::new(),
@@ -105,10 +114,13 @@ impl Core {
             limits,
             throttles: Throttles::default(),
             counters,
-            remote: Arc::clone(group.remote(shard)),
+            shared: Arc::clone(group.of_shard(shard)),
             alone: group.is_alone(),
             group,
             shard,
+            mail,
+            tickets,
+            offload: None,
             clock,
             now: 0,
             looked: 0,

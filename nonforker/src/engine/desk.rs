@@ -5,8 +5,8 @@ use std::{
     rc::Rc,
 };
 
-use super::rules::Rules;
-use crate::conn::deadlines::Tick;
+use super::{rules::Rules, slot::ServiceId};
+use crate::{conn::deadlines::Tick, error::NoSuchService};
 
 /// See the [module](self).
 #[derive(Debug)]
@@ -27,4 +27,22 @@ pub(crate) struct Desk {
     pub(crate) timers: Box<dyn Any>,
     /// When the first of them is due.
     pub(crate) due: Option<Tick>,
+    /// A connection of it has taken a ticket at some time.
+    pub(crate) defers: bool,
+}
+
+/// The one of these services, each a handler's type and a name, that has this handler and this name.
+pub(crate) fn find<H: 'static, N: AsRef<str>>(
+    services: impl Iterator<Item = (TypeId, Option<N>)>,
+    name: Option<&str>,
+) -> Result<ServiceId, NoSuchService> {
+    let mut found = (0..).zip(services).filter(|(_, (handler, named))| {
+        let named = named.as_ref().map(AsRef::as_ref);
+        *handler == TypeId::of::<H>() && (name.is_none() || named == name)
+    });
+    match (found.next(), found.next()) {
+        (Some((service, _)), None) => Ok(service),
+        (None, _) => Err(NoSuchService::Unknown),
+        (Some(_), Some(_)) => Err(NoSuchService::Ambiguous),
+    }
 }

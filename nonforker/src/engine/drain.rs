@@ -16,7 +16,7 @@
 //! again and a turn brings nothing from it; at half of the deadline all are.
 //!
 //! A stop counts the connections that it *cuts off*: the engine holds a complete request of the
-//! peer that no handler has seen, or bytes for the peer that the kernel has not taken. What the
+//! peer that no handler has seen, a ticket is open, or bytes for the peer wait. What the
 //! kernel still holds of the peer is not counted, since nobody has looked at it.
 
 use std::{
@@ -86,20 +86,20 @@ impl<D: Driver> Engine<D> {
     /// Moves towards the end if that was asked for.
     pub(super) fn move_phase(&mut self) {
         let shard = &mut self.shard;
-        if shard.phase == Phase::Serving && !shard.core.remote.request.is_made() {
+        if shard.phase == Phase::Serving && !shard.core.shared.request.is_made() {
             return;
         }
         let brought = shard.brought;
         let quiet = brought.looked && !brought.something;
         let now = shard.core.judged();
-        if shard.core.remote.request.0.load(Relaxed) >= Request::STOP
+        if shard.core.shared.request.0.load(Relaxed) >= Request::STOP
             && shard.phase != Phase::Stopping
         {
             self.stop();
         }
         let Self { shard, driver } = self;
         match shard.phase {
-            Phase::Serving if shard.core.remote.request.is_made() => {
+            Phase::Serving if shard.core.shared.request.is_made() => {
                 let connections = shard.table.len();
                 tracing::info!(connections, "draining");
                 let until = shard.core.tick_after(SETTLE_MAX);
@@ -215,7 +215,8 @@ impl<S> Shard<S> {
 
 /// Whether a stop takes output from the peer.
 fn is_cut_off(slot: &Slot) -> bool {
-    slot.conn.state().sends() && !slot.conn.outbound().is_empty()
+    let owes = !slot.conn.outbound().is_empty() || slot.conn.open_tickets() > 0;
+    slot.conn.state().sends() && owes
 }
 
 /// Whether what is kept may be a complete request. What is not held is the start of a frame, unless

@@ -45,6 +45,7 @@ impl<D: Driver> Engine<D> {
                 self.shard.table.get_mut(token).and_then(|slot| slot.conn.deadlines().due(judged))
             {
                 if kind == Kind::User {
+                    self.shard.judge_tickets(token, judged);
                     self.shard.call(token, |service, scope| service.timers(scope));
                 } else {
                     self.due(token, kind);

@@ -94,6 +94,9 @@ impl<D: Driver> Engine<D> {
         if let Some(kept) = slot.conn.take_kept() {
             core.pool.put(kept);
         }
+        if slot.conn.bars().has(Bars::PENDING) {
+            core.drop_tickets(slot);
+        }
         match slot.conn.state() {
             // Everything is sent: the peer is told so, and is waited for until it has finished.
             State::Lingering if slot.end() < End::Told => {

@@ -2,12 +2,12 @@
 //! them together.
 //!
 //! ```text
-//!  handle ──▶ Group ──┬─▶ shard 0: its remote, its connections, its memory
+//!  handle ──▶ Group ──┬─▶ shard 0: what it shares with threads, its connections, its memory
 //!                      ├─▶ shard 1
 //!                      └─ places, addresses, memory of all
 //! ```
 //!
-//! A server without shards has one of these too, with one shard in it. Then nothing is group, and
+//! A server without shards has one of these too, with one shard in it. Then nothing is shared, and
 //! nothing below is looked at while it serves.
 //!
 //! Connections are counted under one lock, which is taken when one is accepted and when one has
@@ -27,7 +27,7 @@ use std::{
     },
 };
 
-use super::{desk::Desk, places::room, remote::Remote, slot::ServiceId, stats::Stats};
+use super::{desk::Desk, places::room, shared::Shared, slot::ServiceId, stats::Stats};
 use crate::{
     config::Limits,
     error::{Error, Result},
@@ -59,7 +59,7 @@ pub(crate) struct Group {
 #[derive(Debug, Default)]
 #[repr(align(128))]
 struct Member {
-    remote: Arc<Remote>,
+    shared: Arc<Shared>,
     connections: AtomicUsize,
     /// It does not accept: others have clearly fewer connections.
     yields: AtomicBool,
@@ -106,8 +106,8 @@ impl Group {
     }
 
     /// What one shard shares with other threads.
-    pub(crate) fn remote(&self, shard: u16) -> &Arc<Remote> {
-        &self.members[usize::from(shard)].remote
+    pub(crate) fn of_shard(&self, shard: u16) -> &Arc<Shared> {
+        &self.members[usize::from(shard)].shared
     }
 
     // From outside.
@@ -119,18 +119,18 @@ impl Group {
         // round. So at least one of the two sees what the other did.
         fence(SeqCst);
         for member in &self.members {
-            whole.each(|remote| remote.ask_as(&member.remote));
+            whole.each(|shared| shared.ask_as(&member.shared));
         }
     }
 
-    fn each(&self, ask: impl Fn(&Remote)) {
+    fn each(&self, ask: impl Fn(&Shared)) {
         for member in &self.members {
-            ask(&member.remote);
+            ask(&member.shared);
         }
     }
 
     pub(crate) fn drain(&self) {
-        self.each(Remote::drain);
+        self.each(Shared::drain);
         fence(SeqCst);
         if let Some(whole) = self.joined.get() {
             whole.drain();
@@ -138,7 +138,7 @@ impl Group {
     }
 
     pub(crate) fn stop(&self) {
-        self.each(Remote::stop);
+        self.each(Shared::stop);
         fence(SeqCst);
         if let Some(whole) = self.joined.get() {
             whole.stop();
@@ -155,23 +155,23 @@ impl Group {
         let posting = self.joined.get().map_or(&self.posting, |whole| &whole.posting);
         let _one_at_a_time = posting.lock().unwrap_or_else(PoisonError::into_inner);
         let members = self.reached();
-        if !members.iter().all(|member| member.remote.is_bound()) {
+        if !members.iter().all(|member| member.shared.is_bound()) {
             return Err(Error::NotBound);
         }
         // All were bound with the same limits: what one can follow, all can.
-        members.iter().try_for_each(|member| member.remote.post_limits(limits.clone()))
+        members.iter().try_for_each(|member| member.shared.post_limits(limits.clone()))
     }
 
     pub(crate) fn stats(&self) -> Stats {
-        self.reached().iter().fold(Stats::default(), |sum, member| sum.plus(&member.remote.stats()))
+        self.reached().iter().fold(Stats::default(), |sum, member| sum.plus(&member.shared.stats()))
     }
 
     pub(crate) fn shard_stats(&self, shard: usize) -> Option<Stats> {
-        self.reached().get(shard).map(|member| member.remote.stats())
+        self.reached().get(shard).map(|member| member.shared.stats())
     }
 
     pub(crate) fn service_stats(&self, service: usize) -> Option<Stats> {
-        let each = self.reached().iter().filter_map(|member| member.remote.service_stats(service));
+        let each = self.reached().iter().filter_map(|member| member.shared.service_stats(service));
         each.reduce(|sum, stats| sum.plus(&stats))
     }
 
@@ -212,7 +212,7 @@ impl Group {
         self.places_moved.fetch_add(1, SeqCst);
         if self.waiting.load(SeqCst) > 0 {
             for member in self.members.iter().filter(|member| member.waits.load(SeqCst)) {
-                member.remote.wake();
+                member.shared.wake();
             }
         }
     }
@@ -310,7 +310,7 @@ impl Group {
         let member = &self.members[shard];
         // One that has yet to look needs no second reason to.
         if !member.looks.swap(true, SeqCst) {
-            member.remote.wake();
+            member.shared.wake();
         }
     }
 
@@ -325,7 +325,7 @@ impl Group {
         for (_, member) in
             self.members.iter().enumerate().filter(|&(other, _)| other != shard.into())
         {
-            member.remote.wake();
+            member.shared.wake();
         }
     }
 

@@ -27,17 +27,17 @@ mod due;
 pub(crate) mod failures;
 mod flush;
 pub(crate) mod group;
+pub(crate) mod mail;
 mod marks;
 mod memory;
 mod places;
 pub(crate) mod pool;
-pub(crate) mod remote;
 pub(crate) mod rules;
 mod scarcity;
 pub(crate) mod service;
 mod settings;
 mod shard;
-
+pub(crate) mod shared;
 mod size;
 pub(crate) mod slot;
 mod slow;
@@ -45,17 +45,25 @@ mod sound;
 pub(crate) mod stats;
 pub(crate) mod table;
 mod throttle;
+pub(crate) mod tickets;
 mod timers;
 mod unused;
 
 use std::{io, os::fd::OwnedFd, sync::Arc, time::Duration};
 
-use self::{group::Group, service::Service, shard::Shard, slot::ServiceId};
+use self::{
+    group::Group,
+    mail::{Mail, Mailbox},
+    service::Service,
+    shard::Shard,
+    slot::ServiceId,
+};
 use crate::{
     address::Address,
     driver::{Driver, ListenerId, ListenerShare, Next, nanos},
     error::Error,
     networks::Networks,
+    offload::Threads,
     service_limits::AllLimits,
 };
 
@@ -76,9 +84,15 @@ impl<D: Driver> Engine<D> {
         group: Arc<Group>,
         number: u16,
     ) -> Self {
-        group.remote(number).set_waker(driver.waker());
-        let shard = Shard::new(limits, driver.clock(), services, group, number);
+        group.of_shard(number).set_waker(driver.waker());
+        let mail = Mail::new(Mailbox::new(limits.server.remote_max, driver.waker()));
+        let shard = Shard::new(limits, driver.clock(), services, group, number, mail);
         Self { driver, shard }
+    }
+
+    /// From now on handlers can offload work, to these threads.
+    pub(crate) fn offload_to(&mut self, threads: impl Threads + 'static) {
+        self.shard.core.offload = Some(Box::new(threads));
     }
 
     /// Opens a listener for a service and returns its actual address.
@@ -159,6 +173,7 @@ impl<D: Driver> Engine<D> {
         self.wait()?;
         if self.shard.unusual {
             self.shard.follow_settings();
+            self.shard.read_mail();
             self.admit();
             self.follow_others();
         }
@@ -179,6 +194,7 @@ impl<D: Driver> Engine<D> {
         let core = &self.shard.core;
         core.counters.buffered_bytes.set(core.memory.used());
         if self.shard.unusual {
+            self.shard.go_on_with_tickets();
             self.shard.unusual = self.shard.is_unusual();
         }
         Ok(())
@@ -200,8 +216,8 @@ impl<D: Driver> Engine<D> {
         if !driver.is_behind() {
             shard.core.looked = shard.look_began;
         }
-        // Not all of what it saw has been delivered.
-        shard.brought.looked &= !shard.core.has_collected_enough();
+        // Not all of what it saw has been delivered, or it was interrupted and saw nothing.
+        shard.brought.looked &= !driver.is_behind() && !shard.core.has_collected_enough();
         Ok(())
     }
 
@@ -221,9 +237,9 @@ impl<D: Driver> Engine<D> {
 
 #[cfg(test)]
 mod tests {
-    use std::{cell::Cell, io, rc::Rc, sync::Arc, time::Duration};
+    use std::{cell::Cell, io, rc::Rc, time::Duration};
 
-    use super::Engine;
+    use super::{Engine, group::Group};
     use crate::{
         address::Address,
         config::Limits,

@@ -20,6 +20,7 @@ pub(crate) struct Rules {
     pub(crate) idle_timeout: Option<Duration>,
     pub(crate) unused_timeout: Option<Duration>,
     pub(crate) linger_timeout: Duration,
+    pub(crate) answer_timeout: Option<Duration>,
     /// Callbacks that take so many nanoseconds are slow. The largest number of all if none is.
     pub(crate) slow: u64,
     /// How many places are kept for the service, and how many it may have.
@@ -48,6 +49,7 @@ impl Rules {
                     idle_timeout: limits.idle_timeout,
                     unused_timeout: limits.unused_timeout,
                     linger_timeout: limits.linger_timeout,
+                    answer_timeout: limits.answer_timeout,
                     slow: limits.slow_handler.map_or(u64::MAX, nanos),
                     reserved: own.reserved(),
                     connections_max: limits.max_connections.unwrap_or(usize::MAX),

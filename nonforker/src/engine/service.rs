@@ -4,7 +4,7 @@
 //! are the user's. Whatever they panic with ends the one connection they were called for, so no
 //! function here panics.
 
-use std::rc::Rc;
+use std::{any::Any, rc::Rc};
 
 use super::{
     core::Core,
@@ -36,6 +36,8 @@ pub(crate) trait Service {
     fn name(&mut self, name: String);
     /// What others need to know of it.
     fn desk(&self, rules: Rc<Rules>) -> Desk;
+    /// The handler, of the type that its [`Desk`] says.
+    fn handler(&mut self) -> &mut dyn Any;
     /// Whether the handler wants urgent bytes.
     fn wants_urgent(&self) -> bool;
     /// Before the first connection.

@@ -64,7 +64,7 @@ impl Settings {
 impl<S> Shard<S> {
     /// Follows limits that were set, if any were.
     pub(super) fn follow_settings(&mut self) {
-        let Some(limits) = self.core.remote.take_limits() else { return };
+        let Some(limits) = self.core.shared.take_limits() else { return };
         tracing::info!("the limits have changed");
         let Self { core, table, acceptor, .. } = self;
         let rules = Rules::of_all(&limits, &core.counters.services);
@@ -75,6 +75,8 @@ impl<S> Shard<S> {
         core.memory.set_budget(budget);
         core.pool.set_budget(budget);
         acceptor.set_connections_max(limits.server.connections());
+        core.mail.set_posts_max(limits.server.remote_max);
+        core.tickets.set_max(limits.server.tickets_max);
         core.limits = limits.server;
         for token in table.tokens() {
             if let Some(slot) = table.get_mut(token) {
@@ -113,6 +115,15 @@ impl Core {
                 Some(timeout) if waits => self.arm(slot, kind, timeout),
                 Some(_) => {}
                 None => slot.conn.deadlines().clear(kind),
+            }
+        }
+        if old.answer_timeout != slot.rules().answer_timeout && slot.conn.open_tickets() > 0 {
+            let due = slot.rules().answer_timeout.map(|timeout| self.tick_after(timeout));
+            slot.conn.set_answer_due(due);
+            if let Some(due) = due
+                && slot.conn.deadline(Kind::User).is_none_or(|first| first > due)
+            {
+                self.arm_at(slot, Kind::User, due);
             }
         }
         if slot.is_relieved() && slot.conn.state().handles() {

@@ -13,6 +13,7 @@ use super::{
     core::Core,
     drain::Phase,
     group::Group,
+    mail::Mail,
     rules::Rules,
     service::{Scope, Service},
     slot::Slot,
@@ -75,14 +76,15 @@ impl<S> Shard<S> {
         services: Services,
         group: Arc<Group>,
         number: u16,
+        mail: Mail,
     ) -> Self {
         let connections_max = limits.server.connections();
         let counters = Arc::new(AllCounters::of(services.len()));
         let rules = Rules::of_all(&limits, &counters.services);
-        group.remote(number).begins(Arc::clone(&counters), limits.clone());
-        let mut core = Core::new(limits.server, counters, clock, group, number);
+        let mut core = Core::new(limits.server.clone(), counters, clock, group, number, mail);
         core.desks =
             services.iter().zip(rules).map(|(service, rules)| service.desk(rules)).collect();
+        core.shared.begins(&core, limits);
         Self {
             core,
             table: Table::new(connections_max),
@@ -126,7 +128,9 @@ impl<S> Shard<S> {
         self.wants = Next::Sleep;
         let is_busy = !self.running.is_empty()
             || self.unusual
-                && (matches!(self.phase, Phase::Settling { .. }) || self.is_about_to_cut());
+                && (matches!(self.phase, Phase::Settling { .. })
+                    || self.is_about_to_cut()
+                    || self.core.mail.is_left());
         if is_busy { Some(Duration::ZERO) } else { self.due_at.map(|at| self.core.until(at)) }
     }
 
@@ -156,6 +160,8 @@ impl<S> Shard<S> {
         self.phase != Phase::Serving
             || self.core.memory.is_scarce()
             || self.acceptor.is_unusual()
+            || self.core.mail.is_left()
+            || self.core.tickets.has_waiting()
             || self.is_about_to_switch()
     }
 
@@ -228,6 +234,9 @@ impl<S> Shard<S> {
         if state.handles() {
             let service = slot.service() as usize;
             let scarce = core.memory.is_scarce();
+            if core.tickets.are_out() {
+                self.unusual |= core.wait_for_tickets(slot);
+            }
             if let Some(service) = services.get_mut(service) {
                 service.received(Scope { core, table, entry: &mut entry }, bytes);
             }
@@ -346,6 +355,9 @@ impl<S> Shard<S> {
                 continue;
             }
             self.core.mark_dirty(slot);
+            if self.core.tickets.are_out() {
+                self.unusual |= self.core.wait_for_tickets(slot);
+            }
             self.call(token, |service, mut scope| {
                 if is_relieved {
                     service.relieved(scope.again());

@@ -265,7 +265,7 @@ impl Slot {
         let may_go = self.rules.unused_timeout.is_some()
             && self.usage < Usage::Used
             && goes_on
-            && !bars.has(Bars::PAUSED);
+            && !bars.has(Bars::OUR_TURN);
         may_go.then(|| now.wrapping_sub(self.since))
     }
 
@@ -385,7 +385,7 @@ impl Slot {
     /// Whether it is our turn: the peer can do nothing until we receive from it.
     pub(super) const fn waits_for_us(&self) -> bool {
         let bars = self.conn.bars();
-        bars.has(Bars::PAUSED)
+        bars.has(Bars::OUR_TURN)
             || self.is_starved()
             || bars.has(Bars::HELD) && !bars.has(Bars::PRESSURED)
     }
@@ -399,7 +399,8 @@ impl Slot {
 
     /// Whether our side, which has finished, is to be shut down: once, when everything is sent.
     pub(super) fn is_to_be_shut(&mut self) -> bool {
-        let now = self.end == End::No && self.conn.finishes() && self.conn.outbound().is_empty();
+        let is_sent = self.conn.outbound().is_empty() && !self.conn.expects_answers();
+        let now = self.end == End::No && self.conn.finishes() && is_sent;
         if now {
             self.end = End::Shut;
         }

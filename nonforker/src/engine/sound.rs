@@ -46,6 +46,10 @@ impl<D: Driver> Engine<D> {
         if !will_look && earliest.is_some_and(|at| self.shard.due_at.is_none_or(|due| due > at)) {
             return Some("the server would sleep past a time at which something is due".to_owned());
         }
+        let goes_on = self.shard.unusual || !core.runnable.is_empty();
+        if let Some(wrong) = core.tickets.unsound(table, goes_on) {
+            return Some(wrong);
+        }
         let starved = table.slots().filter(|slot| slot.is_starved()).count();
         core.memory.unsound(&held, starved)
     }
@@ -54,7 +58,11 @@ impl<D: Driver> Engine<D> {
     /// connection, or nothing.
     pub(crate) fn rests(&self) -> bool {
         let (shard, core) = (&self.shard, &self.shard.core);
-        if !core.runnable.is_empty() || shard.is_about_to_cut() || shard.is_about_to_accept() {
+        if !core.runnable.is_empty()
+            || core.mail.is_left()
+            || shard.is_about_to_cut()
+            || shard.is_about_to_accept()
+        {
             return false;
         }
         // Nothing is under way on a connection that only waits for its client to say something.
@@ -78,7 +86,11 @@ impl<D: Driver> Engine<D> {
         let conn = &slot.conn;
         let (state, bars) = (conn.state(), conn.bars());
         let queued = conn.outbound().queued() > 0;
-        let idle = conn.kept().is_empty() && !queued && !conn.outbound().is_sending();
+        if let Some(wrong) = conn.unsound_tickets() {
+            return Some(wrong);
+        }
+        let idle =
+            conn.kept().is_empty() && !queued && conn.held() == 0 && !conn.outbound().is_sending();
         let waits = core.runnable.contains(&slot.token());
         let withheld = core.memory.withholds(slot.accounted());
         let is_told = conn.incoming() == Incoming::Told;
@@ -127,11 +139,14 @@ impl<D: Driver> Engine<D> {
             ),
             (state == State::Lingering && slot.end() != End::Told, "our side is not shut down"),
             (
-                conn.finishes() && conn.outbound().is_empty() && slot.end() == End::No,
+                conn.finishes()
+                    && conn.outbound().is_empty()
+                    && !conn.expects_answers()
+                    && slot.end() == End::No,
                 "our side has finished, and is not shut down",
             ),
             (
-                conn.finishes() && conn.incoming() == Incoming::Told,
+                conn.finishes() && conn.incoming() == Incoming::Told && conn.open_tickets() == 0,
                 "both sides have finished, and the connection stays",
             ),
             (state == State::Closing && slot.end() != End::Closing, "the close is forgotten"),
@@ -148,6 +163,12 @@ impl<D: Driver> Engine<D> {
             (
                 slot.end() == End::Closing && earliest.is_some(),
                 "a connection that closes has a deadline",
+            ),
+            (
+                slot.conn.answer_due().is_some_and(|due| {
+                    slot.conn.deadline(Kind::User).is_none_or(|first| first > due)
+                }),
+                "a ticket is not looked at when it is due",
             ),
             (
                 earliest.is_some_and(|at| !slot.scheduled.is_by(at)),

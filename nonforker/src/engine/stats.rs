@@ -27,6 +27,10 @@ pub struct Stats {
     pub sent_bytes: u64,
     /// Bytes that all buffers take now, in use by connections. Those of a service are not known: 0.
     pub buffered_bytes: u64,
+    /// Tickets taken so far, to answer requests later.
+    pub tickets: u64,
+    /// Tickets that are open now.
+    pub open_tickets: u64,
     /// Times a handler panicked.
     pub panics: u64,
     /// Times a codec took more bytes than there were, or none: a defect in that codec if not 0.
@@ -49,6 +53,8 @@ impl Stats {
             panics: self.panics + other.panics,
             codec_defects: self.codec_defects + other.codec_defects,
             defects: self.defects + other.defects,
+            tickets: self.tickets + other.tickets,
+            open_tickets: self.open_tickets + other.open_tickets,
         }
     }
 }
@@ -81,6 +87,8 @@ pub(crate) struct Counters {
     pub(crate) frames: Counter,
     pub(crate) received_bytes: Counter,
     pub(crate) sent_bytes: Counter,
+    pub(crate) tickets: Counter,
+    pub(crate) tickets_ended: Counter,
     pub(crate) panics: Counter,
     pub(crate) codec_defects: Counter,
     pub(crate) defects: Counter,
@@ -101,6 +109,10 @@ impl Counters {
         stats.frames += self.frames.get();
         stats.received_bytes += self.received_bytes.get();
         stats.sent_bytes += self.sent_bytes.get();
+        let ended = self.tickets_ended.get();
+        let tickets = self.tickets.get();
+        stats.tickets += tickets;
+        stats.open_tickets += tickets.saturating_sub(ended);
         stats.panics += self.panics.get();
         stats.codec_defects += self.codec_defects.get();
         stats.defects += self.defects.get();

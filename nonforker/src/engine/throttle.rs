@@ -31,10 +31,12 @@ pub(crate) enum Notice {
     OutputOverflow,
     TooLong,
     Header,
+    Unanswered,
+    AnswerTimeout,
 }
 
 impl Notice {
-    const ALL: [Self; 17] = [
+    const ALL: [Self; 19] = [
         Self::Accept,
         Self::Full,
         Self::PerIp,
@@ -52,6 +54,8 @@ impl Notice {
         Self::OutputOverflow,
         Self::TooLong,
         Self::Header,
+        Self::Unanswered,
+        Self::AnswerTimeout,
     ];
 
     /// The kind of line that says that a connection was closed by policy, if it was.
@@ -62,6 +66,8 @@ impl Notice {
             CloseReason::WriteTimeout => Some(Self::WriteTimeout),
             CloseReason::IdleTimeout => Some(Self::IdleTimeout),
             CloseReason::OutputOverflow => Some(Self::OutputOverflow),
+            CloseReason::Unanswered => Some(Self::Unanswered),
+            CloseReason::AnswerTimeout => Some(Self::AnswerTimeout),
             CloseReason::Rejected(FrameError::TooLong { .. }) => Some(Self::TooLong),
             _ => None,
         }
@@ -86,6 +92,8 @@ impl Notice {
             Self::IdleTimeout => "idle connections were closed",
             Self::OutputOverflow => "connections were closed at which too much was pushed",
             Self::Header => "connections were refused before they opened",
+            Self::Unanswered => "connections were closed whose ticket was dropped",
+            Self::AnswerTimeout => "connections were closed that were not answered in time",
             Self::TooLong => "connections were closed whose frame was too long",
         }
     }

@@ -16,7 +16,7 @@
 mod batch;
 
 use std::{
-    any::TypeId,
+    any::{Any, TypeId},
     panic::{AssertUnwindSafe, catch_unwind},
     rc::Rc,
 };
@@ -73,19 +73,7 @@ impl<H: Handler, F: Frames<H>> Typed<H, F> {
         callback: &'static str,
         call: impl FnOnce(&mut F, &mut Conn<'_, H>) -> Outcome,
     ) {
-        let Some(mut conn) = Conn::begin(scope, Origin::Push) else { return };
-        let began = conn.core.callback_begins(conn.slot);
-        let called = catch_unwind(AssertUnwindSafe(|| call(&mut self.frames, &mut conn)));
-        if called.is_err() {
-            conn.output.take_back();
-        }
-        let (core, slot) = conn.end(0);
-        core.callback_ends(slot, callback, began);
-        match called {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => core.handler_failed(slot, error),
-            Err(payload) => core.handler_panicked(slot, callback, &*payload),
-        }
+        self::call(&mut self.frames, scope, Origin::Push, callback, call);
     }
 
     fn reject(&mut self, mut scope: Scope<'_>, error: FrameError) {
@@ -109,7 +97,7 @@ impl<H: Handler, F: Frames<H>> Typed<H, F> {
         }
         let conn = &mut scope.entry.slot.conn;
         let handles = conn.state().handles();
-        if handles && !conn.bars().is_none() {
+        if handles && !conn.is_at_end() {
             // The handler has not answered the last frame yet: the end comes behind the answer.
             return;
         }
@@ -173,7 +161,12 @@ impl<H: Handler, F: Frames<H>> Service for Typed<H, F> {
             open: 0,
             timers: Box::new(ServiceAlarms::<H>::default()),
             due: None,
+            defers: false,
         }
+    }
+
+    fn handler(&mut self) -> &mut dyn Any {
+        self.frames.handler()
     }
 
     fn wants_urgent(&self) -> bool {
@@ -263,10 +256,8 @@ impl<H: Handler, F: Frames<H>> Service for Typed<H, F> {
             }
         }
         let Entry { slot, member } = &mut *scope.entry;
-        if let Some(member) = member.downcast_mut::<Member<H>>()
-            && let Some(at) = member.alarms.earliest()
-        {
-            scope.core.arm_at(slot, Kind::User, at);
+        if let Some(member) = member.downcast_mut::<Member<H>>() {
+            scope.core.arm_user(slot, member.alarms.earliest());
         }
     }
 
@@ -313,6 +304,30 @@ impl<H: Handler, F: Frames<H>> Service for Typed<H, F> {
             handler.closed(conn, reason);
             Ok(())
         });
+    }
+}
+
+/// Calls back, and sees to what is answered.
+pub(crate) fn call<T, H: Handler>(
+    target: &mut T,
+    scope: Scope<'_>,
+    origin: Origin,
+    callback: &'static str,
+    call: impl FnOnce(&mut T, &mut Conn<'_, H>) -> Outcome,
+) {
+    let Some(mut conn) = Conn::begin(scope, origin) else { return };
+    let began = conn.core.callback_begins(conn.slot);
+    let called = catch_unwind(AssertUnwindSafe(|| call(target, &mut conn)));
+    if called.is_err() {
+        conn.output.take_back();
+    }
+    conn.slot.conn.end_answer(&mut conn.output);
+    let (core, slot) = conn.end(0);
+    core.callback_ends(slot, callback, began);
+    match called {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => core.handler_failed(slot, error),
+        Err(payload) => core.handler_panicked(slot, callback, &*payload),
     }
 }
 

@@ -1,5 +1,6 @@
 //! One run of a simulation: a server, its clients, and the time between them.
 
+mod posting;
 mod waiting;
 
 use std::{
@@ -19,6 +20,7 @@ use crate::{
         events::Event,
         faults::Faults,
         link::{End, Reading},
+        offloading::run_jobs,
         rng::Rng,
         running::Running,
         torture::Torture,
@@ -260,6 +262,7 @@ impl Net {
             self.0.drain_at.set(None);
             self.drain();
         }
+        run_jobs(&self.0.world);
         let mut engine = self.0.engine.borrow_mut();
         if engine.is_done() {
             return self.goes_on_alone();
@@ -333,6 +336,7 @@ impl Net {
         let stats = self.stats();
         assert_eq!(stats.defects, 0, "events that cannot happen");
         assert_eq!(stats.accepted, stats.closed, "connections accepted and closed");
+        assert_eq!(stats.open_tickets, 0, "tickets of closed connections are open");
         assert_eq!(stats.buffered_bytes, 0, "bytes are left");
     }
 }

@@ -14,6 +14,7 @@ mod acting;
 pub(crate) mod events;
 pub(crate) mod faults;
 pub(crate) mod link;
+pub(crate) mod offloading;
 mod receiving;
 pub(crate) mod rng;
 mod round;
@@ -253,7 +254,7 @@ impl Driver for SimDriver {
 
     fn waker(&self) -> Waker {
         let woken = Arc::clone(&self.world().woken);
-        Waker::new(move || woken.store(true, Relaxed))
+        Waker::at_home(move || woken.store(true, Relaxed))
     }
 }
 

@@ -31,6 +31,7 @@ pub(crate) enum What {
     ClockJumps(u64),
     Away(u64),
     Works(u64),
+    Offloads(u64),
 }
 
 impl fmt::Display for What {
@@ -57,6 +58,7 @@ impl fmt::Display for What {
             Self::ClockJumps(millis) => write!(f, "fault: the clock jumps by {millis} ms"),
             Self::Away(millis) => write!(f, "fault: the process is away for {millis} ms"),
             Self::Works(micros) => write!(f, "  server works for {micros} µs"),
+            Self::Offloads(micros) => write!(f, "  server offloads work of {micros} µs"),
         }
     }
 }
@@ -173,6 +175,7 @@ impl What {
             Self::ClockJumps(millis) => (18, millis),
             Self::Away(millis) => (19, millis),
             Self::Works(micros) => (20, micros),
+            Self::Offloads(micros) => (21, micros),
         }
     }
 }

@@ -21,6 +21,7 @@ use super::{
     events::{Event, Events},
     faults::Faults,
     link::{End, Link, Reading, Side},
+    offloading::Jobs,
     rng::Rng,
     torture::Torture,
     trace::{Trace, What},
@@ -73,6 +74,7 @@ pub(crate) struct World {
     /// Links have room again in large steps only. In some seeds they do not, as a kernel does not.
     pub(super) coarse: bool,
     events: Events,
+    pub(super) jobs: Jobs,
 }
 
 impl World {
@@ -96,6 +98,7 @@ impl World {
             prompt: !seed.is_multiple_of(4),
             coarse: !seed.is_multiple_of(3),
             events: Events::default(),
+            jobs: Jobs::default(),
         }
     }
 

@@ -1,22 +1,29 @@
 //! What other threads share with a server: what they ask of it, and what it has counted.
 
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::{
+    any::TypeId,
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+};
 
 use super::{
+    core::Core,
+    desk::find,
     drain::Request,
+    mail::Mailbox,
     settings::Settings,
+    slot::ServiceId,
     stats::{AllCounters, Stats},
 };
 use crate::{
     config::Limits,
     driver::Waker,
-    error::{Error, Result},
+    error::{Error, NoSuchService, Result},
     service_limits::AllLimits,
 };
 
 /// See the [module](self). It exists before the server is bound, and after the server has ended.
 #[derive(Debug, Default)]
-pub(crate) struct Remote {
+pub(crate) struct Shared {
     pub(super) request: Request,
     /// What there is once the server is bound.
     bound: OnceLock<OfBound>,
@@ -29,9 +36,12 @@ pub(crate) struct Remote {
 struct OfBound {
     counters: Arc<AllCounters>,
     settings: Settings,
+    mailbox: Arc<Mailbox>,
+    /// The type of each service's handler, and its name.
+    services: Vec<(TypeId, Option<String>)>,
 }
 
-impl Remote {
+impl Shared {
     pub(crate) fn drain(&self) {
         self.request.drain();
         self.wake();
@@ -73,9 +83,24 @@ impl Remote {
         self.bound.get()?.counters.snapshot_of(service)
     }
 
-    /// The server is bound with these limits. From now on they can be set.
-    pub(super) fn begins(&self, counters: Arc<AllCounters>, limits: AllLimits) {
-        self.bound.get_or_init(|| OfBound { counters, settings: Settings::new(limits) });
+    /// Where to post to a service, and which one it is.
+    pub(crate) fn find<H: 'static>(
+        &self,
+        name: Option<&str>,
+    ) -> std::result::Result<(Arc<Mailbox>, ServiceId), NoSuchService> {
+        let bound = self.bound.get().ok_or(NoSuchService::Unknown)?;
+        let services = bound.services.iter().map(|(handler, name)| (*handler, name.as_deref()));
+        Ok((Arc::clone(&bound.mailbox), find::<H, _>(services, name)?))
+    }
+
+    /// The server is bound with these limits. From now on they can be set, and it has mail.
+    pub(super) fn begins(&self, core: &Core, limits: AllLimits) {
+        self.bound.get_or_init(|| OfBound {
+            counters: Arc::clone(&core.counters),
+            settings: Settings::new(limits),
+            mailbox: Arc::clone(&core.mail.mailbox),
+            services: core.desks.iter().map(|desk| (desk.handler, desk.name.clone())).collect(),
+        });
     }
 
     /// From now on the server can be woken. What was asked for before wakes it here.

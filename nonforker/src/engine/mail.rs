@@ -1,0 +1,270 @@
+//! Mail from other threads into the shard: closures for a service, and answers to tickets.
+//!
+//! ```text
+//!  any thread ── post ──▶ queue ── the first letter wakes the driver ──▶ a turn reads up to 1,024
+//! ```
+//!
+//! Letters are read in the order in which they were posted. The driver is woken for the first letter
+//! behind those that the shard has taken, and not for those that follow: `awake` is set and cleared
+//! under the lock of the queue. So a letter is either taken, or its wake-up comes after the taking.
+
+use std::{
+    any::Any,
+    collections::VecDeque,
+    fmt, mem,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use super::{core::Core, shard::Shard, slot::ServiceId, table::Table, tickets::Answered};
+use crate::{
+    driver::Waker,
+    error::{Gone, PostError},
+};
+
+/// The most letters that one turn reads, so that mail does not keep connections waiting.
+const LETTERS_PER_TURN: usize = 1024;
+
+/// What is called in the shard for a service, its types erased.
+pub(crate) trait Errand: Send {
+    /// Runs it with the service's handler. It does not panic.
+    fn run(
+        self: Box<Self>,
+        handler: &mut dyn Any,
+        core: &mut Core,
+        table: &mut Table,
+        id: ServiceId,
+    );
+}
+
+/// One piece of mail.
+pub(crate) enum Letter {
+    Post { service: ServiceId, errand: Box<dyn Errand> },
+    Answer(Answered),
+}
+
+impl Letter {
+    /// Whether [`Limits::remote_max`](crate::Limits::remote_max) counts it.
+    const fn is_post(&self) -> bool {
+        matches!(self, Self::Post { .. })
+    }
+}
+
+impl fmt::Debug for Letter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Post { service, .. } => write!(f, "Post to {service}"),
+            Self::Answer(Answered { token, id, .. }) => write!(f, "Answer {id} for {token:?}"),
+        }
+    }
+}
+
+/// Where other threads post to a shard. It lives as long as anybody can post.
+#[derive(Debug)]
+pub(crate) struct Mailbox {
+    queue: Mutex<Queue>,
+    waker: Waker,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    letters: VecDeque<Letter>,
+    /// How many of them are posts.
+    posts: usize,
+    /// How many posts there may be.
+    posts_max: usize,
+    /// The driver was woken for what is here.
+    awake: bool,
+    /// The server has ended.
+    ended: bool,
+}
+
+impl Mailbox {
+    pub(crate) fn new(posts_max: usize, waker: Waker) -> Self {
+        Self { queue: Mutex::new(Queue { posts_max, ..Queue::default() }), waker }
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Posts what `seal` makes of `contents`, which come back if there is no room.
+    pub(crate) fn post<T>(
+        &self,
+        contents: T,
+        seal: impl FnOnce(T) -> Letter,
+    ) -> Result<(), (T, PostError)> {
+        self.waker.check_thread();
+        let mut queue = self.queue();
+        if queue.ended {
+            return Err((contents, PostError::Ended));
+        }
+        if queue.posts >= queue.posts_max {
+            return Err((contents, PostError::Full));
+        }
+        queue.posts += 1;
+        self.push(queue, seal(contents));
+        Ok(())
+    }
+
+    /// Posts an answer. For each ticket there is room.
+    pub(crate) fn post_answer(&self, letter: Letter) -> Result<(), Gone> {
+        self.waker.check_thread();
+        let queue = self.queue();
+        if queue.ended {
+            drop(queue);
+            // What the answer holds may panic, and that is for its thread.
+            return Err(Gone);
+        }
+        self.push(queue, letter);
+        Ok(())
+    }
+
+    fn push(&self, mut queue: MutexGuard<'_, Queue>, letter: Letter) {
+        queue.letters.push_back(letter);
+        let wakes = !mem::replace(&mut queue.awake, true);
+        // A thread that is woken finds the queue free.
+        drop(queue);
+        if wakes {
+            self.waker.wake();
+        }
+    }
+
+    /// Moves letters to `taken`, the oldest first. Returns whether more are left.
+    fn take(&self, taken: &mut VecDeque<Letter>) -> bool {
+        let mut queue = self.queue();
+        let count = queue.letters.len().min(LETTERS_PER_TURN);
+        taken.extend(queue.letters.drain(..count));
+        queue.posts -= taken.iter().filter(|letter| letter.is_post()).count();
+        queue.awake = !queue.letters.is_empty();
+        queue.awake
+    }
+
+    /// From now on nothing can be posted. Returns what nobody has read.
+    fn end(&self) -> VecDeque<Letter> {
+        let mut queue = self.queue();
+        queue.ended = true;
+        mem::take(&mut queue.letters)
+    }
+}
+
+/// The shard's side of its [`Mailbox`].
+#[derive(Debug)]
+pub(crate) struct Mail {
+    pub(crate) mailbox: Arc<Mailbox>,
+    /// Letters that were taken and not read.
+    taken: VecDeque<Letter>,
+    /// More are in the mailbox.
+    more: bool,
+}
+
+impl Mail {
+    pub(crate) fn new(mailbox: Mailbox) -> Self {
+        Self { mailbox: Arc::new(mailbox), taken: VecDeque::new(), more: false }
+    }
+
+    /// Whether letters were left for the next turn, for which nobody wakes the driver.
+    pub(super) fn is_left(&self) -> bool {
+        self.more || !self.taken.is_empty()
+    }
+
+    pub(super) fn set_posts_max(&self, posts_max: usize) {
+        self.mailbox.queue().posts_max = posts_max;
+    }
+}
+
+impl Drop for Mail {
+    /// The server ends. What was posted and not read is thrown away.
+    fn drop(&mut self) {
+        let unread = self.mailbox.end();
+        for letter in mem::take(&mut self.taken).into_iter().chain(unread) {
+            discard(letter);
+        }
+    }
+}
+
+/// Drops what a user gave us, whose code may panic. Returns what it panicked with.
+pub(super) fn discard<T>(given: T) -> Option<Box<dyn Any + Send>> {
+    catch_unwind(AssertUnwindSafe(|| drop(given))).err()
+}
+
+impl<S> Shard<S> {
+    /// Reads the mail, up to a bound.
+    pub(super) fn read_mail(&mut self) {
+        if self.core.mail.taken.is_empty() {
+            let Mail { mailbox, taken, more } = &mut self.core.mail;
+            *more = mailbox.take(taken);
+        }
+        while !self.core.has_collected_enough()
+            && let Some(letter) = self.core.mail.taken.pop_front()
+        {
+            self.read(letter);
+        }
+    }
+
+    fn read(&mut self, letter: Letter) {
+        let Self { core, table, services, .. } = self;
+        match letter {
+            Letter::Post { service, errand } => {
+                let Some(typed) = services.get_mut(service as usize) else { return };
+                errand.run(typed.handler(), core, table, service);
+            }
+            Letter::Answer(answered) => self.answer(answered),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        any::Any,
+        collections::VecDeque,
+        sync::{
+            Arc,
+            atomic::{AtomicUsize, Ordering::Relaxed},
+        },
+    };
+
+    use super::{Errand, LETTERS_PER_TURN, Letter, Mail, Mailbox};
+    use crate::{
+        driver::Waker,
+        engine::{core::Core, slot::ServiceId, table::Table},
+        error::PostError,
+    };
+
+    struct Nothing;
+
+    impl Errand for Nothing {
+        fn run(self: Box<Self>, _: &mut dyn Any, _: &mut Core, _: &mut Table, _: ServiceId) {}
+    }
+
+    fn post(mailbox: &Mailbox) -> Result<(), PostError> {
+        let seal = |()| Letter::Post { service: 0, errand: Box::new(Nothing) };
+        mailbox.post((), seal).map_err(|((), error)| error)
+    }
+
+    #[test]
+    fn many_letters_are_one_wake_up_and_none_is_without() {
+        let wakes = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&wakes);
+        let waker = Waker::new(move || _ = count.fetch_add(1, Relaxed));
+        let mail = Mail::new(Mailbox::new(LETTERS_PER_TURN + 2, waker));
+        let mailbox = Arc::clone(&mail.mailbox);
+        let mut taken = VecDeque::new();
+        for _ in 0..LETTERS_PER_TURN + 2 {
+            assert_eq!(post(&mailbox), Ok(()));
+        }
+        assert_eq!(post(&mailbox), Err(PostError::Full));
+        assert_eq!(wakes.load(Relaxed), 1);
+        assert!(mailbox.take(&mut taken), "two are left, and the shard knows it");
+        assert_eq!(post(&mailbox), Ok(()));
+        assert_eq!(wakes.load(Relaxed), 1, "the shard comes again by itself");
+        taken.clear();
+        assert!(!mailbox.take(&mut taken));
+        assert_eq!(taken.len(), 3);
+        assert_eq!(post(&mailbox), Ok(()));
+        assert_eq!(wakes.load(Relaxed), 2, "what comes behind the taking wakes it again");
+        drop(mail);
+        assert_eq!(post(&mailbox), Err(PostError::Ended));
+    }
+}
