@@ -413,11 +413,14 @@ impl Server {
     pub(crate) fn simulate(
         mut self,
         world: Rc<RefCell<World>>,
+        part: Part,
     ) -> Result<(Engine<SimDriver>, Vec<Address>)> {
+        let shard = usize::from(part.shard);
+        self.becomes(part);
         self.limits.server.simulate();
         self.check()?;
         let threads = SimThreads::new(Rc::clone(&world), self.offload_threads);
-        let driver = SimDriver::new(world, self.options());
+        let driver = SimDriver::new(world, shard, self.options());
         let (mut engine, addresses) = self.assemble(driver, 1)?;
         engine.offload_to(threads);
         Ok((engine, addresses))

@@ -36,7 +36,7 @@ use crate::{
 };
 
 /// The most shards a server can have.
-const SHARDS_MAX: usize = 256;
+pub(crate) const SHARDS_MAX: usize = 256;
 
 /// Makes a server, on the thread of each shard.
 type Make = dyn Fn() -> Server + Send + Sync;

@@ -121,6 +121,13 @@ impl<S> Acceptor<S> {
         }
     }
 
+    /// Adds the connections of each address to those of other shards.
+    pub(super) fn add_addresses(&self, all: &mut HashMap<AddressKey, usize>) {
+        for (key, count) in &self.per_ip {
+            *all.entry(*key).or_default() += count;
+        }
+    }
+
     /// How many listeners there are.
     pub(super) fn listeners(&self) -> ListenerId {
         self.doors.len()

@@ -53,6 +53,7 @@ pub(crate) struct Group {
     accepted: AtomicUsize,
     /// Limits are posted to all shards or to none.
     posting: Mutex<()>,
+    has_new_limits: AtomicBool,
 }
 
 /// One shard, as the others see it. Each has cache lines of its own.
@@ -89,6 +90,7 @@ impl Group {
             held: AtomicUsize::new(0),
             accepted: AtomicUsize::new(0),
             posting: Mutex::new(()),
+            has_new_limits: AtomicBool::new(false),
         })
     }
 
@@ -158,6 +160,8 @@ impl Group {
         if !members.iter().all(|member| member.shared.is_bound()) {
             return Err(Error::NotBound);
         }
+        let new = self.joined.get().map_or(&self.has_new_limits, |whole| &whole.has_new_limits);
+        new.store(true, Relaxed);
         // All were bound with the same limits: what one can follow, all can.
         members.iter().try_for_each(|member| member.shared.post_limits(limits.clone()))
     }
@@ -238,6 +242,29 @@ impl Group {
                 self.waiting.fetch_sub(1, SeqCst);
             }
         }
+    }
+
+    /// What is counted here and the shards do not have, if anything is. `taken` is by service.
+    pub(super) fn unsound(
+        &self,
+        taken: &[usize],
+        per_ip: &HashMap<AddressKey, usize>,
+        held: usize,
+    ) -> Option<String> {
+        let counts = self.counts();
+        if !counts.taken.is_empty() && counts.taken != taken {
+            return Some(format!("{taken:?} places are taken, not {:?}", counts.taken));
+        }
+        if counts.per_ip != *per_ip {
+            return Some("the connections of an address are not counted exactly".to_owned());
+        }
+        let known = self.held.load(Relaxed);
+        (known != held).then(|| format!("the shards have said {held} bytes, and not {known}"))
+    }
+
+    /// Whether the limits are others than at the start.
+    pub(super) fn has_new_limits(&self) -> bool {
+        self.has_new_limits.load(Relaxed)
     }
 
     // Addresses.

@@ -39,7 +39,7 @@ pub(crate) struct Made {
 }
 
 impl Made {
-    fn of(server: &Server) -> Self {
+    pub(crate) fn of(server: &Server) -> Self {
         let places = server.places.iter().map(|(place, service)| match place {
             Place::Address(Ok(address)) => format!("{address} for service {service}"),
             Place::Address(Err(error)) => error.to_string(),
