@@ -42,6 +42,8 @@ const FLAGS: [(&str, &str); 36] = [
     ("--quiet", ""),
     ("--config", ""),
     ("--driver", "auto"),
+    ("--shards", "1"),
+    ("--pin", ""),
     ("--help", ""),
     ("-q", ""),
 ];

@@ -308,7 +308,7 @@ fn limits_hold_for_all_shards_together() {
             let mut clients: Vec<_> =
                 (0..12).map(|_| Client::connect(&running.addresses()[0])).collect();
             let count = |clients: &mut Vec<Client>| {
-                clients.retain_mut(|client| is_answered(client));
+                clients.retain_mut(is_answered);
                 clients.len()
             };
             assert_eq!(count(&mut clients), 7);
@@ -320,7 +320,7 @@ fn limits_hold_for_all_shards_together() {
         sleep(Duration::from_millis(50));
         let mut clients: Vec<_> =
             (0..12).map(|_| Client::connect(&running.addresses()[0])).collect();
-        clients.retain_mut(|client| is_answered(client));
+        clients.retain_mut(is_answered);
         assert_eq!(clients.len(), 9);
     });
 }
