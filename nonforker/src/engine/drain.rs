@@ -97,7 +97,7 @@ impl<D: Driver> Engine<D> {
         {
             self.stop();
         }
-        let Self { shard, driver } = self;
+        let Self { shard, .. } = self;
         match shard.phase {
             Phase::Serving if shard.core.shared.request.is_made() => {
                 let connections = shard.table.len();
@@ -105,10 +105,6 @@ impl<D: Driver> Engine<D> {
                 let until = shard.core.tick_after(SETTLE_MAX);
                 let deadline = shard.core.tick_after(shard.core.limits.drain_timeout);
                 shard.phase = Phase::Settling { until, deadline };
-                if !shard.core.alone {
-                    // The driver of another shard may have been told of who waits.
-                    shard.acceptor.look_at_listeners(driver);
-                }
             }
             Phase::Settling { until, deadline } if quiet || until <= now => {
                 let half = shard.core.limits.drain_timeout / 2;
