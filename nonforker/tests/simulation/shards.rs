@@ -99,6 +99,21 @@ fn clients_are_spread_and_the_same_seed_runs_alike() {
 }
 
 #[test]
+fn a_burst_is_taken_at_once_whoever_was_told_of_it() {
+    Simulation::new(server(plain())).shards(2).seeds(0..200).faults(|_| Faults::none()).run(
+        |net| {
+            let mut all = Vec::new();
+            for _ in 0..12 {
+                let began = net.now();
+                all.extend(crowd(net, 5));
+                let took = net.now() - began;
+                assert!(took < Duration::from_millis(5), "nobody looked for {took:?}");
+            }
+        },
+    );
+}
+
+#[test]
 fn whatever_goes_wrong_everybody_is_answered() {
     Simulation::new(server(plain())).shards(3).seeds(0..100).run(|net| {
         let clients: Vec<_> = (0..30).map(|_| net.connect()).collect();
