@@ -120,7 +120,7 @@ pub(crate) enum Task {
 }
 
 /// What to serve, and within which limits.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(crate) struct ServeArgs {
     #[command(flatten, next_help_heading = "What to serve")]
     pub(crate) service: ServiceArgs,
@@ -132,7 +132,7 @@ pub(crate) struct ServeArgs {
     pub(crate) program: ProgramArgs,
 }
 
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(crate) struct ServiceArgs {
     /// Where to listen: IP:PORT, unix:PATH or unix:@NAME
     ///
@@ -190,7 +190,7 @@ pub(crate) struct ServiceArgs {
     pub(crate) max_frame: usize,
 }
 
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(crate) struct LimitArgs {
     /// Connections at a time; more wait in the kernel [default: the descriptor limit less 32]
     ///
@@ -247,7 +247,7 @@ pub(crate) struct LimitArgs {
     pub(crate) backlog: u16,
 }
 
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(crate) struct TimeoutArgs {
     /// How long a client may be silent, as in 5min, or off
     #[arg(long, value_name = "DURATION", default_value = "off", value_parser = values::timeout)]
@@ -325,7 +325,7 @@ pub(crate) struct TimeoutArgs {
     pub(crate) linger_timeout: Duration,
 }
 
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(crate) struct ProgramArgs {
     /// What is logged to standard error, besides what is more severe [default: info]
     #[arg(long, value_name = "LEVEL", value_enum)]
@@ -346,6 +346,14 @@ pub(crate) struct ProgramArgs {
     /// How the kernel is asked: poll is epoll or kqueue, uring is io_uring, auto the best there is
     #[arg(long, value_enum, default_value_t = Driver::Auto)]
     pub(crate) driver: Driver,
+
+    /// Threads that serve, behind the same addresses: from 1 to 256, or auto, one for each core
+    #[arg(long, value_name = "N", default_value = "1", value_parser = values::shards)]
+    pub(crate) shards: usize,
+
+    /// Keep each of these threads on a core of its own (Linux)
+    #[arg(long)]
+    pub(crate) pin: bool,
 }
 
 impl ProgramArgs {

@@ -8,7 +8,7 @@ use std::{
 };
 
 use nonforker::{
-    Address, DriverKind, Limits, Networks, Server,
+    Address, DriverKind, Handle, Limits, Networks, Server, Shards,
     codec::{Delimited, Lines, Raw},
 };
 
@@ -31,6 +31,9 @@ pub(crate) fn run(args: &ServeArgs) -> Result<ExitCode, Ending> {
     }
     // From here on no signal leaves the file of a Unix socket behind.
     let signals = Signals::take_over()?;
+    if args.program.shards > 1 || args.program.pin {
+        return run_shards(args, signals);
+    }
     let server = server(args)?.bind()?;
     let handle = server.handle();
     signals.obey(server.handle())?;
@@ -38,6 +41,26 @@ pub(crate) fn run(args: &ServeArgs) -> Result<ExitCode, Ending> {
         announce(server.addresses(), &args.service.codec);
     }
     let ended = server.run();
+    end(&handle, ended)
+}
+
+/// The same on several threads.
+fn run_shards(args: &ServeArgs, signals: Signals) -> Result<ExitCode, Ending> {
+    // What is wrong with the settings is said here.
+    server(args)?;
+    let (shards, pin, settings) = (args.program.shards, args.program.pin, args.clone());
+    let make = move || server(&settings).unwrap_or_default();
+    let running = Shards::new(shards, make).pin(pin).bind()?;
+    let handle = running.handle();
+    signals.obey(running.handle())?;
+    if !args.program.quiet {
+        announce(running.addresses(), &args.service.codec);
+    }
+    let ended = running.wait();
+    end(&handle, ended)
+}
+
+fn end(handle: &Handle, ended: nonforker::Result<()>) -> Result<ExitCode, Ending> {
     let stats = handle.stats();
     tracing::info!(connections = stats.accepted, requests = stats.frames, "ended");
     ended?;

@@ -6,11 +6,15 @@
 use std::{
     num::{IntErrorKind, NonZeroUsize},
     str::FromStr,
+    thread,
     time::Duration,
 };
 
 use bytesize::ByteSize;
 use nonforker::{Error, Limits};
+
+/// The most shards that the library takes.
+const SHARDS_MAX: usize = 256;
 
 type Parsed<T> = Result<T, String>;
 
@@ -59,6 +63,19 @@ pub(crate) fn count(text: &str) -> Parsed<NonZeroUsize> {
         IntErrorKind::PosOverflow => format!("bad number {text:?}: at most {}", i32::MAX),
         _ => format!("bad number {text:?}: write a whole number of at least 1"),
     })
+}
+
+/// A number of shards, or one for each core.
+pub(crate) fn shards(text: &str) -> Parsed<usize> {
+    if text == "auto" {
+        return Ok(thread::available_parallelism().map_or(1, usize::from).min(SHARDS_MAX));
+    }
+    match text.parse() {
+        Ok(shards) if (1..=SHARDS_MAX).contains(&shards) => Ok(shards),
+        _ => {
+            Err(format!("bad number {text:?}: write auto or a whole number from 1 to {SHARDS_MAX}"))
+        }
+    }
 }
 
 /// A number of connections for the kernel's queue.

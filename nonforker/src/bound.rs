@@ -1,12 +1,12 @@
 //! A server whose listeners are open.
 
-use std::fmt;
+use std::{fmt, io};
 
 #[cfg(feature = "signals")]
 use crate::signals::Watch;
 use crate::{
     address::Address,
-    driver::Driver,
+    driver::{Driver, ListenerShare},
     engine::Engine,
     error::{Error, Result},
     handle::Handle,
@@ -17,12 +17,19 @@ use crate::{
 pub(crate) trait RunByServerSpawn {
     /// Runs to the end, and returns how many connections that cut off.
     fn run(&mut self) -> Result<usize>;
+
+    /// A share of each listener, for another shard.
+    fn shares(&self) -> io::Result<Vec<ListenerShare>>;
 }
 
 impl<D: Driver> RunByServerSpawn for Engine<D> {
     fn run(&mut self) -> Result<usize> {
         self.start()?;
         Self::run(self).map_err(Error::Driver)
+    }
+
+    fn shares(&self) -> io::Result<Vec<ListenerShare>> {
+        Self::shares(self)
     }
 }
 

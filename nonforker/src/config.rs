@@ -43,7 +43,7 @@ const SIMULATED_MEMORY: usize = 1 << 30;
 ///     .idle_timeout(Some(Duration::from_secs(3600)));
 /// # let _ = limits;
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     pub(crate) high_watermark: usize,
     pub(crate) low_watermark: Option<usize>,

@@ -121,7 +121,10 @@ impl<H: Handler> Connections<'_, H> {
     /// [`NotConnected`] if it has closed, or takes no more replies because it closes; if it is the one
     /// whose callback this is; or if it belongs to another service.
     pub fn get(&mut self, id: ConnId) -> Result<Other<'_, H>, NotConnected> {
-        let entry = self.table.entry(id.token()).ok_or(NotConnected)?;
+        let entry = id
+            .token_on(self.core.shard)
+            .and_then(|token| self.table.entry(token))
+            .ok_or(NotConnected)?;
         if entry.slot.service() != self.service {
             return Err(NotConnected);
         }
@@ -326,7 +329,7 @@ impl<'a, H: Handler> Other<'a, H> {
     /// The connection's id.
     #[must_use]
     pub const fn id(&self) -> ConnId {
-        ConnId::new(self.slot.token())
+        ConnId::new(self.core.shard, self.slot.token())
     }
 
     /// The other end.

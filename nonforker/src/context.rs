@@ -31,7 +31,8 @@ use crate::{
 
 /// Names a connection for as long as the server runs. An id that has closed never names another.
 ///
-/// It also says on which shard of the server the connection is; for now there is one.
+/// It also says on which [shard](crate::Shards) of the server the connection is. Shown, it is
+/// `7.3`, and `2:7.3` on shard number 2.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConnId {
     shard: u16,
@@ -39,13 +40,13 @@ pub struct ConnId {
 }
 
 impl ConnId {
-    pub(crate) const fn new(token: Token) -> Self {
-        Self { shard: 0, token }
+    pub(crate) const fn new(shard: u16, token: Token) -> Self {
+        Self { shard, token }
     }
 
     /// The connection's token, if it is on this shard.
-    pub(crate) const fn token(self) -> Token {
-        self.token
+    pub(crate) const fn token_on(self, shard: u16) -> Option<Token> {
+        if self.shard == shard { Some(self.token) } else { None }
     }
 }
 
@@ -53,6 +54,9 @@ impl fmt::Display for ConnId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let bits = self.token.data().as_ffi();
         // Generations are odd while a slot is taken: 1, 3, 5.
+        if self.shard > 0 {
+            write!(f, "{}:", self.shard)?;
+        }
         write!(f, "{}.{}", bits & 0xffff_ffff, bits >> 33)
     }
 }
@@ -265,7 +269,7 @@ impl<H: Handler> Conn<'_, H> {
     /// The connection's id, by which other callbacks [find](Connections::get) it.
     #[must_use]
     pub const fn id(&self) -> ConnId {
-        ConnId::new(self.slot.token())
+        ConnId::new(self.core.shard, self.slot.token())
     }
 
     /// Who is at the other end.

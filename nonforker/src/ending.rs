@@ -72,7 +72,7 @@ impl<H: Handler> Conn<'_, H> {
     /// ```
     #[must_use]
     pub fn server(&self) -> Handle {
-        Handle::new(Arc::clone(&self.core.shared))
+        Handle::new(Arc::clone(&self.core.group))
     }
 }
 
@@ -80,6 +80,6 @@ impl<H: Handler> Connections<'_, H> {
     /// A handle of the server: [`Handler::started`] and timers can drain it.
     #[must_use]
     pub fn server(&self) -> Handle {
-        Handle::new(Arc::clone(&self.core.shared))
+        Handle::new(Arc::clone(&self.core.group))
     }
 }

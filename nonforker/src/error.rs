@@ -71,6 +71,23 @@ pub enum Error {
     /// The thread for [`Server::spawn`](crate::Server::spawn) could not be started.
     #[error("the server's thread could not be started")]
     Thread(#[source] io::Error),
+    /// A server that was made for a [shard](crate::Shards) is not like that of the first shard.
+    #[error("shard {shard} is made differently: {what}")]
+    ShardDiffers {
+        /// The number of the shard, from 1 on.
+        shard: usize,
+        /// What differs, in words.
+        what: String,
+    },
+    /// A [shard](crate::Shards) panicked outside of a handler: when its server was made, or by a
+    /// defect.
+    #[error("shard {shard} panicked: {message}")]
+    ShardPanicked {
+        /// The number of the shard, from 0 on.
+        shard: usize,
+        /// What the panic said.
+        message: String,
+    },
     /// [`Handler::started`](crate::Handler::started) returned an error, or panicked.
     #[error("the handler could not start: {0}")]
     Handler(Failure),

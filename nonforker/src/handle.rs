@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc};
 
 use crate::{
     config::{Limits, descriptor_limit},
-    engine::{shared::Shared, stats::Stats},
+    engine::{group::Group, stats::Stats},
     error::{NoSuchService, Result},
     handler::Handler,
     remote::Remote,
@@ -13,12 +13,13 @@ use crate::{
 /// Ends a server, sets its limits, and tells its counters, from any thread.
 ///
 /// It works at any time: before the server is [bound](crate::Server::bind), while it runs, from a
-/// callback, and after the server has ended, when it does nothing. Only
+/// callback, and after the server has ended, when it does nothing. It is a handle of all
+/// [shards](crate::Shards) of a server. Only
 /// [`set_limits`](Self::set_limits) and [`service_stats`](Self::service_stats) need a server that was
 /// bound.
 #[derive(Clone)]
 pub struct Handle {
-    shared: Arc<Shared>,
+    group: Arc<Group>,
 }
 
 impl fmt::Debug for Handle {
@@ -28,8 +29,8 @@ impl fmt::Debug for Handle {
 }
 
 impl Handle {
-    pub(crate) const fn new(shared: Arc<Shared>) -> Self {
-        Self { shared }
+    pub(crate) const fn new(group: Arc<Group>) -> Self {
+        Self { group }
     }
 
     /// Takes nothing new, answers what has arrived, closes everybody and ends the server.
@@ -39,7 +40,7 @@ impl Handle {
     /// unhandled or bytes unsent, [`Bound::run`](crate::Bound::run) returns
     /// [`Error::CutOff`](crate::Error::CutOff).
     pub fn drain(&self) {
-        self.shared.drain();
+        self.group.drain();
     }
 
     /// Ends every connection at once, and the server with them.
@@ -47,7 +48,7 @@ impl Handle {
     /// If that leaves a request unhandled or bytes unsent, [`Bound::run`](crate::Bound::run)
     /// returns [`Error::CutOff`](crate::Error::CutOff).
     pub fn stop(&self) {
-        self.shared.stop();
+        self.group.stop();
     }
 
     /// Sets other limits while the server runs. It follows them as soon as it is woken, whatever the
@@ -111,19 +112,19 @@ impl Handle {
         &self,
         name: Option<&str>,
     ) -> std::result::Result<Remote<H>, NoSuchService> {
-        let (mailbox, service) = self.shared.find::<H>(name)?;
+        let (mailbox, service) = self.group.of_shard(0).find::<H>(name)?;
         Ok(Remote::new(mailbox, service))
     }
 
     /// The same, whatever the machine has.
     pub(crate) fn post_limits(&self, limits: Limits) -> Result<()> {
-        self.shared.post_limits(limits)
+        self.group.post_limits(&limits)
     }
 
     /// What the server has counted so far: nothing before it is bound.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        self.shared.stats()
+        self.group.stats()
     }
 
     /// What one service has counted so far: the first that was given to the server is number 0.
@@ -148,6 +149,30 @@ impl Handle {
     /// ```
     #[must_use]
     pub fn service_stats(&self, service: usize) -> Option<Stats> {
-        self.shared.service_stats(service)
+        self.group.service_stats(service)
+    }
+
+    /// What one shard of the server has counted so far, from number 0 on: see
+    /// [`Shards`](crate::Shards). A server without shards is shard 0. `None` if there are not so many.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use nonforker::{Server, Shards, codec::Lines};
+    ///
+    /// # fn main() -> nonforker::Result<()> {
+    /// let running = Shards::new(2, || {
+    ///     Server::new().serve("127.0.0.1:0", Lines::new(), |conn, line| conn.send(line))
+    /// })
+    /// .bind()?;
+    /// let handle = running.handle();
+    /// let of_each = (0..).map_while(|shard| handle.shard_stats(shard));
+    /// assert_eq!(of_each.count(), 2);
+    /// # running.drain_and_wait()
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn shard_stats(&self, shard: usize) -> Option<Stats> {
+        self.group.shard_stats(shard)
     }
 }

@@ -175,6 +175,7 @@ mod running;
 mod server;
 mod service;
 mod service_limits;
+mod shards;
 #[cfg(feature = "signals")]
 pub mod signals;
 pub mod sim;
@@ -199,4 +200,5 @@ pub use remote::Remote;
 pub use running::Running;
 pub use server::Server;
 pub use service_limits::ServiceLimits;
+pub use shards::Shards;
 pub use ticket::Ticket;

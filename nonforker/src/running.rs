@@ -1,12 +1,14 @@
 //! A server on a thread of its own, beside a program that does something else.
 
 use std::{
-    fmt,
+    fmt, mem,
     panic::resume_unwind,
     sync::mpsc,
     thread::{self, JoinHandle},
 };
 
+#[cfg(feature = "signals")]
+use crate::signals::Watch;
 use crate::{
     address::Address,
     error::{Error, Result},
@@ -68,26 +70,36 @@ impl Server {
         let thread = thread::Builder::new().name(THREAD_NAME.to_owned()).spawn(serve);
         let thread = thread.map_err(Error::Thread)?;
         match told.recv() {
-            Ok((addresses, handle)) => Ok(Running { addresses, handle, thread: Some(thread) }),
+            Ok((addresses, handle)) => Ok(Running {
+                addresses,
+                handle,
+                threads: vec![thread],
+                #[cfg(feature = "signals")]
+                _watch: None,
+            }),
             // It ended before it ran: with an error, or a panic.
             Err(_) => Err(join(thread).err().unwrap_or(Error::NothingToServe)),
         }
     }
 }
 
-/// A server that runs on a thread of its own: see [`Server::spawn`].
+/// A server that runs on a thread of its own, see [`Server::spawn`], or on several, see
+/// [`Shards::bind`](crate::Shards::bind).
 ///
 /// Dropped, it drains the server and waits until that has ended, at most about
 /// [`Limits::drain_timeout`](crate::Limits::drain_timeout); an error is logged. To let go of the
 /// thread instead would have the end of `main` cut off what a drain finishes, and a test leave its
 /// server to the next one. A program that does nothing else calls [`wait`](Self::wait). Where it is
-/// dropped on the server's own thread, by a handler that owns it, nothing is waited for.
+/// dropped on a thread of the server, by a handler that owns it, nothing is waited for.
 #[must_use = "a server that is dropped is drained"]
 pub struct Running {
-    addresses: Vec<Address>,
+    pub(crate) addresses: Vec<Address>,
     pub(crate) handle: Handle,
-    /// `None` once it was waited for.
-    thread: Option<JoinHandle<Result<()>>>,
+    /// One for each shard; none once they were waited for.
+    pub(crate) threads: Vec<JoinHandle<Result<()>>>,
+    /// Of [`Shards`](crate::Shards). Goes last.
+    #[cfg(feature = "signals")]
+    pub(crate) _watch: Option<Watch>,
 }
 
 impl fmt::Debug for Running {
@@ -117,7 +129,8 @@ impl Running {
     ///
     /// # Panics
     ///
-    /// If the server's thread has panicked, with the same payload.
+    /// If the server's thread has panicked, with the same payload. Where there are
+    /// [shards](crate::Shards), that is [`Error::ShardPanicked`].
     pub fn drain_and_wait(self) -> Result<()> {
         self.handle.drain();
         self.wait()
@@ -131,26 +144,51 @@ impl Running {
     ///
     /// # Panics
     ///
-    /// If the server's thread has panicked, with the same payload.
+    /// If the server's thread has panicked, with the same payload. Where there are
+    /// [shards](crate::Shards), that is [`Error::ShardPanicked`].
     pub fn wait(mut self) -> Result<()> {
-        self.thread.take().map_or(Ok(()), join)
+        join_all(mem::take(&mut self.threads))
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        let Some(thread) = self.thread.take() else { return };
-        self.handle.drain();
-        if thread.thread().id() == thread::current().id() {
+        let threads = mem::take(&mut self.threads);
+        if threads.is_empty() {
             return;
         }
-        // A panic was printed by its own thread, and must not become a second one here.
-        if let Ok(Err(error)) = thread.join() {
-            tracing::warn!("a server that was dropped: {error}");
+        self.handle.drain();
+        let present = thread::current().id();
+        if threads.iter().any(|thread| thread.thread().id() == present) {
+            return;
+        }
+        for thread in threads {
+            // A panic was printed by its own thread, and must not become a second one here.
+            if let Ok(Err(error)) = thread.join() {
+                tracing::warn!("a server that was dropped: {error}");
+            }
         }
     }
 }
 
-fn join(thread: JoinHandle<Result<()>>) -> Result<()> {
+/// What became of all: the first error, or else how many connections they have cut off.
+fn join_all(threads: Vec<JoinHandle<Result<()>>>) -> Result<()> {
+    let mut cut_off = 0;
+    let mut failed = None;
+    for thread in threads {
+        match join(thread) {
+            Ok(()) => {}
+            Err(Error::CutOff { connections }) => cut_off += connections,
+            Err(error) => failed = failed.or(Some(error)),
+        }
+    }
+    match failed {
+        Some(error) => Err(error),
+        None if cut_off > 0 => Err(Error::CutOff { connections: cut_off }),
+        None => Ok(()),
+    }
+}
+
+pub(crate) fn join(thread: JoinHandle<Result<()>>) -> Result<()> {
     thread.join().unwrap_or_else(|payload| resume_unwind(payload))
 }

@@ -16,7 +16,7 @@ use crate::{
         sim::{SimDriver, offloading::SimThreads, world::World},
     },
     driver_kind::{Chosen, DriverKind},
-    engine::{Engine, Services, service::Service, shared::Shared, slot::ServiceId},
+    engine::{Engine, Services, service::Service, slot::ServiceId},
     error::{Error, Result},
     handle::Handle,
     handler::{Closure, Frames, Handler, IntoOutcome, OnFrame},
@@ -25,6 +25,7 @@ use crate::{
     offload::OffloadThreads,
     service::Typed,
     service_limits::{AllLimits, ServiceLimits},
+    shards::Part,
 };
 
 /// The permissions of a Unix socket's file by default: for its owner only.
@@ -60,7 +61,7 @@ const UNIX_MODE: u32 = 0o600;
 /// # }
 /// ```
 pub struct Server {
-    limits: AllLimits,
+    pub(crate) limits: AllLimits,
     services: Vec<Box<dyn UseServerSpawn>>,
     /// Of each service: whose connections begin with a PROXY header.
     proxies: Vec<Option<std::result::Result<Networks, NetworksError>>>,
@@ -68,7 +69,8 @@ pub struct Server {
     unix_mode: u32,
     driver: DriverKind,
     offload_threads: Option<usize>,
-    shared: Arc<Shared>,
+    /// Which shard it becomes.
+    pub(crate) part: Part,
     #[cfg(feature = "signals")]
     drain_on_signals: bool,
 }
@@ -100,7 +102,7 @@ impl Server {
             unix_mode: UNIX_MODE,
             driver: DriverKind::Auto,
             offload_threads: None,
-            shared: Arc::default(),
+            part: Part::alone(),
             #[cfg(feature = "signals")]
             drain_on_signals: false,
         }
@@ -218,6 +220,17 @@ impl Server {
         self
     }
 
+    pub(crate) fn services(&self) -> usize {
+        self.services.len()
+    }
+
+    pub(crate) fn drains_on_signals(&self) -> bool {
+        #[cfg(feature = "signals")]
+        return self.drain_on_signals;
+        #[cfg(not(feature = "signals"))]
+        false
+    }
+
     pub(crate) fn last_service(&self) -> ServiceId {
         let last = self.services.len().saturating_sub(1);
         ServiceId::try_from(last).unwrap_or(ServiceId::MAX)
@@ -296,7 +309,7 @@ impl Server {
     /// ```
     #[must_use]
     pub fn handle(&self) -> Handle {
-        Handle::new(Arc::clone(&self.shared))
+        Handle::new(Arc::clone(&self.part.group))
     }
 
     /// Opens every listener. Connections wait from here on until [`Bound::run`].
@@ -330,7 +343,7 @@ impl Server {
 
     fn bind_over<D: Driver + 'static>(self, driver: D) -> Result<Bound> {
         #[cfg(feature = "signals")]
-        let drain_on_signals = self.drain_on_signals;
+        let drain_on_signals = self.drain_on_signals && self.part.group.is_alone();
         let handle = self.handle();
         let threads = OffloadThreads::new(self.offload_threads);
         let (mut engine, addresses) = self.assemble(driver, LISTEN_TRIES)?;
@@ -360,6 +373,7 @@ impl Server {
             backlog: self.limits.server.backlog,
             unix_mode: self.unix_mode,
             probing: self.limits.server.probing(),
+            shared: !self.part.group.is_alone(),
         }
     }
 
@@ -369,19 +383,23 @@ impl Server {
         let proxies: Vec<_> = proxies.collect::<std::result::Result<_, _>>()?;
         let services = self.services.into_iter().map(|service| -> Box<dyn Service> { service });
         let services: Services = services.collect();
-        let mut engine = Engine::new(driver, self.limits, services, self.shared);
+        let Part { group, shard, first } = self.part;
+        let mut engine = Engine::new(driver, self.limits, services, group, shard);
         check(&self.places)?;
+        let mut shares = first.map(|(_, listeners)| listeners.into_iter());
         let mut addresses = Vec::new();
         for (place, service) in self.places {
             let proxies = proxies.get(service as usize).cloned().flatten();
-            addresses.push(match place {
-                Place::Address(address) => {
+            let share = shares.as_mut().and_then(Iterator::next);
+            addresses.push(match (place, share) {
+                (_, Some(share)) => engine.share(share, service, proxies).map_err(Error::Driver)?,
+                (Place::Address(address), None) => {
                     let address = address?;
                     let listen = || engine.listen(&address, service, proxies.clone());
                     let actual = patiently(&address, tries, listen);
                     actual.map_err(|source| listen_error(address, source, &addresses))?
                 }
-                Place::Given(given) => {
+                (Place::Given(given), None) => {
                     let actual = engine.take_over(given, service, proxies);
                     actual.map_err(Error::GivenListener)?
                 }
@@ -395,11 +413,14 @@ impl Server {
     pub(crate) fn simulate(
         mut self,
         world: Rc<RefCell<World>>,
+        part: Part,
     ) -> Result<(Engine<SimDriver>, Vec<Address>)> {
+        let shard = usize::from(part.shard);
+        self.becomes(part);
         self.limits.server.simulate();
         self.check()?;
         let threads = SimThreads::new(Rc::clone(&world), self.offload_threads);
-        let driver = SimDriver::new(world, self.options());
+        let driver = SimDriver::new(world, shard, self.options());
         let (mut engine, addresses) = self.assemble(driver, 1)?;
         engine.offload_to(threads);
         Ok((engine, addresses))

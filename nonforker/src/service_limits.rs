@@ -31,7 +31,7 @@ use crate::{
 ///     .service_limits(health);
 /// # let _ = server;
 /// ```
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ServiceLimits {
     high_watermark: Option<usize>,
     low_watermark: Option<usize>,
@@ -199,7 +199,7 @@ impl ServiceLimits {
 }
 
 /// The limits of a server and those of its services, by their number.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct AllLimits {
     pub(crate) server: Limits,
     pub(crate) services: Vec<ServiceLimits>,

@@ -14,7 +14,7 @@ const TIME: &str = "100years";
 
 /// Each flag with a number, the least and the most it takes, and what is beyond.
 #[rustfmt::skip]
-const FLAGS: [(&str, &str, &str, &str); 24] = [
+const FLAGS: [(&str, &str, &str, &str); 25] = [
     ("max-frame",              "1",    BYTES,   "1125899906842625"),
     ("max-connections",        "1",    COUNT,   "2147483648"),
     ("max-connections-per-ip", "1",    COUNT,   "2147483648"),
@@ -28,6 +28,7 @@ const FLAGS: [(&str, &str, &str, &str); 24] = [
     ("tickets-max",            "1",    COUNT,   "2147483648"),
     ("answer-timeout",         "1ns",  TIME,    "100years 1s"),
     ("backlog",                "1",    "65535", "65536"),
+    ("shards",                 "1",    "256",   "257"),
     ("unix-mode",              "0",    "777",   "1000"),
     ("idle-timeout",           "1ns",  TIME,    "100years 1s"),
     ("frame-timeout",          "1ns",  TIME,    "100years 1s"),

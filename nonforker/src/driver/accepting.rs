@@ -12,10 +12,13 @@ use std::io::{self, ErrorKind};
 
 use socket2::Socket;
 
-use super::{Completion, ListenerId, Sink, socket::Listener};
+use super::{Completion, ListenerId, ListenerShare, Sink, socket::Listener};
 
 /// Connections taken per listener and wait, so that a flood of them does not starve the rest.
 const ACCEPTS: usize = 16;
+
+/// The same where other shards have the listener too: what is left in the backlog is for them.
+const ACCEPTS_SHARED: usize = 4;
 
 /// One listener, and what its driver remembers of it.
 #[derive(Debug)]
@@ -23,7 +26,7 @@ pub(super) struct Accepting<X> {
     pub(super) listener: Listener,
     pub(super) on: bool,
     /// A connection may wait to be accepted.
-    readable: bool,
+    pub(super) readable: bool,
     pub(super) extra: X,
 }
 
@@ -33,11 +36,15 @@ pub(super) struct Listeners<X> {
     all: Vec<Option<Accepting<X>>>,
     /// A listener is on and readable.
     may_accept: bool,
+    /// The most connections per listener and wait.
+    accepts: usize,
 }
 
 impl<X> Listeners<X> {
-    pub(super) const fn new() -> Self {
-        Self { all: Vec::new(), may_accept: false }
+    /// None yet. Drivers of other shards have them too, if they are `shared`.
+    pub(super) const fn new(shared: bool) -> Self {
+        let accepts = if shared { ACCEPTS_SHARED } else { ACCEPTS };
+        Self { all: Vec::new(), may_accept: false, accepts }
     }
 
     /// Adds a listener that does not accept yet.
@@ -48,6 +55,21 @@ impl<X> Listeners<X> {
 
     pub(super) fn get_mut(&mut self, listener: ListenerId) -> Option<&mut Accepting<X>> {
         self.all.get_mut(listener)?.as_mut()
+    }
+
+    /// A share of a listener, for the driver of another shard.
+    pub(super) fn share_of(&self, listener: ListenerId) -> io::Result<ListenerShare> {
+        let accepting = self.all.get(listener).and_then(Option::as_ref);
+        let accepting = accepting.ok_or(ErrorKind::NotFound)?;
+        accepting.listener.share().map(ListenerShare::Socket)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.all.len()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Accepting<X>> {
+        self.all.iter().flatten()
     }
 
     /// Takes a listener out, to be closed.
@@ -87,7 +109,7 @@ impl<X> Listeners<X> {
         self.may_accept = false;
         for (listener, accepting) in self.all.iter_mut().enumerate() {
             let Some(accepting) = accepting else { continue };
-            for _ in 0..ACCEPTS {
+            for _ in 0..self.accepts {
                 if !accepting.on || !accepting.readable {
                     break;
                 }

@@ -20,7 +20,9 @@
 //! 3. [`Op::Close`] stops whatever is in flight, and [`Closed`](Completion::Closed) is the last
 //!    word about a token. Tokens carry a generation: a late report cannot reach another
 //!    connection.
-//! 4. A driver never retries what failed and never waits on purpose; that is policy. An accept
+//! 4. Of those that share a listener and accept, at least one is told when a peer connects. Whoever
+//!    turns accepting on, or asks for it again, is told what waits by then.
+//! 5. A driver never retries what failed and never waits on purpose; that is policy. An accept
 //!    that fails turns accepting off until the engine turns it on again.
 
 mod accepting;
@@ -50,6 +52,7 @@ pub(crate) use rustix::time::ClockId;
 use rustix::{io::Errno, time::clock_gettime};
 use slotmap::new_key_type;
 
+use self::socket::Listener;
 use crate::{
     address::{Address, Peer},
     conn::buffer::Buffer,
@@ -78,6 +81,16 @@ pub(crate) enum Op<S> {
     ShutdownWrite { token: Token },
     /// Close, with a reset if `reset`. Nothing is asked for this token afterwards.
     Close { token: Token, reset: bool },
+}
+
+impl ListenerShare {
+    /// The socket, for a driver of sockets.
+    fn socket(self) -> io::Result<Listener> {
+        match self {
+            Self::Socket(listener) => Ok(listener),
+            Self::Simulated(_) => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
 }
 
 /// What became of a send.
@@ -167,6 +180,17 @@ pub(crate) struct Options {
     pub(crate) unix_mode: u32,
     /// How TCP connections find out that their peer is gone.
     pub(crate) probing: Probing,
+    /// Drivers of other shards have the same listeners.
+    pub(crate) shared: bool,
+}
+
+/// A listener of one driver for the driver of another shard.
+#[derive(Debug)]
+pub(crate) enum ListenerShare {
+    /// Another descriptor of the same socket.
+    Socket(Listener),
+    /// The listener of this number in the same simulated network.
+    Simulated(ListenerId),
 }
 
 /// When a kernel takes the peer of a TCP connection for gone.
@@ -213,6 +237,23 @@ pub(crate) trait Driver {
         urgent: bool,
     ) -> io::Result<Address> {
         let _ = (listener, given, urgent);
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// A share of a listener, for the driver of another shard.
+    fn share_of(&self, listener: ListenerId) -> io::Result<ListenerShare> {
+        let _ = listener;
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Opens listener number `listener` where another shard listens.
+    fn share(
+        &mut self,
+        listener: ListenerId,
+        other: ListenerShare,
+        urgent: bool,
+    ) -> io::Result<Address> {
+        let _ = (listener, other, urgent);
         Err(io::ErrorKind::Unsupported.into())
     }
 

@@ -8,6 +8,8 @@
 //! - A listener that was given is made non-blocking and gets the options that its connections
 //!   inherit. Its backlog, its permissions and its file are not ours, and another process may hold
 //!   it too.
+//! - The shards of a server have a descriptor each of the same socket. The last one that closes it
+//!   removes the file.
 //! - A connection has `TCP_NODELAY`, since every turn sends what it has in one write; keepalive,
 //!   so that a peer that vanished does not hold a slot;
 //!   and `TCP_NOTSENT_LOWAT`, so that what a peer does not take waits with us, where it is
@@ -16,15 +18,16 @@
 use std::{
     fs,
     io::{self, ErrorKind},
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Shutdown, SocketAddr},
     os::{
-        fd::OwnedFd,
+        fd::{AsFd, OwnedFd},
         unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
     },
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
-use socket2::{Domain, Protocol, SockAddr, Socket, TcpKeepalive, Type};
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 
 use super::{Options, Probing};
 use crate::address::{Address, Peer};
@@ -58,14 +61,41 @@ pub(crate) fn unacknowledged(_socket: &Socket) -> Option<usize> {
 #[derive(Debug)]
 pub(crate) struct Listener {
     /// Goes before the socket does: while that is open, no other file can have its inode.
-    _file: Option<SocketFile>,
+    hold: Arc<Hold>,
     pub(crate) socket: Socket,
     /// Somebody else opened it, and may go on to use it.
-    pub(crate) is_given: bool,
+    is_given: bool,
     probing: Probing,
 }
 
+/// What the shards that listen at a socket have in common. It ends with the last of them.
+#[derive(Debug)]
+struct Hold {
+    _file: Option<SocketFile>,
+}
+
 impl Listener {
+    fn new(socket: Socket, file: Option<SocketFile>, is_given: bool, probing: Probing) -> Self {
+        Self { hold: Arc::new(Hold { _file: file }), socket, is_given, probing }
+    }
+
+    /// The same listener for another shard, by a descriptor of its own.
+    pub(crate) fn share(&self) -> io::Result<Self> {
+        let (hold, socket) = (Arc::clone(&self.hold), self.socket.try_clone()?);
+        Ok(Self { hold, socket, is_given: self.is_given, probing: self.probing })
+    }
+
+    /// Closes it. If no other shard has it, no peer reaches it any more, even if the kernel keeps the
+    /// socket for a moment. What was given may be another's too, who goes on to use it.
+    pub(crate) fn shut(self) {
+        let Self { hold, socket, is_given, .. } = self;
+        let last = Arc::into_inner(hold);
+        if last.is_some() && !is_given {
+            let _ = socket.shutdown(Shutdown::Both);
+        }
+        drop(last);
+    }
+
     /// Binds and listens at `address`.
     pub(crate) fn open(address: &Address, options: &Options) -> io::Result<Self> {
         let probing = options.probing;
@@ -81,17 +111,17 @@ impl Listener {
                     set_probing(&socket, probing)?;
                 }
                 socket.bind(&(*address).into())?;
-                Self { socket, _file: None, is_given: false, probing }
+                Self::new(socket, None, false, probing)
             }
             Address::Unix(path) => {
                 let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
                 let file = SocketFile::bind(&socket, path, options.unix_mode)?;
-                Self { socket, _file: Some(file), is_given: false, probing }
+                Self::new(socket, Some(file), false, probing)
             }
             Address::Abstract(name) => {
                 let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
                 socket.bind(&abstract_address(name)?)?;
-                Self { socket, _file: None, is_given: false, probing }
+                Self::new(socket, None, false, probing)
             }
         };
         listener.socket.set_nonblocking(true)?;
@@ -105,7 +135,7 @@ impl Listener {
         if socket.r#type()? != Type::STREAM || !listens(&socket)? {
             return Err(io::Error::new(ErrorKind::InvalidInput, "it is no stream that listens"));
         }
-        let listener = Self { socket, _file: None, is_given: true, probing: options.probing };
+        let listener = Self::new(socket, None, true, options.probing);
         if INHERITS && matches!(listener.address()?, Address::Tcp(_)) {
             set_probing(&listener.socket, listener.probing)?;
         }
@@ -115,11 +145,7 @@ impl Listener {
 
     /// Where it listens: with the port that the kernel chose.
     pub(crate) fn address(&self) -> io::Result<Address> {
-        let address = self.socket.local_addr()?;
-        let tcp = address.as_socket().map(Address::Tcp);
-        let unix = || address.as_pathname().map(|path| Address::Unix(path.to_owned()));
-        let address = tcp.or_else(unix).or_else(|| abstract_name(&address).map(Address::Abstract));
-        address.ok_or_else(|| ErrorKind::AddrNotAvailable.into())
+        address_of(&self.socket)
     }
 
     /// Takes one connection and sets it up. `None` is one that broke while it waited.
@@ -142,6 +168,15 @@ impl Listener {
         }
         Ok(())
     }
+}
+
+/// Where a socket listens.
+pub(crate) fn address_of(socket: &impl AsFd) -> io::Result<Address> {
+    let address = SockRef::from(socket).local_addr()?;
+    let tcp = address.as_socket().map(Address::Tcp);
+    let unix = || address.as_pathname().map(|path| Address::Unix(path.to_owned()));
+    let address = tcp.or_else(unix).or_else(|| abstract_name(&address).map(Address::Abstract));
+    address.ok_or_else(|| ErrorKind::AddrNotAvailable.into())
 }
 
 /// The address of a Unix socket that has a name and no file.
@@ -267,7 +302,7 @@ mod tests {
     use crate::driver::Keepalive;
 
     const OPTIONS: Options =
-        Options { read_max: 1, backlog: 1, unix_mode: 0o600, probing: NO_PROBING };
+        Options { read_max: 1, backlog: 1, unix_mode: 0o600, probing: NO_PROBING, shared: false };
     const NO_PROBING: Probing = Probing { keepalive: None, user_timeout: None };
 
     /// A connection that a listener with these options accepted.

@@ -14,7 +14,6 @@
 use std::{
     collections::{HashMap, VecDeque},
     io,
-    net::IpAddr,
     rc::Rc,
     time::Duration,
 };
@@ -23,8 +22,10 @@ use rustix::io::Errno;
 
 use super::{
     Engine,
+    balance::Balance,
     core::Core,
     desk::Desk,
+    group::{AddressKey, Group},
     places,
     rules::Rules,
     shard::Shard,
@@ -70,11 +71,12 @@ pub(super) struct Acceptor<S> {
     /// Accepted, and not yet let in. At most what one wait brings.
     pub(super) parked: VecDeque<(ListenerId, S, Peer)>,
     pub(super) unused: UnusedOnes,
+    pub(super) balance: Balance,
     connections_max: usize,
     /// Not to be tried again before: the system lacked something.
     exhausted_until: Option<Tick>,
-    /// By address, and by service where one counts for itself.
-    per_ip: HashMap<(Option<ServiceId>, IpAddr), usize>,
+    /// By address, and by service where one counts for itself: the connections of this shard.
+    per_ip: HashMap<AddressKey, usize>,
     /// The server drains: after the backlog is empty nobody else comes in.
     closed: bool,
 }
@@ -85,6 +87,7 @@ impl<S> Acceptor<S> {
             doors: Vec::new(),
             parked: VecDeque::new(),
             unused: UnusedOnes::default(),
+            balance: Balance::new(),
             connections_max,
             exhausted_until: None,
             per_ip: HashMap::new(),
@@ -101,12 +104,27 @@ impl<S> Acceptor<S> {
     }
 
     /// Counts anew how many connections each address has: the rules about that have changed.
-    pub(super) fn count_addresses(&mut self, table: &Table) {
-        self.per_ip.clear();
+    pub(super) fn count_addresses(&mut self, table: &Table, group: &Group) {
+        let before = std::mem::take(&mut self.per_ip);
         for slot in table.slots().filter(|slot| slot.has_opened()) {
-            if let Some((place, _)) = slot.rules().per_ip(&slot.peer()) {
-                *self.per_ip.entry(place).or_default() += 1;
+            if let Some((key, _)) = slot.rules().per_ip(&slot.peer()) {
+                *self.per_ip.entry(key).or_default() += 1;
             }
+        }
+        if !group.is_alone() {
+            for (key, &count) in &self.per_ip {
+                group.correct_address(*key, 0, count);
+            }
+            for (key, count) in before {
+                group.correct_address(key, count, 0);
+            }
+        }
+    }
+
+    /// Adds the connections of each address to those of other shards.
+    pub(super) fn add_addresses(&self, all: &mut HashMap<AddressKey, usize>) {
+        for (key, count) in &self.per_ip {
+            *all.entry(*key).or_default() += count;
         }
     }
 
@@ -117,7 +135,7 @@ impl<S> Acceptor<S> {
 
     /// Whether something keeps clients out, or one is waiting.
     pub(super) fn is_unusual(&self) -> bool {
-        self.exhausted_until.is_some() || !self.parked.is_empty()
+        self.exhausted_until.is_some() || !self.parked.is_empty() || self.balance.is_unusual()
     }
 
     /// Takes in what the driver accepted; the handler hears of it after the wait.
@@ -143,7 +161,7 @@ impl<S> Acceptor<S> {
     }
 
     /// A connection has closed: what the system lacked may be there now.
-    pub(super) fn released(&mut self, slot: &Slot) {
+    pub(super) fn released(&mut self, slot: &Slot, group: &Group) {
         self.exhausted_until = self.exhausted_until.and(Some(Tick::MIN));
         if slot.has_opened()
             && let Some((place, _)) = slot.rules().per_ip(&slot.peer())
@@ -152,6 +170,9 @@ impl<S> Acceptor<S> {
             *count -= 1;
             if *count == 0 {
                 self.per_ip.remove(&place);
+            }
+            if !group.is_alone() {
+                group.correct_address(place, 1, 0);
             }
         }
     }
@@ -179,14 +200,24 @@ impl<S> Acceptor<S> {
     }
 
     /// Whether a connection of this peer is one too many; if not, it is counted.
-    pub(super) fn is_one_too_many(&mut self, peer: &Peer, rules: &Rules) -> bool {
+    pub(super) fn is_one_too_many(&mut self, peer: &Peer, rules: &Rules, group: &Group) -> bool {
         let Some((place, max)) = rules.per_ip(peer) else { return false };
+        if !group.is_alone() && !group.count_address(place, max) {
+            return true;
+        }
         let count = self.per_ip.entry(place).or_default();
-        if *count >= max {
+        if group.is_alone() && *count >= max {
             return true;
         }
         *count += 1;
         false
+    }
+
+    /// Has the driver look at all listeners that accept, although it knows of nobody who waits.
+    pub(super) fn look_at_listeners(&self, driver: &mut impl Driver<Socket = S>) {
+        for (listener, door) in self.doors.iter().enumerate().filter(|(_, door)| door.open) {
+            driver.submit(Op::Accept { listener, on: door.open });
+        }
     }
 }
 
@@ -213,9 +244,12 @@ impl<S> Shard<S> {
         let Self { acceptor, core, table, services, .. } = self;
         loop {
             let at = acceptor.first_with_room(&core.desks)?;
+            let service = acceptor.doors[acceptor.parked.get(at)?.0].service;
+            if !core.take_place(service, acceptor.connections_max) {
+                continue;
+            }
             let (listener, socket, peer) = acceptor.parked.remove(at)?;
             let door = &acceptor.doors[listener];
-            let service = door.service;
             let rules = Rc::clone(&core.desks.get(service as usize)?.rules);
             let pipe = match &door.proxies {
                 Some(proxies) if !proxies.contains(&peer) => {
@@ -223,20 +257,21 @@ impl<S> Shard<S> {
                     if let Some(left_out) = core.notice(Notice::Header) {
                         tracing::warn!(%peer, left_out, "refused: it is none of the proxies");
                     }
+                    core.leave_place(service);
                     continue;
                 }
                 // Whose connection this is shows when its header has come.
                 Some(_) => Pipe::Header,
                 None => {
-                    if acceptor.is_one_too_many(&peer, &rules) {
+                    if acceptor.is_one_too_many(&peer, &rules, &core.group) {
                         core.one_too_many(&peer, &rules);
+                        core.leave_place(service);
                         continue;
                     }
                     Pipe::Plain
                 }
             };
-            let Some(of) = services.get_mut(service as usize) else { continue };
-            core.desks[service as usize].taken += 1;
+            let of = services.get_mut(service as usize)?;
             let token = table.insert(|token| {
                 let slot = core.new_slot(token, peer.clone(), rules, pipe);
                 of.entry(core, slot)
@@ -247,8 +282,20 @@ impl<S> Shard<S> {
         }
     }
 
+    /// Notes whether a client waits for a place in this shard. Returns whether there is one after all.
+    fn waits_for_place(&mut self) -> bool {
+        let Self { core, acceptor, .. } = self;
+        core.group.set_waits(core.shard, !acceptor.parked.is_empty());
+        if acceptor.parked.is_empty() {
+            return false;
+        }
+        core.group.note_places(&mut core.desks, &mut acceptor.balance.places_seen);
+        acceptor.first_with_room(&core.desks).is_some()
+    }
+
     fn may_accept(&self, service: ServiceId) -> bool {
         !self.acceptor.closed
+            && !self.acceptor.balance.is_off()
             && !self.acceptor.is_full(&self.core.desks, service)
             && self.acceptor.exhausted_until.is_none()
             && self.core.memory.admits()
@@ -294,9 +341,18 @@ impl Core {
 impl<D: Driver> Engine<D> {
     /// Lets in whom the driver accepted, as far as there is room.
     pub(super) fn admit(&mut self) {
+        let mut count = 0;
         while let Some((token, socket)) = self.shard.next_admitted() {
             self.driver.submit(Op::Adopt { token, socket });
             self.shard.open(token);
+            count += 1;
+        }
+        if !self.shard.core.alone {
+            self.shard.has_accepted(count);
+            if self.shard.waits_for_place() {
+                // Another shard has left a place before it could see that somebody waits.
+                return self.admit();
+            }
         }
         let may_go = |desk: &Desk| desk.rules.unused_timeout.is_some();
         let waits = !self.shard.acceptor.parked.is_empty();
@@ -320,6 +376,9 @@ impl<D: Driver> Engine<D> {
             }
             shard.acceptor.doors[listener].open = open;
             driver.submit(Op::Accept { listener, on: open });
+            if !open && shard.acceptor.balance.is_off() {
+                shard.core.has_emptiest_look();
+            }
             if shard.acceptor.is_full(&shard.core.desks, service)
                 && let Some(left_out) = shard.core.notice(Notice::Full)
             {

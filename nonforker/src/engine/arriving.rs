@@ -71,7 +71,7 @@ impl<S> Shard<S> {
         let (slot, core) = (&mut entry.slot, &mut self.core);
         slot.conn.deadlines().clear(Kind::Handshake);
         let peer = slot.peer();
-        if self.acceptor.is_one_too_many(&peer, slot.rules()) {
+        if self.acceptor.is_one_too_many(&peer, slot.rules(), &core.group) {
             core.one_too_many(&peer, slot.rules());
             core.fail(slot, CloseReason::Aborted, false);
             return false;

@@ -16,6 +16,7 @@ use std::{
 
 use super::{
     desk::Desk,
+    group::Group,
     mail::Mail,
     memory::Memory,
     pool::Pool,
@@ -66,6 +67,11 @@ pub(crate) struct Core {
     pub(super) throttles: Throttles,
     pub(crate) counters: Arc<AllCounters>,
     pub(crate) shared: Arc<Shared>,
+    pub(crate) group: Arc<Group>,
+    /// The number of this shard.
+    pub(crate) shard: u16,
+    /// There is no other shard.
+    pub(super) alone: bool,
     pub(crate) mail: Mail,
     pub(super) tickets: TicketOffice,
     /// Who does what handlers offload.
@@ -92,7 +98,8 @@ impl Core {
         limits: Limits,
         counters: Arc<AllCounters>,
         clock: Clock,
-        shared: Arc<Shared>,
+        group: Arc<Group>,
+        shard: u16,
         mail: Mail,
     ) -> Self {
         let epoch = (clock.now(), Instant::now());
@@ -104,11 +111,14 @@ impl Core {
             desks: Vec::new(),
             timers: Timers::default(),
             pool: Pool::new(budget),
-            memory: Memory::new(budget),
+            memory: Memory::new(budget, group.shards()),
             limits,
             throttles: Throttles::default(),
             counters,
-            shared,
+            shared: Arc::clone(group.of_shard(shard)),
+            alone: group.is_alone(),
+            group,
+            shard,
             mail,
             tickets,
             offload: None,

@@ -19,6 +19,8 @@ pub(crate) struct Desk {
     pub(crate) rules: Rc<Rules>,
     /// How many places its connections take.
     pub(crate) taken: usize,
+    /// How many its connections in other shards take, as far as this one knows.
+    pub(crate) elsewhere: usize,
     /// How many of its connections are open: not yet closed, says the handler.
     pub(crate) open: usize,
     /// The timers of the service, whose actions only it knows the type of.

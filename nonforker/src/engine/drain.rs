@@ -54,6 +54,12 @@ impl Request {
     pub(crate) fn stop(&self) {
         self.0.fetch_max(Self::STOP, Relaxed);
     }
+
+    /// Asks for what `other` was asked for. Returns whether that was anything.
+    pub(super) fn raise_to(&self, other: &Self) -> bool {
+        self.0.fetch_max(other.0.load(Relaxed), Relaxed);
+        self.is_made()
+    }
 }
 
 /// How far the end has come.

@@ -164,7 +164,8 @@ impl Core {
     /// A connection has ended: by policy, which is for everybody to see, or at all.
     #[cold]
     fn log_end(&mut self, slot: &Slot, reason: &CloseReason) {
-        let (id, peer, service) = (ConnId::new(slot.token()), slot.peer(), slot.service());
+        let (id, peer, service) =
+            (ConnId::new(self.shard, slot.token()), slot.peer(), slot.service());
         if let Some(notice) = Notice::of(reason)
             && let Some(left_out) = self.notice(notice)
         {

@@ -28,6 +28,12 @@ pub(crate) enum Scarcity {
 #[derive(Debug)]
 pub(crate) struct Memory {
     used: usize,
+    /// What other shards of the server hold, as far as they have said.
+    elsewhere: usize,
+    /// What the others know that this one holds.
+    reported: usize,
+    /// How many shards there are.
+    shards: usize,
     budget: usize,
     /// A hundredth of it.
     percent: usize,
@@ -49,10 +55,13 @@ pub(crate) struct Memory {
 }
 
 impl Memory {
-    /// Nothing used of `budget` bytes.
-    pub(crate) const fn new(budget: usize) -> Self {
+    /// Nothing used of `budget` bytes, which so many shards share.
+    pub(crate) const fn new(budget: usize, shards: usize) -> Self {
         Self {
             used: 0,
+            elsewhere: 0,
+            reported: 0,
+            shards,
             budget,
             percent: budget / 100,
             scarcity: Scarcity::Ample,
@@ -113,7 +122,8 @@ impl Memory {
 
     /// Divides the budget among those that hold any of it.
     pub(super) fn divide(&mut self) {
-        self.share = self.budget / self.holders.len().max(1);
+        let left = self.budget.saturating_sub(self.elsewhere).max(self.part());
+        self.share = left / self.holders.len().max(1);
     }
 
     /// Whether whoever holds so much is not read from.
@@ -167,7 +177,35 @@ impl Memory {
     /// How much one connection may hold that holds so much now, with all others as they are.
     #[inline]
     pub(crate) const fn room(&self, held: usize) -> usize {
-        self.budget.saturating_sub(self.used.saturating_sub(held))
+        self.budget.saturating_sub(self.total().saturating_sub(held))
+    }
+
+    /// What is used in all shards.
+    pub(crate) const fn total(&self) -> usize {
+        self.used + self.elsewhere
+    }
+
+    /// The part of the budget of one shard.
+    const fn part(&self) -> usize {
+        self.budget / self.shards
+    }
+
+    /// What the others are to be told that this shard holds, if they know it too inexactly: what they
+    /// know, and what is so. What leaves is as good as given back.
+    pub(super) fn to_report(&self) -> Option<(usize, usize)> {
+        let held = self.used.saturating_sub(self.leaving);
+        let is_news = held.abs_diff(self.reported) > self.part() / 64;
+        (is_news || held == 0 && self.reported > 0).then_some((self.reported, held))
+    }
+
+    /// The others know that this shard holds so much, and they hold so much.
+    pub(super) const fn reported(&mut self, held: usize, elsewhere: usize) {
+        (self.reported, self.elsewhere) = (held, elsewhere);
+    }
+
+    /// What the others know that this shard holds.
+    pub(super) const fn known(&self) -> usize {
+        self.reported
     }
 
     pub(crate) const fn budget(&self) -> usize {
@@ -184,32 +222,37 @@ impl Memory {
     }
 
     /// How many bytes are used beyond the budget, when those have left that are to leave.
+    ///
+    /// A shard that holds no more than its part gives those a moment that hold more: they are woken
+    /// when memory becomes scarce, and give up something first.
     pub(crate) const fn excess(&self) -> usize {
-        self.used.saturating_sub(self.leaving).saturating_sub(self.budget)
+        let mercy = if self.used <= self.part() && self.shards > 1 { self.budget / 16 } else { 0 };
+        self.total().saturating_sub(self.leaving).saturating_sub(self.budget.saturating_add(mercy))
     }
 
     /// How many bytes there are too many for memory to be ample, when those have left that are to
     /// leave.
     pub(super) const fn surplus(&self) -> usize {
-        (self.used.saturating_sub(self.leaving) + 1).saturating_sub(self.ample())
+        (self.total().saturating_sub(self.leaving) + 1).saturating_sub(self.ample())
     }
 
     /// Whether it is scarce, or may have become so.
     #[inline]
     pub(super) const fn wants_attention(&self) -> bool {
-        self.used >= self.percent * 70
+        self.total() >= self.percent * 70
             || !matches!(self.scarcity, Scarcity::Ample)
             || self.look_at.is_some()
     }
 
     /// Decides how scarce memory is now. Returns the former answer if it was another.
     pub(crate) fn judge(&mut self) -> Option<Scarcity> {
-        let scarcity = if self.used >= self.percent * 90 {
+        let used = self.total();
+        let scarcity = if used >= self.percent * 90 {
             Scarcity::StopAccepting
-        } else if self.used >= self.percent * 80 {
+        } else if used >= self.percent * 80 {
             // Between the marks what was given up stays so, until all is well.
             self.scarcity.max(Scarcity::Rationed)
-        } else if self.used >= self.ample() {
+        } else if used >= self.ample() {
             self.scarcity
         } else {
             Scarcity::Ample
@@ -230,7 +273,7 @@ impl Memory {
         if self.is_scarce() && self.look_at.is_none() {
             return Some("memory is scarce, and nobody will look at who is in the way".to_owned());
         }
-        let mut right = Self::new(self.budget);
+        let mut right = Self::new(self.budget, self.shards);
         if self.is_scarce() {
             right.begin(held.iter().copied());
         }
@@ -251,7 +294,7 @@ mod tests {
 
     #[test]
     fn what_is_given_up_comes_back_only_when_all_is_well() {
-        let mut memory = Memory::new(1000);
+        let mut memory = Memory::new(1000, 1);
         let token = SlotMap::<Token, ()>::with_key().insert(());
         let mut used = 0;
         for (now, scarcity, excess, surplus) in [
@@ -277,7 +320,7 @@ mod tests {
     fn while_memory_is_scarce_the_fattest_is_known_and_who_leaves_is_not_counted() {
         let mut slots = SlotMap::<Token, ()>::with_key();
         let tokens: Vec<Token> = (0..4).map(|_| slots.insert(())).collect();
-        let mut memory = Memory::new(1000);
+        let mut memory = Memory::new(1000, 1);
         let mut held = [0, 200, 500, 300];
         for (&token, &held) in tokens.iter().zip(&held) {
             memory.account(token, 0, held, false);

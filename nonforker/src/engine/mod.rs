@@ -19,12 +19,14 @@
 
 mod accept;
 mod arriving;
+mod balance;
 pub(crate) mod core;
 pub(crate) mod desk;
 pub(crate) mod drain;
 mod due;
 pub(crate) mod failures;
 mod flush;
+pub(crate) mod group;
 pub(crate) mod mail;
 mod marks;
 mod memory;
@@ -51,15 +53,15 @@ mod unused;
 use std::{io, os::fd::OwnedFd, sync::Arc, time::Duration};
 
 use self::{
+    group::Group,
     mail::{Mail, Mailbox},
     service::Service,
     shard::Shard,
-    shared::Shared,
     slot::ServiceId,
 };
 use crate::{
     address::Address,
-    driver::{Driver, ListenerId, Next, nanos},
+    driver::{Driver, ListenerId, ListenerShare, Next, nanos},
     error::Error,
     networks::Networks,
     offload::Threads,
@@ -80,11 +82,12 @@ impl<D: Driver> Engine<D> {
         driver: D,
         limits: AllLimits,
         services: Services,
-        shared: Arc<Shared>,
+        group: Arc<Group>,
+        number: u16,
     ) -> Self {
-        shared.set_waker(driver.waker());
+        group.of_shard(number).set_waker(driver.waker());
         let mail = Mail::new(Mailbox::new(limits.server.remote_max, driver.waker()));
-        let shard = Shard::new(limits, driver.clock(), services, shared, mail);
+        let shard = Shard::new(limits, driver.clock(), services, group, number, mail);
         Self { driver, shard }
     }
 
@@ -115,6 +118,24 @@ impl<D: Driver> Engine<D> {
         self.add_listener(service, proxies, |driver, listener, urgent| {
             driver.take_over(listener, given, urgent)
         })
+    }
+
+    /// Listens where another shard does.
+    pub(crate) fn share(
+        &mut self,
+        other: ListenerShare,
+        service: ServiceId,
+        proxies: Option<Networks>,
+    ) -> io::Result<Address> {
+        self.add_listener(service, proxies, |driver, listener, urgent| {
+            driver.share(listener, other, urgent)
+        })
+    }
+
+    /// A share of each listener, for another shard.
+    pub(crate) fn shares(&self) -> io::Result<Vec<ListenerShare>> {
+        let listeners = 0..self.shard.acceptor.listeners();
+        listeners.map(|listener| self.driver.share_of(listener)).collect()
     }
 
     fn add_listener(
@@ -155,6 +176,7 @@ impl<D: Driver> Engine<D> {
             self.shard.follow_settings();
             self.shard.read_mail();
             self.admit();
+            self.follow_others();
         }
         if self.shard.is_anything_due() {
             self.run_timers();
@@ -166,6 +188,9 @@ impl<D: Driver> Engine<D> {
             self.move_phase();
         }
         self.flush_all();
+        if !self.shard.core.alone {
+            self.shard.core.report_memory();
+        }
         if self.shard.core.memory.wants_attention() {
             self.balance_memory();
         }
@@ -215,9 +240,9 @@ impl<D: Driver> Engine<D> {
 
 #[cfg(test)]
 mod tests {
-    use std::{cell::Cell, io, rc::Rc, sync::Arc, time::Duration};
+    use std::{cell::Cell, io, rc::Rc, time::Duration};
 
-    use super::Engine;
+    use super::{Engine, group::Group};
     use crate::{
         address::Address,
         config::Limits,
@@ -290,7 +315,8 @@ mod tests {
             let driver = Noting { waits: Vec::new(), woken_in, now: Rc::default() };
             let server = Limits::new().busy_poll(busy_poll.map(Duration::from_micros));
             let limits = AllLimits { server, ..AllLimits::default() };
-            let mut engine = Engine::new(driver, limits, Vec::new(), Arc::default());
+            let group = Group::alone();
+            let mut engine = Engine::new(driver, limits, Vec::new(), group, 0);
             engine.turn().expect("nothing fails");
             assert_eq!(engine.driver.waits, waits, "{busy_poll:?} µs, woken in {woken_in}");
         }

@@ -7,13 +7,35 @@
 //!              └─ room, as far as the service's own bound allows
 //! ```
 
-use super::{desk::Desk, slot::ServiceId};
+use super::{core::Core, desk::Desk, slot::ServiceId};
+
+impl Core {
+    /// Takes a place for a connection of `service`. Another shard may have taken the last one.
+    pub(super) fn take_place(&mut self, service: ServiceId, connections_max: usize) -> bool {
+        let took = self.group.take_place(&mut self.desks, service, connections_max);
+        self.desks[service as usize].taken += usize::from(took);
+        took
+    }
+
+    /// Leaves a place again.
+    pub(super) fn leave_place(&mut self, service: ServiceId) {
+        self.desks[service as usize].taken -= 1;
+        self.group.leave_place(service);
+    }
+}
+
+impl Desk {
+    /// How many places the connections of the service take, in all shards.
+    const fn all_taken(&self) -> usize {
+        self.taken + self.elsewhere
+    }
+}
 
 /// For how many more connections of `service` there is room, of `connections_max` in all.
 pub(super) fn room(desks: &[Desk], service: ServiceId, connections_max: usize) -> usize {
     let Some(desk) = desks.get(service as usize) else { return 0 };
-    let places = desks.iter().map(|desk| (desk.taken, desk.rules.reserved));
-    let (reserved, taken) = (desk.rules.reserved, desk.taken);
+    let places = desks.iter().map(|desk| (desk.all_taken(), desk.rules.reserved));
+    let (reserved, taken) = (desk.rules.reserved, desk.all_taken());
     room_of(places, (taken, reserved), connections_max)
         .min(desk.rules.connections_max.saturating_sub(taken))
 }
@@ -38,8 +60,8 @@ pub(super) fn helps(desks: &[Desk], ends: ServiceId, waits: ServiceId) -> bool {
         return false;
     };
     // A place that is reserved is taken by nobody else.
-    let is_shared = ends_at.taken > ends_at.rules.reserved;
-    ends == waits || is_shared && waits_at.taken < waits_at.rules.connections_max
+    let is_shared = ends_at.all_taken() > ends_at.rules.reserved;
+    ends == waits || is_shared && waits_at.all_taken() < waits_at.rules.connections_max
 }
 
 #[cfg(test)]

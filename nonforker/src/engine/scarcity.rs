@@ -48,6 +48,17 @@ impl<D: Driver> Engine<D> {
     }
 }
 
+impl Core {
+    /// Says to the other shards what this one holds, if they know it too inexactly, and looks at what
+    /// they hold.
+    pub(super) fn report_memory(&mut self) {
+        let known = self.memory.known();
+        let (before, after) = self.memory.to_report().unwrap_or((known, known));
+        let elsewhere = self.group.report_held(before, after);
+        self.memory.reported(after, elsewhere);
+    }
+}
+
 impl<S> Shard<S> {
     #[cold]
     fn scarcity_changed(&mut self, before: Scarcity) {
@@ -60,6 +71,9 @@ impl<S> Shard<S> {
             self.core.memory.look_at = None;
             self.reconsider(self.core.memory.share());
             self.core.memory.end();
+        }
+        if !self.core.alone && (before == Scarcity::Ample || !self.core.memory.is_scarce()) {
+            self.core.group.wake_others(self.core.shard);
         }
         self.tell_scarcity();
     }
@@ -166,7 +180,7 @@ impl<S> Shard<S> {
         let memory = &self.core.memory;
         let held = format!(
             "connections hold {} of the {} for buffers",
-            Size(memory.used()),
+            Size(memory.total()),
             Size(memory.budget())
         );
         let until = Size(memory.ample());

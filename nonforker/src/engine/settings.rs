@@ -84,7 +84,7 @@ impl<S> Shard<S> {
             }
         }
         acceptor.unused.forget();
-        acceptor.count_addresses(table);
+        acceptor.count_addresses(table, &core.group);
     }
 }
 

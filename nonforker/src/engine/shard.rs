@@ -12,10 +12,10 @@ use super::{
     accept::Acceptor,
     core::{COLLECTED_MAX, Core},
     drain::Phase,
+    group::Group,
     mail::Mail,
     rules::Rules,
     service::{Scope, Service},
-    shared::Shared,
     slot::Slot,
     stats::AllCounters,
     table::{Entry, Table},
@@ -70,13 +70,14 @@ impl<S> Shard<S> {
         limits: AllLimits,
         clock: Clock,
         services: Services,
-        shared: Arc<Shared>,
+        group: Arc<Group>,
+        number: u16,
         mail: Mail,
     ) -> Self {
         let connections_max = limits.server.connections();
         let counters = Arc::new(AllCounters::of(services.len()));
         let rules = Rules::of_all(&limits, &counters.services);
-        let mut core = Core::new(limits.server.clone(), counters, clock, shared, mail);
+        let mut core = Core::new(limits.server.clone(), counters, clock, group, number, mail);
         core.desks =
             services.iter().zip(rules).map(|(service, rules)| service.desk(rules)).collect();
         core.shared.begins(&core, limits);
@@ -141,6 +142,7 @@ impl<S> Shard<S> {
         let first = [
             core.timers.earliest(),
             self.acceptor.look_at(),
+            self.acceptor.balance.look_at(),
             self.phase.deadline(),
             core.memory.look_at,
             core.throttles.tell_at(),
@@ -317,7 +319,7 @@ impl<S> Shard<S> {
         core.timers.cancel(token, &mut slot.scheduled);
         core.memory.account(token, slot.accounted(), 0, true);
         slot.counters().closed.add(1);
-        core.desks[slot.service() as usize].taken -= 1;
+        core.leave_place(slot.service());
         for buffer in slot.conn.discard_output().into_iter().flatten() {
             core.pool.put(buffer);
         }
@@ -328,7 +330,7 @@ impl<S> Shard<S> {
                 tracing::error!(%peer, "a connection had an event that cannot happen");
             }
         }
-        self.acceptor.released(slot);
+        self.acceptor.released(slot, &core.group);
         let service = slot.service();
         // The session is the user's, and goes with it.
         if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(entry))) {

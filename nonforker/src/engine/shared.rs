@@ -52,6 +52,17 @@ impl Shared {
         self.wake();
     }
 
+    /// Asks for what was asked of another.
+    pub(super) fn ask_as(&self, other: &Self) {
+        if self.request.raise_to(&other.request) {
+            self.wake();
+        }
+    }
+
+    pub(super) fn is_bound(&self) -> bool {
+        self.bound.get().is_some()
+    }
+
     /// Posts new limits of the server, if they can be followed, and wakes it.
     pub(crate) fn post_limits(&self, limits: Limits) -> Result<()> {
         self.bound.get().ok_or(Error::NotBound)?.settings.post(limits)?;
@@ -103,7 +114,7 @@ impl Shared {
         }
     }
 
-    fn wake(&self) {
+    pub(super) fn wake(&self) {
         if let Some(waker) = &*self.waker.lock().unwrap_or_else(PoisonError::into_inner) {
             waker.wake();
         }

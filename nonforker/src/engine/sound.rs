@@ -4,6 +4,8 @@
 //! Most of these say that nothing is forgotten: what could go on has been set going. A lost
 //! wake-up shows here in the turn in which it is lost, not an hour later as a silent client.
 
+use std::collections::HashMap;
+
 use super::{
     Engine,
     slot::{End, Slot},
@@ -52,6 +54,31 @@ impl<D: Driver> Engine<D> {
         }
         let starved = table.slots().filter(|slot| slot.is_starved()).count();
         core.memory.unsound(&held, starved)
+    }
+
+    /// What the shards have counted for all of them and what each of them has does not agree, if so.
+    /// `self` is one of `engines`.
+    pub(crate) fn unsound_group<'e>(
+        &self,
+        engines: impl Iterator<Item = &'e Self> + Clone,
+    ) -> Option<String>
+    where
+        D: 'e,
+    {
+        let (group, core) = (&self.shard.core.group, &self.shard.core);
+        let taken = core.desks.iter().enumerate().map(|(service, _)| {
+            engines.clone().map(|engine| engine.shard.core.desks[service].taken).sum()
+        });
+        let mut per_ip = HashMap::new();
+        for engine in engines.clone() {
+            engine.shard.acceptor.add_addresses(&mut per_ip);
+        }
+        let held = engines.clone().map(|engine| engine.shard.core.memory.known()).sum();
+        let connections = engines.clone().map(|engine| engine.shard.table.len()).sum::<usize>();
+        if connections > self.shard.core.limits.connections() && !group.has_new_limits() {
+            return Some(format!("there are {connections} connections in all shards"));
+        }
+        group.unsound(&taken.collect::<Vec<_>>(), &per_ip, held)
     }
 
     /// Whether the next thing that it does by itself is to call a handler's timer, to close a silent

@@ -39,6 +39,26 @@ pub struct Stats {
     pub defects: u64,
 }
 
+impl Stats {
+    /// Those of two shards together.
+    pub(crate) const fn plus(self, other: &Self) -> Self {
+        Self {
+            accepted: self.accepted + other.accepted,
+            closed: self.closed + other.closed,
+            refused: self.refused + other.refused,
+            frames: self.frames + other.frames,
+            received_bytes: self.received_bytes + other.received_bytes,
+            sent_bytes: self.sent_bytes + other.sent_bytes,
+            buffered_bytes: self.buffered_bytes + other.buffered_bytes,
+            panics: self.panics + other.panics,
+            codec_defects: self.codec_defects + other.codec_defects,
+            defects: self.defects + other.defects,
+            tickets: self.tickets + other.tickets,
+            open_tickets: self.open_tickets + other.open_tickets,
+        }
+    }
+}
+
 /// A counter that one thread writes and any thread reads.
 #[derive(Debug, Default)]
 pub(crate) struct Counter(AtomicU64);

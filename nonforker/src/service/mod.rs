@@ -127,6 +127,7 @@ impl<H: Handler, F: Frames<H>> Service for Typed<H, F> {
         Desk {
             rules,
             taken: 0,
+            elsewhere: 0,
             handler: TypeId::of::<H>(),
             name: self.name.clone(),
             open: 0,

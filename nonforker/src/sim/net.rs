@@ -1,6 +1,7 @@
 //! One run of a simulation: a server, its clients, and the time between them.
 
 mod posting;
+mod shards;
 mod waiting;
 
 use std::{
@@ -23,6 +24,7 @@ use crate::{
         offloading::run_jobs,
         rng::Rng,
         running::Running,
+        sides::Side,
         torture::Torture,
         trace::What,
         world::World,
@@ -47,7 +49,10 @@ pub struct Net(Rc<Inner>);
 const SPINS_MAX: u32 = 10_000;
 
 struct Inner {
-    engine: RefCell<Engine<SimDriver>>,
+    /// One for each shard.
+    engines: Vec<RefCell<Engine<SimDriver>>>,
+    /// Whose turn it is.
+    turns: Rng,
     world: Rc<RefCell<World>>,
     addresses: Vec<Address>,
     server: Handle,
@@ -66,16 +71,19 @@ impl std::fmt::Debug for Net {
 }
 
 impl Net {
-    pub(super) fn new(server: Server, world: Rc<RefCell<World>>, seed: u64) -> Self {
-        let handle = server.handle();
-        let (mut engine, addresses) =
-            server.simulate(Rc::clone(&world)).expect("the simulated server can be bound");
-        let running = Running::begin(&world);
-        let started = engine.start();
-        drop(running);
-        started.expect("the simulated server can be started");
+    /// The network of a server that has a shard for each of `servers`.
+    pub(super) fn new(servers: Vec<Server>, world: Rc<RefCell<World>>, seed: u64) -> Self {
+        let (group, mut engines, addresses) = shards::bind(servers, &world);
+        let handle = Handle::new(group);
+        for (shard, engine) in engines.iter_mut().enumerate() {
+            let running = Running::begin(&world, shard);
+            let started = engine.start();
+            drop(running);
+            started.expect("the simulated server can be started");
+        }
         Self(Rc::new(Inner {
-            engine: RefCell::new(engine),
+            engines: engines.into_iter().map(RefCell::new).collect(),
+            turns: Rng::new(seed ^ 0x7a2d_5a7d_7a2d_5a7d),
             world,
             addresses,
             server: handle,
@@ -213,7 +221,7 @@ impl Net {
 
     fn wake(&self) {
         let mut world = self.world();
-        world.woken.store(true, Relaxed);
+        world.sides.iter().for_each(|side| side.woken.store(true, Relaxed));
         let now = world.now;
         world.schedule(now, Event::Alarm);
     }
@@ -221,14 +229,14 @@ impl Net {
     /// Whether the server has ended.
     #[must_use]
     pub fn has_ended(&self) -> bool {
-        self.0.engine.borrow().is_done()
+        self.0.engines.iter().all(|engine| engine.borrow().is_done())
     }
 
     /// How many connections the server cut off when it ended: the number that
     /// [`Error::CutOff`](crate::Error::CutOff) would have, or 0.
     #[must_use]
     pub fn cut_off(&self) -> usize {
-        self.0.engine.borrow().cut_off()
+        self.0.engines.iter().map(|engine| engine.borrow().cut_off()).sum()
     }
 
     /// What the server has counted.
@@ -263,12 +271,11 @@ impl Net {
             self.drain();
         }
         run_jobs(&self.0.world);
-        let mut engine = self.0.engine.borrow_mut();
-        if engine.is_done() {
-            return self.goes_on_alone();
-        }
+        let shard = self.world().draw_shard(|count| self.0.turns.between(0, count - 1));
+        let Some(shard) = shard else { return self.goes_on_alone() };
+        let mut engine = self.0.engines[shard].borrow_mut();
         let (began, before) = (self.now(), self.progress());
-        let running = Running::begin(&self.0.world);
+        let running = Running::begin(&self.0.world, shard);
         let turned = engine.turn();
         drop(running);
         assert!(turned.is_ok(), "the simulated event queue does not fail");
@@ -279,7 +286,9 @@ impl Net {
             "the server spins: nothing happens, and it is awake"
         );
         let unsound = engine.unsound();
+        self.world().sides[shard].ended = engine.is_done();
         drop(engine);
+        let unsound = unsound.or_else(|| self.unsound());
         assert_eq!(unsound, None, "the engine is not sound");
         true
     }
@@ -290,7 +299,8 @@ impl Net {
         let next = world.next_at();
         world.now = next.map_or(world.now, |at| world.now.max(at));
         world.settle();
-        let late = std::mem::take(&mut world.done);
+        let take = |side: &mut Side| std::mem::take(&mut side.done);
+        let late: Vec<_> = world.sides.iter_mut().flat_map(take).collect();
         // The world must be free while they go: a client that was accepted too late is closed.
         drop(world);
         next.is_some() || !late.is_empty()

@@ -17,6 +17,7 @@ use super::net::Net;
 use crate::{
     Server, Stats,
     driver::sim::{faults::Faults, rng::Rng, torture::Torture, trace::Trace, world::World},
+    shards::SHARDS_MAX,
 };
 
 /// Runs a script against a server, once for each seed.
@@ -24,6 +25,7 @@ use crate::{
 /// See the [module](super) for an example.
 pub struct Simulation {
     server: Box<dyn Fn(&Rng) -> Server>,
+    shards: usize,
     seeds: Range<u64>,
     faults: Box<dyn Fn(&Rng) -> Faults>,
 }
@@ -45,7 +47,37 @@ impl Simulation {
     /// As [`new`](Self::new), with a server that differs from seed to seed: in its limits, say.
     #[must_use]
     pub fn varied(server: impl Fn(&Rng) -> Server + 'static) -> Self {
-        Self { server: Box::new(server), seeds: 0..100, faults: Box::new(Faults::lossless) }
+        let (server, faults) = (Box::new(server), Box::new(Faults::lossless));
+        Self { server, shards: 1, seeds: 0..100, faults }
+    }
+
+    /// Simulates a server with so many [shards](crate::Shards): from 1 to 256. Default: 1.
+    ///
+    /// They live in one network and have their turns one after the other, in an order that depends on
+    /// the seed. A handler that [works](super::work) keeps its own shard busy, and not the others.
+    ///
+    /// # Panics
+    ///
+    /// If there are to be no shards, or more than 256.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use nonforker::{Server, codec::Lines, sim::Simulation};
+    /// # let server = || Server::new().serve("127.0.0.1:1", Lines::new(), |conn, line| conn.send(line));
+    /// Simulation::new(server).shards(3).seeds(0..10).run(|net| {
+    ///     let clients: Vec<_> = (0..9).map(|_| net.connect()).collect();
+    ///     for client in &clients {
+    ///         client.send("hello\n");
+    ///         client.expect("hello\n");
+    ///     }
+    /// });
+    /// ```
+    #[must_use]
+    pub fn shards(mut self, shards: usize) -> Self {
+        assert!((1..=SHARDS_MAX).contains(&shards), "there are from 1 to {SHARDS_MAX} shards");
+        self.shards = shards;
+        self
     }
 
     /// Which seeds to run. Default: 0 to 99.
@@ -204,8 +236,9 @@ impl Simulation {
         world.borrow_mut().torture = torture;
         let mut tortured = torture;
         let ran = catch_unwind(AssertUnwindSafe(|| {
-            let server = (self.server)(&Rng::new(seed ^ SERVER_SALT));
-            let net = Net::new(server, Rc::clone(&world), seed);
+            let make = |_| (self.server)(&Rng::new(seed ^ SERVER_SALT));
+            let servers = (0..self.shards).map(make).collect();
+            let net = Net::new(servers, Rc::clone(&world), seed);
             script(&net);
             tortured = world.borrow().torture;
             net.finish();

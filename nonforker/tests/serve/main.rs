@@ -38,6 +38,7 @@ mod outlived;
 mod panics;
 mod probe;
 mod services;
+mod shards;
 mod spawned;
 mod stream;
 mod threads;

@@ -28,6 +28,7 @@ mod scenarios;
 mod services;
 mod settings;
 mod settle;
+mod shards;
 mod speed;
 mod tickets;
 mod time;

@@ -110,6 +110,7 @@ const OPTIONS: Options = Options {
     backlog: 1024,
     unix_mode: 0o640,
     probing: Probing { keepalive: None, user_timeout: None },
+    shared: false,
 };
 
 /// Runs `case` over every transport of a driver.

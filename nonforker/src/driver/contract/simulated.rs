@@ -77,7 +77,7 @@ impl<W: Way> Rig for Simulated<W> {
         let mut world = World::new(W::SEED);
         world.faults = W::FAULTS;
         let world = Rc::new(RefCell::new(world));
-        let driver = SimDriver::new(Rc::clone(&world), options);
+        let driver = SimDriver::new(Rc::clone(&world), 0, options);
         Some((Self { world, transport, listeners: 0, way: PhantomData }, driver))
     }
 
@@ -92,7 +92,7 @@ impl<W: Way> Rig for Simulated<W> {
     fn connect(&mut self, address: &Address) -> io::Result<SimClient> {
         let mut world = self.world.borrow_mut();
         let mut listeners = world.listeners.iter();
-        let listener = listeners.position(|other| other.open && other.address == *address);
+        let listener = listeners.position(|other| other.is_open() && other.address == *address);
         let link = world.connect(listener.ok_or(Errno::CONNREFUSED)?, WINDOW, None);
         // It reads what it is asked for, as a socket does.
         world.set_reading(link, Reading::Stalled);

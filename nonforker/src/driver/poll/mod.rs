@@ -15,6 +15,7 @@
 //! In which order connections are served, [`turns`](super::turns) says.
 
 mod entry;
+mod shared;
 mod sockets;
 
 use std::{
@@ -34,7 +35,8 @@ use socket2::{SockRef, Socket};
 
 use self::sockets::Sockets;
 use super::{
-    Clock, Completion, Driver, ListenerId, Next, Op, Options, Sent, Sink, Token, Waker,
+    Clock, Completion, Driver, ListenerId, ListenerShare, Next, Op, Options, Sent, Sink, Token,
+    Waker,
     accepting::Listeners,
     socket::{Listener, unacknowledged, unread},
 };
@@ -59,6 +61,12 @@ const EVERYTHING: Interest = Interest::READABLE.add(Interest::WRITABLE).add(Inte
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 const EVERYTHING: Interest = Interest::READABLE.add(Interest::WRITABLE);
 
+/// Whether the event queue tells of a listener.
+#[derive(Debug)]
+struct Watch {
+    is_on: bool,
+}
+
 /// See the [module](self).
 #[derive(Debug)]
 pub(crate) struct PollDriver {
@@ -68,7 +76,7 @@ pub(crate) struct PollDriver {
     found: usize,
     waker: Arc<mio::Waker>,
     options: Options,
-    listeners: Listeners<()>,
+    listeners: Listeners<Watch>,
     sockets: Sockets,
     /// Completions of operations that could be carried out at once.
     done: Vec<Completion<'static, Socket>>,
@@ -85,28 +93,56 @@ impl PollDriver {
             found: 0,
             waker,
             sockets: Sockets::new(options.read_max),
+            listeners: Listeners::new(options.shared),
             options,
-            listeners: Listeners::new(),
             done: Vec::new(),
         })
     }
 
     fn add_listener(&mut self, listener: ListenerId, opened: Listener) -> io::Result<Address> {
         let address = opened.address()?;
-        self.poll.registry().register(
-            &mut SourceFd(&opened.socket.as_raw_fd()),
-            mio::Token(listener),
-            Interest::READABLE,
-        )?;
-        self.listeners.add(listener, opened, ());
+        if !self.options.shared {
+            self.poll.registry().register(
+                &mut SourceFd(&opened.socket.as_raw_fd()),
+                mio::Token(listener),
+                Interest::READABLE,
+            )?;
+        }
+        self.listeners.add(listener, opened, Watch { is_on: !self.options.shared });
         Ok(address)
+    }
+
+    fn turn_accepting(&mut self, listener: ListenerId, on: bool) {
+        self.listeners.turn(listener, on);
+        if !self.options.shared {
+            return;
+        }
+        let Some(accepting) = self.listeners.get_mut(listener) else { return };
+        let fd = accepting.listener.socket.as_raw_fd();
+        if on && !accepting.extra.is_on {
+            let watched = shared::watch(&self.poll, &accepting.listener.socket, listener);
+            accepting.extra.is_on = watched.is_ok();
+            if let Err(error) = watched {
+                accepting.on = false;
+                return self.done.push(Completion::AcceptFailed { listener, error });
+            }
+        } else if !on && accepting.extra.is_on {
+            // What this one is told of, no other shard is.
+            accepting.extra.is_on = self.poll.registry().deregister(&mut SourceFd(&fd)).is_err();
+        }
+        if on {
+            self.listeners.note_readable(listener);
+        }
     }
 
     fn unlisten(&mut self, listener: ListenerId) {
         let Some(accepting) = self.listeners.remove(listener) else { return };
         // Where another process holds it too, to close it does not end the reports about it.
-        let fd = accepting.listener.socket.as_raw_fd();
-        let _ = self.poll.registry().deregister(&mut SourceFd(&fd));
+        if accepting.extra.is_on {
+            let fd = accepting.listener.socket.as_raw_fd();
+            let _ = self.poll.registry().deregister(&mut SourceFd(&fd));
+        }
+        accepting.listener.shut();
     }
 
     fn adopt(&mut self, token: Token, socket: Socket) {
@@ -227,9 +263,22 @@ impl Driver for PollDriver {
         self.add_listener(listener, Listener::take_over(given, &self.options)?)
     }
 
+    fn share_of(&self, listener: ListenerId) -> io::Result<ListenerShare> {
+        self.listeners.share_of(listener)
+    }
+
+    fn share(
+        &mut self,
+        listener: ListenerId,
+        other: ListenerShare,
+        _urgent: bool,
+    ) -> io::Result<Address> {
+        self.add_listener(listener, other.socket()?)
+    }
+
     fn submit(&mut self, op: Op<Socket>) {
         match op {
-            Op::Accept { listener, on } => self.listeners.turn(listener, on),
+            Op::Accept { listener, on } => self.turn_accepting(listener, on),
             Op::Unlisten { listener } => self.unlisten(listener),
             Op::Adopt { token, socket } => self.adopt(token, socket),
             Op::Receive { token, on } => self.sockets.receive(token, on),
@@ -287,7 +336,7 @@ impl Driver for PollDriver {
 }
 
 /// Makes an accepted socket one that is tried.
-fn nonblocking(socket: Socket, (): &()) -> io::Result<Socket> {
+fn nonblocking(socket: Socket, _: &Watch) -> io::Result<Socket> {
     socket.set_nonblocking(true)?;
     Ok(socket)
 }

@@ -19,8 +19,10 @@ pub(crate) enum Event {
     Look(LinkId),
     /// A slow client reads.
     Reads(LinkId),
-    /// A report that was late.
-    Late(Completion<'static, SimSocket>),
+    /// A report for a shard that was late.
+    Late(usize, Completion<'static, SimSocket>),
+    /// Whoever waits at a listener that shards share is told to all of them.
+    TellAll(ListenerId),
     /// A script waits for this time.
     Alarm,
 }

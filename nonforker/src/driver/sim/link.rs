@@ -31,7 +31,7 @@ pub(crate) enum Reading {
 
 /// Where the server has the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Side {
+pub(crate) enum State {
     /// On its way, or waiting to be accepted.
     Backlog,
     /// Accepted, not yet adopted.
@@ -78,7 +78,9 @@ pub(crate) struct Link {
 
     /// The client's address, as the server sees it.
     pub(crate) peer: Peer,
-    pub(crate) side: Side,
+    pub(crate) state: State,
+    /// The shard that has accepted it.
+    pub(crate) shard: usize,
     pub(crate) receiving: bool,
     pub(crate) sending: Option<Buffer>,
     /// The server has finished sending.
@@ -111,7 +113,8 @@ impl Link {
             half_closed: false,
             gone: false,
             peer,
-            side: Side::Backlog,
+            state: State::Backlog,
+            shard: 0,
             receiving: false,
             sending: None,
             shut: false,
@@ -209,7 +212,7 @@ impl Link {
 
     /// Whether the server has let go of it.
     pub(crate) fn is_closed(&self) -> bool {
-        self.side == Side::Closed
+        self.state == State::Closed
     }
 
     /// Moves up to `count` unread bytes to the inbox. Returns how many.

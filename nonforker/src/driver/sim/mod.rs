@@ -20,6 +20,7 @@ pub(crate) mod rng;
 mod round;
 pub(crate) mod running;
 mod sending;
+pub(crate) mod sides;
 pub(crate) mod torture;
 pub(crate) mod trace;
 pub(crate) mod world;
@@ -35,11 +36,15 @@ use std::{
 use rustix::io::Errno;
 
 use self::{
-    link::{End, Side},
+    link::{End, State},
+    sides::Hold,
     trace::What,
     world::{LinkId, Listener, World},
 };
-use super::{Clock, Completion, Driver, ListenerId, Next, Op, Options, Sent, Sink, Token, Waker};
+use super::{
+    Clock, Completion, Driver, ListenerId, ListenerShare, Next, Op, Options, Sent, Sink, Token,
+    Waker,
+};
 use crate::{address::Address, conn::buffer::Buffer};
 
 /// What one wait costs: without it a server that never sleeps would stop time.
@@ -65,6 +70,8 @@ impl Drop for SimSocket {
 #[derive(Debug)]
 pub(crate) struct SimDriver {
     world: Rc<RefCell<World>>,
+    /// Which shard of the server it is for.
+    shard: usize,
     options: Options,
     /// How many links are left from a wait whose sink had enough: they come before anything new.
     round: usize,
@@ -73,9 +80,9 @@ pub(crate) struct SimDriver {
 }
 
 impl SimDriver {
-    pub(crate) fn new(world: Rc<RefCell<World>>, options: Options) -> Self {
+    pub(crate) fn new(world: Rc<RefCell<World>>, shard: usize, options: Options) -> Self {
         world.borrow_mut().backlog_max = usize::from(options.backlog);
-        Self { world, options, round: 0, missed: false }
+        Self { world, shard, options, round: 0, missed: false }
     }
 
     fn world(&self) -> RefMut<'_, World> {
@@ -87,7 +94,7 @@ impl SimDriver {
         let mut next = Next::Sleep;
         loop {
             // The world must be free while the sink runs: a socket may be dropped in it.
-            let first = self.world().done.pop_front();
+            let first = self.world().sides[self.shard].done.pop_front();
             let Some(completion) = first else { return next };
             if sink.take(completion) != Next::Sleep {
                 next = Next::Return;
@@ -98,12 +105,9 @@ impl SimDriver {
     /// Jumps to whatever comes first: an event, or the end of the sleep.
     fn sleep(&self, timeout: Option<Duration>) {
         let mut world = self.world();
-        let timeout = if world.is_woken() { Some(Duration::ZERO) } else { timeout };
+        let timeout = if world.is_woken(self.shard) { Some(Duration::ZERO) } else { timeout };
         let wakes = timeout.map(|timeout| world.now.saturating_add(timeout));
-        match world.next_at().into_iter().chain(wakes).min() {
-            Some(at) => world.now = world.now.max(at),
-            None => world.asleep = true,
-        }
+        world.rest(self.shard, wakes);
         let jump = world.faults.clock_jump;
         if world.rng.chance(jump) {
             let millis = world.rng.below(60_000);
@@ -125,13 +129,28 @@ impl Driver for SimDriver {
         let mut world = self.world();
         let address = world.bind(address)?;
         debug_assert_eq!(listener, world.listeners.len(), "listeners are opened in order");
-        world.listeners.push(Listener {
-            address: address.clone(),
-            backlog: std::collections::VecDeque::new(),
-            on: false,
-            open: true,
-        });
+        let mut holds = vec![Hold::default(); world.sides.len()];
+        holds[self.shard].open = true;
+        let backlog = std::collections::VecDeque::new();
+        world.listeners.push(Listener { address: address.clone(), backlog, holds });
         Ok(address)
+    }
+
+    fn share_of(&self, listener: ListenerId) -> io::Result<ListenerShare> {
+        Ok(ListenerShare::Simulated(listener))
+    }
+
+    fn share(
+        &mut self,
+        listener: ListenerId,
+        other: ListenerShare,
+        _urgent: bool,
+    ) -> io::Result<Address> {
+        debug_assert!(matches!(other, ListenerShare::Simulated(other) if other == listener));
+        let mut world = self.world();
+        let listener = &mut world.listeners[listener];
+        listener.holds[self.shard].open = true;
+        Ok(listener.address.clone())
     }
 
     fn submit(&mut self, op: Op<SimSocket>) {
@@ -145,18 +164,20 @@ impl Driver for SimDriver {
         match op {
             Op::Accept { .. } => {}
             Op::Unlisten { listener } => {
-                world.listeners[listener].on = false;
-                world.listeners[listener].open = false;
+                world.listeners[listener].holds[self.shard] = Hold::default();
+                if world.listeners[listener].is_open() {
+                    return;
+                }
                 for link in std::mem::take(&mut world.listeners[listener].backlog) {
-                    world.links[link].side = Side::Closed;
+                    world.links[link].state = State::Closed;
                     world.end_down(link, End::Reset);
                 }
             }
             Op::Adopt { token, mut socket } => {
                 socket.world = None;
                 let link = socket.link;
-                world.links[link].side = Side::Adopted(token);
-                world.by_token.insert(token, link);
+                world.links[link].state = State::Adopted(token);
+                world.sides[self.shard].by_token.insert(token, link);
                 if world.torture.strikes() {
                     let error = Errno::NOMEM.into();
                     world.report(link, Completion::Failed { token, error });
@@ -164,7 +185,7 @@ impl Driver for SimDriver {
                 world.look_at(link);
             }
             Op::Receive { token, on } => {
-                let link = known(world, token);
+                let link = self.known(world, token);
                 let state = &mut world.links[link];
                 state.receiving = on;
                 if state.arrived() > 0 || state.up_end != End::Open {
@@ -172,28 +193,28 @@ impl Driver for SimDriver {
                 }
             }
             Op::ShutdownWrite { token } => {
-                let link = known(world, token);
+                let link = self.known(world, token);
                 world.note(link, What::ServerShutsDown);
                 world.links[link].shut = true;
                 world.end_down(link, End::Finished);
             }
             Op::Close { token, reset } => {
-                let link = known(world, token);
-                world.by_token.remove(token);
+                let link = self.known(world, token);
+                world.sides[self.shard].by_token.remove(token);
                 let in_flight = world.close(link, reset);
                 let at = world.report_time(link);
                 if let Some(batch) = in_flight {
                     let sent = Sent::cancelled(batch);
-                    world.report_at(at, Completion::Sent { token, sent });
+                    world.report_at(self.shard, at, Completion::Sent { token, sent });
                 }
-                world.report_at(at, Completion::Closed { token });
+                world.report_at(self.shard, at, Completion::Closed { token });
             }
         }
     }
 
     fn send(&mut self, token: Token, batch: Buffer, _awaited: bool) -> Option<Sent> {
         let mut world = self.world();
-        let link = known(&world, token);
+        let link = self.known(&world, token);
         world.send(token, link, batch)
     }
 
@@ -209,7 +230,8 @@ impl Driver for SimDriver {
             return Ok(());
         }
         let interrupted = self.world().is_away();
-        let busy = awake || interrupted || self.can_accept() || self.world().has_news();
+        let busy = awake || interrupted || self.can_accept() || self.world().has_news(self.shard);
+        self.world().stirs(self.shard);
         if !busy {
             self.sleep(timeout);
         }
@@ -220,11 +242,14 @@ impl Driver for SimDriver {
             return Ok(());
         }
         self.world().settle();
-        let woken = self.world().woken.swap(false, Relaxed);
+        let woken = self.world().sides[self.shard].woken.swap(false, Relaxed);
         if woken {
             sink.take(Completion::Woken);
         }
-        let round = self.world().begin_round();
+        if woken || self.can_accept() || self.world().has_news(self.shard) {
+            self.world().stirs(self.shard);
+        }
+        let round = self.world().begin_round(self.shard);
         self.round = round;
         self.serve_round(sink);
         // What a send that waited has led to belongs to this look.
@@ -239,27 +264,29 @@ impl Driver for SimDriver {
 
     fn unread(&self, token: Token) -> usize {
         let world = self.world();
-        world.links[known(&world, token)].arrived()
+        world.links[self.known(&world, token)].arrived()
     }
 
     fn unacknowledged(&self, token: Token) -> Option<usize> {
         let world = self.world();
-        Some(world.links[known(&world, token)].unacknowledged())
+        Some(world.links[self.known(&world, token)].unacknowledged())
     }
 
     fn clock(&self) -> Clock {
-        let world = Rc::clone(&self.world);
-        Clock::virtual_time(move || world.borrow().now)
+        let (world, shard) = (Rc::clone(&self.world), self.shard);
+        Clock::virtual_time(move || world.borrow().time_of(shard))
     }
 
     fn waker(&self) -> Waker {
-        let woken = Arc::clone(&self.world().woken);
+        let woken = Arc::clone(&self.world().sides[self.shard].woken);
         Waker::at_home(move || woken.store(true, Relaxed))
     }
 }
 
-/// The link of a token. That the engine names one that is closed is what a simulation looks for.
-fn known(world: &World, token: Token) -> LinkId {
-    let link = world.by_token.get(token).copied();
-    link.expect("an operation names a token that is not closed")
+impl SimDriver {
+    /// The link of a token. That the engine names one that is closed is what a simulation looks for.
+    fn known(&self, world: &World, token: Token) -> LinkId {
+        let link = world.sides[self.shard].by_token.get(token).copied();
+        link.expect("an operation names a token that is not closed")
+    }
 }

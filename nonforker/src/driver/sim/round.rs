@@ -9,7 +9,8 @@ use rustix::io::Errno;
 
 use super::{
     SimDriver, SimSocket,
-    link::{End, Side},
+    link::{End, State},
+    sides::Side,
     trace::What,
     world::{LinkId, World},
 };
@@ -19,22 +20,25 @@ impl World {
     /// A link's turn comes.
     pub(crate) fn look_at(&mut self, link: LinkId) {
         if !std::mem::replace(&mut self.links[link].queued, true) {
-            self.ready.push_back(link);
+            let shard = self.links[link].shard;
+            self.sides[shard].ready.push_back(link);
         }
     }
 
     /// The same for a link that has just had its share.
     pub(super) fn look_again_at(&mut self, link: LinkId) {
         if !std::mem::replace(&mut self.links[link].queued, true) {
-            self.served.push_back(link);
+            let shard = self.links[link].shard;
+            self.sides[shard].served.push_back(link);
         }
     }
 
     /// Puts the links that had their share behind the others. Returns how many links have a turn in
     /// this look.
-    pub(super) fn begin_round(&mut self) -> usize {
-        self.ready.append(&mut self.served);
-        self.ready.len()
+    pub(super) fn begin_round(&mut self, shard: usize) -> usize {
+        let Side { ready, served, .. } = &mut self.sides[shard];
+        ready.append(served);
+        ready.len()
     }
 }
 
@@ -45,7 +49,7 @@ impl SimDriver {
         while self.round > 0 && next != Next::Enough {
             self.round -= 1;
             // The world must be free while the link is served.
-            let link = self.world().ready.pop_front();
+            let link = self.world().sides[self.shard].ready.pop_front();
             let Some(link) = link else { break };
             next = self.serve(link, sink);
         }
@@ -55,7 +59,7 @@ impl SimDriver {
     fn serve(&self, link: LinkId, sink: &mut dyn Sink<SimSocket>) -> Next {
         let mut world = self.world();
         world.links[link].queued = false;
-        let Side::Adopted(token) = world.links[link].side else { return Next::Return };
+        let State::Adopted(token) = world.links[link].state else { return Next::Return };
         if let Some(byte) = world.links[link].urgent.take() {
             world.note(link, What::ServerSeesUrgent(byte));
             drop(world);

@@ -18,7 +18,9 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    pub(crate) fn begin(world: &Rc<RefCell<World>>) -> Self {
+    /// The handlers of this shard.
+    pub(crate) fn begin(world: &Rc<RefCell<World>>, shard: usize) -> Self {
+        world.borrow_mut().running = shard;
         Self { before: RUNNING.replace(Some(Rc::clone(world))) }
     }
 }
@@ -37,5 +39,6 @@ pub(crate) fn work(duration: Duration) {
     let duration = duration.min(WORK_MAX);
     let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
     world.note(0, What::Works(micros));
-    world.pass(duration);
+    let shard = world.running;
+    world.works(shard, duration);
 }

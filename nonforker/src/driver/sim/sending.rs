@@ -25,7 +25,7 @@ impl World {
         if at <= self.now && self.prompt {
             return Some(sent);
         }
-        self.report_at(at, Completion::Sent { token, sent });
+        self.report_at(self.links[link].shard, at, Completion::Sent { token, sent });
         None
     }
 

@@ -5,31 +5,23 @@
 //! by the order in which it was put there. Nothing else makes anything happen, so a run depends on
 //! its seed and on nothing else.
 
-use std::{
-    collections::VecDeque,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
-    time::Duration,
-};
-
-use slotmap::SecondaryMap;
+use std::{collections::VecDeque, time::Duration};
 
 use super::{
     SimSocket,
     events::{Event, Events},
     faults::Faults,
-    link::{End, Link, Reading, Side},
+    link::{End, Link, Reading, State},
     offloading::Jobs,
     rng::Rng,
+    sides::{Hold, Side, TELL_ALL},
     torture::Torture,
     trace::{Trace, What},
 };
 use crate::{
     address::Address,
     conn::buffer::Buffer,
-    driver::{Completion, ListenerId, Token},
+    driver::{Completion, ListenerId},
 };
 
 /// A connection's number, in the order in which clients connected.
@@ -40,8 +32,8 @@ pub(crate) type LinkId = usize;
 pub(crate) struct Listener {
     pub(crate) address: Address,
     pub(crate) backlog: VecDeque<LinkId>,
-    pub(crate) on: bool,
-    pub(crate) open: bool,
+    /// Of each shard.
+    pub(crate) holds: Vec<Hold>,
 }
 
 /// See the [module](self).
@@ -53,19 +45,11 @@ pub(crate) struct World {
     pub(crate) trace: Trace,
     pub(crate) links: Vec<Link>,
     pub(crate) listeners: Vec<Listener>,
-    pub(crate) by_token: SecondaryMap<Token, LinkId>,
-    /// Reports that are at hand.
-    pub(crate) done: VecDeque<Completion<'static, SimSocket>>,
-    /// Links on which something may be possible.
-    pub(crate) ready: VecDeque<LinkId>,
-    /// Links that had their share of a look and have more: they come after all that become ready
-    /// before the next look.
-    pub(crate) served: VecDeque<LinkId>,
+    /// Of each shard.
+    pub(crate) sides: Vec<Side>,
+    /// Which shard has its turn.
+    pub(crate) running: usize,
     pub(crate) backlog_max: usize,
-    /// Somebody used the driver's waker. It may be used from any thread, so this is shared.
-    pub(crate) woken: Arc<AtomicBool>,
-    /// The server sleeps for ever, and nothing is under way.
-    pub(crate) asleep: bool,
     /// The process was away, and its next look brings nothing.
     pub(crate) interrupted: bool,
     pub(crate) torture: Torture,
@@ -86,13 +70,9 @@ impl World {
             trace: Trace::new(),
             links: Vec::new(),
             listeners: Vec::new(),
-            by_token: SecondaryMap::new(),
-            done: VecDeque::new(),
-            ready: VecDeque::new(),
-            served: VecDeque::new(),
+            sides: vec![Side::default()],
+            running: 0,
             backlog_max: usize::MAX,
-            woken: Arc::default(),
-            asleep: false,
             interrupted: false,
             torture: Torture::default(),
             prompt: !seed.is_multiple_of(4),
@@ -108,7 +88,9 @@ impl World {
 
     /// Has `event` happen at `at`, behind whatever happens then already.
     pub(crate) fn schedule(&mut self, at: Duration, event: Event) {
-        self.asleep = false;
+        for side in &mut self.sides {
+            side.asleep = false;
+        }
         self.events.push(at, event);
     }
 
@@ -156,27 +138,6 @@ impl World {
         std::mem::take(&mut self.interrupted)
     }
 
-    /// Whether something happened that was not reported to the server.
-    pub(super) fn has_news(&self) -> bool {
-        !self.ready.is_empty() || !self.served.is_empty() || !self.done.is_empty()
-    }
-
-    pub(crate) fn is_woken(&self) -> bool {
-        self.woken.load(Relaxed)
-    }
-
-    /// Whether the server sleeps for ever.
-    pub(crate) fn is_asleep(&self) -> bool {
-        self.asleep && !self.is_woken()
-    }
-
-    /// Whether nothing is under way that would be reported to the server.
-    pub(crate) fn is_quiet(&self) -> bool {
-        let waits = |listener: &Listener| listener.on && !listener.backlog.is_empty();
-        let is_quiet = !self.has_news() && !self.is_woken() && !self.interrupted;
-        is_quiet && self.next_at().is_none() && !self.listeners.iter().any(waits)
-    }
-
     /// How late something is that takes no time as long as nothing goes wrong.
     pub(crate) fn lateness(&mut self) -> Duration {
         if self.rng.chance(self.faults.delay) {
@@ -201,7 +162,8 @@ impl World {
     }
 
     fn down_time(&mut self, link: LinkId) -> Duration {
-        let late = self.now + self.lateness();
+        let shard = self.links[link].shard;
+        let late = self.time_of(shard) + self.lateness();
         let clock = &mut self.links[link].down_clock;
         *clock = late.max(*clock);
         *clock
@@ -252,21 +214,26 @@ impl World {
                     }
                 }
             }
-            Event::Late(completion) => self.done.push_back(completion),
+            Event::Late(shard, completion) => self.sides[shard].done.push_back(completion),
+            Event::TellAll(listener) => self.tell_listener(listener, true),
             Event::Alarm => {}
         }
     }
 
     fn arrives(&mut self, link: LinkId, listener: ListenerId) {
         let full = match self.listeners.get_mut(listener) {
-            Some(listener) if listener.open && listener.backlog.len() < self.backlog_max => {
+            Some(listener) if listener.is_open() && listener.backlog.len() < self.backlog_max => {
                 listener.backlog.push_back(link);
                 false
             }
             _ => true,
         };
+        if !full && self.sides.len() > 1 {
+            self.tell_listener(listener, false);
+            self.schedule_in(TELL_ALL, Event::TellAll(listener));
+        }
         if full {
-            self.links[link].side = Side::Closed;
+            self.links[link].state = State::Closed;
             self.links[link].down_end = End::Reset;
         }
     }
@@ -309,7 +276,7 @@ impl World {
     /// reported about it earlier.
     pub(crate) fn report(&mut self, link: LinkId, completion: Completion<'static, SimSocket>) {
         let at = self.report_time(link);
-        self.report_at(at, completion);
+        self.report_at(self.links[link].shard, at, completion);
     }
 
     /// When the next report on `link` is made.
@@ -319,11 +286,16 @@ impl World {
         at
     }
 
-    pub(crate) fn report_at(&mut self, at: Duration, completion: Completion<'static, SimSocket>) {
+    pub(crate) fn report_at(
+        &mut self,
+        shard: usize,
+        at: Duration,
+        completion: Completion<'static, SimSocket>,
+    ) {
         if at <= self.now {
-            self.done.push_back(completion);
+            self.sides[shard].done.push_back(completion);
         } else {
-            self.schedule(at, Event::Late(completion));
+            self.schedule(at, Event::Late(shard, completion));
         }
     }
 
@@ -333,7 +305,7 @@ impl World {
         let state = &mut self.links[link];
         // Unread input turns a close into a reset, as it does in every kernel.
         let reset = reset || state.arrived() > 0;
-        state.side = Side::Closed;
+        state.state = State::Closed;
         state.receiving = false;
         state.up = Vec::new();
         state.up_start = 0;

@@ -55,7 +55,8 @@ use self::{
     size::Size,
 };
 use super::{
-    Clock, Completion, Driver, ListenerId, Next, Op, Options, Sent, Sink, Token, Waker,
+    Clock, Completion, Driver, ListenerId, ListenerShare, Next, Op, Options, Sent, Sink, Token,
+    Waker,
     accepting::Listeners,
     socket::{Listener, unacknowledged, unread},
     turns::Turns,
@@ -99,6 +100,8 @@ pub(crate) struct UringDriver {
     /// The next enter has a result at once that no report of the ring announces: the wait does not
     /// sleep.
     hurry: bool,
+    /// When the listeners that other shards have too were last looked at, in nanoseconds.
+    looked_at: u64,
     /// The most bytes that the ring receives at a time.
     piece: usize,
     /// Where connections are read into by calls.
@@ -132,14 +135,15 @@ impl UringDriver {
             event,
             piece: receiving::piece(options.read_max),
             scratch: vec![0; options.read_max].into_boxed_slice(),
+            listeners: Listeners::new(options.shared),
             options,
-            listeners: Listeners::new(),
             connections: SecondaryMap::new(),
             turns: Turns::default(),
             unarmed: Vec::new(),
             maybe_silent: Vec::new(),
             done: Vec::new(),
             hurry: false,
+            looked_at: 0,
         })
     }
 
@@ -246,10 +250,6 @@ fn name(kind: Kind, token: Token) -> Name {
     Name { kind, key: token.data().as_ffi() }
 }
 
-const fn name_of_listener(listener: ListenerId) -> Name {
-    Name { kind: Kind::Listener, key: listener as u64 }
-}
-
 impl Driver for UringDriver {
     type Socket = Incoming;
 
@@ -269,6 +269,19 @@ impl Driver for UringDriver {
         urgent: bool,
     ) -> io::Result<Address> {
         self.add_listener(listener, Listener::take_over(given, &self.options)?, urgent)
+    }
+
+    fn share_of(&self, listener: ListenerId) -> io::Result<ListenerShare> {
+        self.listeners.share_of(listener)
+    }
+
+    fn share(
+        &mut self,
+        listener: ListenerId,
+        other: ListenerShare,
+        urgent: bool,
+    ) -> io::Result<Address> {
+        self.add_listener(listener, other.socket()?, urgent)
     }
 
     fn submit(&mut self, op: Op<Incoming>) {
@@ -314,7 +327,15 @@ impl Driver for UringDriver {
             _ if !self.ring.flights().is_empty() => Some(timeout.unwrap_or(MOMENT).min(MOMENT)),
             _ => timeout,
         };
+        let sleep_max = self.sleep_max();
+        let timeout = match sleep_max {
+            Some(most) => Some(timeout.unwrap_or(most).min(most)),
+            None => timeout,
+        };
         self.ring.enter(timeout)?;
+        if sleep_max.is_some() {
+            self.look_at_listeners();
+        }
         sink.awake();
         if self.ring.flights().are_back() {
             self.serve_flights(sink);

@@ -73,7 +73,7 @@ impl Net {
     }
 
     fn is_settled(&self) -> bool {
-        self.world().is_quiet() && self.0.engine.borrow().rests()
+        self.world().is_quiet() && self.0.engines.iter().all(|engine| engine.borrow().rests())
     }
 
     /// Goes on until `reached`. Returns whether it was.
