@@ -10,7 +10,7 @@
 use std::{
     any::Any,
     collections::VecDeque,
-    fmt, io,
+    fmt,
     marker::PhantomData,
     mem,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
@@ -168,15 +168,12 @@ impl OffloadThreads {
             }
             Err(error) => {
                 self.shared.state().busy.pop();
-                self.say(&error);
+                // Said once: every further call tries again.
+                if !mem::replace(&mut self.failed, true) {
+                    let what = "cannot start another thread for offloaded work";
+                    tracing::warn!(threads = self.threads.len(), "{what}: {error}");
+                }
             }
-        }
-    }
-
-    fn say(&mut self, error: &io::Error) {
-        if !mem::replace(&mut self.failed, true) {
-            let threads = self.threads.len();
-            tracing::warn!(threads, "cannot start another thread for offloaded work: {error}");
         }
     }
 }

@@ -7,7 +7,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use crate::support::{Process, command, run};
 
 /// The flags, which are part of the contract, and their defaults.
-const FLAGS: [(&str, &str); 36] = [
+const FLAGS: [(&str, &str); 38] = [
     ("--listen", "127.0.0.1:1685"),
     ("--unix-mode", "0600"),
     ("--handler", "echo"),

@@ -40,11 +40,13 @@ impl Buffer {
     }
 
     /// Where more is appended.
+    #[inline]
     pub(crate) const fn vec(&mut self) -> &mut Vec<u8> {
         &mut self.0.bytes
     }
 
     /// How many bytes are not done with.
+    #[inline]
     pub(crate) const fn len(&self) -> usize {
         self.0.bytes.len() - self.0.start
     }
@@ -55,7 +57,7 @@ impl Buffer {
 
     /// The memory it takes, in bytes: what was written to, if it is [mapped](MAPPED_MIN).
     pub(crate) fn held(&self) -> usize {
-        let capacity = self.capacity();
+        let capacity = self.0.bytes.capacity();
         if capacity < MAPPED_MIN { capacity } else { self.0.peak.max(self.0.bytes.len()) }
     }
 

@@ -1,11 +1,9 @@
 //! The sending half of a connection: replies go in, bytes come out, pressure is reported.
 //!
 //! ```text
-//!  lend() ◀─▶ give_back()
-//!     (the handler appends)
-//!            pending ── take() ──▶ in flight ── sent(n) ──▶ gone
-//!               ▲                     │
-//!               └── goes first ───────┘ a short send
+//!            pending ── departs ──▶ in flight ── sent(n) ──▶ gone
+//!               ▲                      │
+//!               └── goes first ────────┘ a short send
 //! ```
 //!
 //! At most one send is in flight. Replies made meanwhile collect in `pending`, so a burst of
@@ -29,29 +27,35 @@ pub(crate) struct Watermarks {
     pub(crate) cap: usize,
 }
 
+/// What is taken out of a connection for replies to be appended.
+#[derive(Debug)]
+pub(crate) struct Lent {
+    /// What is queued, if anything is.
+    pub(crate) buffer: Option<Buffer>,
+    /// The length of the last batch, in bytes.
+    pub(crate) hint: usize,
+    /// The bytes that are in flight, or were and have to be sent again.
+    pub(crate) in_flight: usize,
+}
+
 /// Bytes for the peer that are queued or in flight.
 #[derive(Debug, Default)]
 pub(crate) struct Outbound {
-    pending: Option<Buffer>,
+    pub(super) pending: Option<Buffer>,
     /// The remainder of a short send: it goes before `pending`.
     unsent: Option<Buffer>,
     /// How many bytes are with the driver, or `unsent`.
-    in_flight: usize,
+    pub(super) in_flight: usize,
     /// In bytes, at most 4 GiB: it is for the memory account only.
     in_flight_capacity: u32,
     /// The length of the last batch, at most 64 KiB: the next buffer is chosen to hold as much.
-    hint: u16,
+    pub(super) hint: u16,
 }
 
 impl Outbound {
     /// Queued and in-flight bytes together.
     pub(crate) fn queued(&self) -> usize {
         self.pending.as_ref().map_or(0, Buffer::len) + self.in_flight
-    }
-
-    /// The bytes that are in flight, or were and have to be sent again.
-    pub(crate) const fn in_flight(&self) -> usize {
-        self.in_flight
     }
 
     /// Whether nothing is queued or in flight.
@@ -64,54 +68,36 @@ impl Outbound {
         self.in_flight > 0 && self.unsent.is_none()
     }
 
-    /// The capacity that served last time, in bytes.
-    pub(crate) const fn hint(&self) -> usize {
-        self.hint as usize
-    }
-
     /// The memory this half owns, in bytes, what is in flight included.
     pub(crate) fn capacity(&self) -> usize {
         self.pending.as_ref().map_or(0, Buffer::held) + self.in_flight_capacity as usize
     }
 
-    /// Takes out what is pending, for more to be appended; to be [given back](Self::give_back).
-    pub(crate) const fn lend(&mut self) -> Option<Buffer> {
-        self.pending.take()
+    /// Takes what was sent in part, if it is not in flight. It goes before what is pending. As of any
+    /// batch, what becomes of it is to be told at once: it [departs](Self::departs), or it is
+    /// [sent](Self::sent) already.
+    pub(super) const fn take_unsent(&mut self) -> Option<Buffer> {
+        self.unsent.take()
     }
 
-    /// Takes back what was lent, with what was appended. Returns a buffer in which there is nothing.
-    #[inline]
-    pub(crate) fn give_back(&mut self, pending: Buffer) -> Option<Buffer> {
-        debug_assert!(self.pending.is_none(), "what is pending was lent");
-        if pending.is_empty() {
-            return Some(pending);
-        }
-        self.pending = Some(pending);
-        None
-    }
-
-    /// The next batch to send, if there is one and none is in flight.
-    #[inline]
-    pub(crate) fn take(&mut self) -> Option<Buffer> {
-        if self.is_sending() {
-            return None;
-        }
-        let batch = self.unsent.take().or_else(|| self.pending.take())?;
-        self.in_flight = batch.len();
-        self.in_flight_capacity = saturate(batch.held());
-        self.hint = u16::try_from(self.in_flight).unwrap_or(u16::MAX);
-        Some(batch)
+    /// The batch that was taken is in flight. It was so long, and takes so much memory.
+    pub(crate) fn departs(&mut self, length: usize, held: usize) {
+        self.in_flight = length;
+        self.in_flight_capacity = u32::try_from(held).unwrap_or(u32::MAX);
     }
 
     /// Takes `batch` back, `count` bytes of it sent. Returns the buffer if all of it is gone.
     #[inline]
     pub(crate) fn sent(&mut self, count: usize, mut batch: Buffer) -> Option<Buffer> {
-        batch.advance(count);
-        self.in_flight = batch.len();
-        if self.in_flight == 0 {
+        let left = batch.len().saturating_sub(count);
+        if left == 0 {
+            self.in_flight = 0;
             self.in_flight_capacity = 0;
+            self.hint = u16::try_from(count).unwrap_or(u16::MAX);
             return Some(batch);
         }
+        batch.advance(count);
+        self.departs(left, batch.held());
         self.unsent = Some(batch);
         None
     }
@@ -126,18 +112,23 @@ impl Outbound {
     }
 }
 
-fn saturate(bytes: usize) -> u32 {
-    u32::try_from(bytes).unwrap_or(u32::MAX)
-}
-
 #[cfg(test)]
 mod tests {
     use super::{Buffer, Outbound};
 
     fn push(outbound: &mut Outbound, bytes: &[u8]) {
-        let mut pending = outbound.lend().unwrap_or_else(|| Buffer::with_capacity(0));
+        let pending = outbound.pending.get_or_insert_with(|| Buffer::with_capacity(0));
         pending.vec().extend_from_slice(bytes);
-        outbound.give_back(pending);
+    }
+
+    /// Takes the next batch, and has it in flight.
+    fn depart(outbound: &mut Outbound) -> Option<Buffer> {
+        let batch = match outbound.in_flight {
+            0 => outbound.pending.take(),
+            _ => outbound.take_unsent(),
+        }?;
+        outbound.departs(batch.len(), batch.held());
+        Some(batch)
     }
 
     fn push_some(outbound: &mut Outbound, count: usize) {
@@ -148,15 +139,15 @@ mod tests {
     fn the_rest_of_a_short_send_goes_before_what_came_later() {
         let mut outbound = Outbound::default();
         push(&mut outbound, b"abcdef");
-        let first = outbound.take().expect("bytes are queued");
-        assert!(outbound.take().is_none(), "one send in flight");
+        let first = depart(&mut outbound).expect("bytes are queued");
+        assert!(depart(&mut outbound).is_none(), "one send in flight");
         push(&mut outbound, b"ghi");
         outbound.sent(4, first);
 
-        let rest = outbound.take().expect("two bytes are unsent");
+        let rest = depart(&mut outbound).expect("two bytes are unsent");
         assert_eq!(rest.bytes(), b"ef");
         outbound.sent(2, rest);
-        let last = outbound.take().expect("three bytes are pending");
+        let last = depart(&mut outbound).expect("three bytes are pending");
         assert_eq!(last.bytes(), b"ghi");
         outbound.sent(3, last);
         assert!(outbound.is_empty());
@@ -167,7 +158,7 @@ mod tests {
     fn discarding_leaves_only_what_is_in_flight() {
         let mut outbound = Outbound::default();
         push_some(&mut outbound, 150);
-        let batch = outbound.take().expect("bytes are queued");
+        let batch = depart(&mut outbound).expect("bytes are queued");
         push_some(&mut outbound, 10);
         outbound.discard();
         assert_eq!(outbound.queued(), 150, "the driver still has it");

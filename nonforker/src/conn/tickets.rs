@@ -26,7 +26,7 @@ use std::{
 };
 
 use super::{
-    Connection,
+    Connection, Rare,
     bars::Bars,
     deadlines::Tick,
     output::{Origin, Output},
@@ -118,11 +118,21 @@ impl Tickets {
     }
 
     /// What is sent from now on is dropped, but for answers to tickets that are open.
-    fn finish(&mut self) {
+    pub(super) fn finish(&mut self) {
         if let Some(answering) = &mut self.answering {
             answering.mute = true;
         }
     }
+}
+
+/// The tickets of a connection, if it has any.
+#[inline]
+fn tickets(rare: &Option<Box<Rare>>) -> Option<&Tickets> {
+    rare.as_ref()?.tickets.as_deref()
+}
+
+fn tickets_mut(rare: &mut Option<Box<Rare>>) -> Option<&mut Tickets> {
+    rare.as_mut()?.tickets.as_deref_mut()
 }
 
 impl Connection {
@@ -133,12 +143,12 @@ impl Connection {
         due: Option<Tick>,
         in_order: bool,
     ) -> Option<Arc<Fate>> {
-        let closes = self.tickets.as_ref().is_some_and(|tickets| tickets.ends.is_some());
+        let closes = tickets(&self.rare).is_some_and(|tickets| tickets.ends.is_some());
         if !self.state.handles() || closes {
             return None;
         }
         let open = Open { id, due, mute: self.bars.has(Bars::MUTE) };
-        let tickets = self.tickets.get_or_insert_default();
+        let tickets = self.rare.get_or_insert_default().tickets.get_or_insert_default();
         tickets.due = tickets.due.into_iter().chain(due).min();
         if in_order {
             if tickets.answering.as_ref().is_some_and(|answering| answering.loose) {
@@ -163,7 +173,7 @@ impl Connection {
         if !self.state.handles() {
             return false;
         }
-        let Some(tickets) = &mut self.tickets else { return false };
+        let Some(tickets) = tickets_mut(&mut self.rare) else { return false };
         let found = tickets.places.iter().position(|place| place.open.id == id);
         if let Some(index) = found
             && let Some(Place { open, behind }) = tickets.places.remove(index)
@@ -184,7 +194,7 @@ impl Connection {
 
     /// The answer is complete: what waited behind it follows it.
     pub(crate) fn end_answer(&mut self, output: &mut Output) {
-        let Some(tickets) = &mut self.tickets else { return };
+        let Some(tickets) = tickets_mut(&mut self.rare) else { return };
         let Some(Answering { behind, .. }) = tickets.answering.take() else { return };
         match tickets.at.checked_sub(1).and_then(|before| tickets.places.get_mut(before)) {
             Some(place) if place.behind.is_empty() => place.behind = behind,
@@ -202,8 +212,12 @@ impl Connection {
     /// Gives up [`Tickets`] in which none is open. Returns why the connection is to close now, if a
     /// close waited for the answers.
     pub(crate) fn settle_tickets(&mut self) -> Option<CloseReason> {
-        if self.tickets.as_ref().is_some_and(|tickets| tickets.count() == 0) {
-            let tickets = self.tickets.take();
+        if tickets(&self.rare).is_some_and(|tickets| tickets.count() == 0) {
+            let tickets = self.rare.as_mut().and_then(|rare| rare.tickets.take());
+            // It may be long before the connection needs this again.
+            if self.rare.as_ref().is_some_and(|rare| rare.reason.is_none() && rare.discarded == 0) {
+                self.rare = None;
+            }
             self.set_bars();
             return tickets.and_then(|tickets| tickets.ends);
         }
@@ -212,15 +226,16 @@ impl Connection {
 
     /// The connection ends: nobody answers any more. Returns how many tickets were open.
     pub(crate) fn drop_tickets(&mut self) -> usize {
-        let Some(tickets) = self.tickets.take() else { return 0 };
+        let tickets = self.rare.as_mut().and_then(|rare| rare.tickets.take());
+        let Some(tickets) = tickets else { return 0 };
         tickets.fate.0.store(true, Relaxed);
         self.set_bars();
         tickets.count()
     }
 
     fn set_bars(&mut self) {
-        let bars_frames = self.tickets.as_ref().is_some_and(|tickets| tickets.bars_frames());
-        self.bars.set(Bars::PENDING, self.tickets.is_some());
+        let bars_frames = tickets(&self.rare).is_some_and(|tickets| tickets.bars_frames());
+        self.bars.set(Bars::PENDING, tickets(&self.rare).is_some());
         self.bars.set(Bars::DEFERRED, bars_frames);
     }
 
@@ -231,7 +246,7 @@ impl Connection {
             reason,
             CloseReason::ByHandler | CloseReason::PeerFinished | CloseReason::Drained
         );
-        match &mut self.tickets {
+        match tickets_mut(&mut self.rare) {
             Some(tickets) if waits && tickets.count() > 0 && self.state.handles() => {
                 tickets.ends.get_or_insert(reason);
                 tickets.finish();
@@ -243,17 +258,10 @@ impl Connection {
         }
     }
 
-    /// Our side finishes behind the answers to the open tickets.
-    pub(super) fn finishes_behind_tickets(&mut self) {
-        if let Some(tickets) = &mut self.tickets {
-            tickets.finish();
-        }
-    }
-
     /// Whether a reply of this origin is queued, now or behind a ticket.
     pub(super) fn takes_reply(&self, origin: Origin) -> bool {
         let answers = || {
-            let answering = self.tickets.as_ref().and_then(|tickets| tickets.answering.as_ref());
+            let answering = tickets(&self.rare).and_then(|tickets| tickets.answering.as_ref());
             origin != Origin::Other && answering.is_some_and(|answering| !answering.mute)
         };
         !self.bars.has(Bars::CLOSED) && (!self.bars.has(Bars::MUTE) || answers())
@@ -262,7 +270,7 @@ impl Connection {
     /// Where a reply goes that has to wait, and the count of what waits. Nothing if it goes to the
     /// queue.
     pub(super) fn behind(&mut self, origin: Origin) -> Option<(&mut Vec<u8>, &mut usize)> {
-        let Tickets { places, at, held, .. } = &mut **self.tickets.as_mut()?;
+        let Tickets { places, at, held, .. } = tickets_mut(&mut self.rare)?;
         if origin == Origin::Other {
             return None;
         }
@@ -274,40 +282,40 @@ impl Connection {
 
     /// How many tickets are open.
     pub(crate) fn open_tickets(&self) -> usize {
-        self.tickets.as_ref().map_or(0, |tickets| tickets.count())
+        tickets(&self.rare).map_or(0, |tickets| tickets.count())
     }
 
     /// How many bytes wait behind tickets.
     #[inline]
     pub(crate) fn held(&self) -> usize {
-        self.tickets.as_ref().map_or(0, |tickets| tickets.held)
+        tickets(&self.rare).map_or(0, |tickets| tickets.held)
     }
 
     /// The memory that takes, in bytes.
     pub(super) fn held_capacity(&self) -> usize {
-        self.tickets.as_ref().map_or(0, |tickets| tickets.capacity())
+        tickets(&self.rare).map_or(0, |tickets| tickets.capacity())
     }
 
     /// Whether an answer is still to be sent.
     pub(crate) fn expects_answers(&self) -> bool {
-        self.tickets.as_ref().is_some_and(|tickets| tickets.open().any(|open| !open.mute))
+        tickets(&self.rare).is_some_and(|tickets| tickets.open().any(|open| !open.mute))
     }
 
     /// A time before which no ticket is due.
     pub(crate) fn answer_due(&self) -> Option<Tick> {
-        self.tickets.as_ref()?.due
+        tickets(&self.rare)?.due
     }
 
     /// Whether a ticket is due at `now`.
     pub(crate) fn is_answer_late(&mut self, now: Tick) -> bool {
-        let Some(tickets) = &mut self.tickets else { return false };
+        let Some(tickets) = tickets_mut(&mut self.rare) else { return false };
         tickets.due = tickets.open().filter_map(|open| open.due).min();
         tickets.due.is_some_and(|due| due <= now)
     }
 
     /// Tickets that are due at `now` are due at `at`.
     pub(crate) fn put_off_answers(&mut self, now: Tick, at: Tick) {
-        let Some(tickets) = &mut self.tickets else { return };
+        let Some(tickets) = tickets_mut(&mut self.rare) else { return };
         let places = tickets.places.iter_mut().map(|place| &mut place.open);
         for open in places.chain(&mut tickets.loose) {
             open.due = open.due.map(|due| if due <= now { at } else { due });
@@ -317,7 +325,7 @@ impl Connection {
 
     /// From now on all open tickets are due then.
     pub(crate) fn set_answer_due(&mut self, due: Option<Tick>) {
-        let Some(tickets) = &mut self.tickets else { return };
+        let Some(tickets) = tickets_mut(&mut self.rare) else { return };
         let places = tickets.places.iter_mut().map(|place| &mut place.open);
         places.chain(&mut tickets.loose).for_each(|open| open.due = due);
         tickets.due = due;
@@ -326,7 +334,7 @@ impl Connection {
     /// What is wrong with the tickets between two turns, if anything is.
     pub(crate) fn unsound_tickets(&self) -> Option<&'static str> {
         let pending = self.bars.has(Bars::PENDING);
-        let Some(tickets) = &self.tickets else {
+        let Some(tickets) = tickets(&self.rare) else {
             let barred = pending || self.bars.has(Bars::DEFERRED);
             return barred.then_some("a connection waits for a ticket that there is not");
         };

@@ -16,7 +16,13 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use super::{core::Core, shard::Shard, slot::ServiceId, table::Table, tickets::Answered};
+use super::{
+    core::{COLLECTED_MAX, Core},
+    shard::Shard,
+    slot::ServiceId,
+    table::Table,
+    tickets::Answered,
+};
 use crate::{
     driver::Waker,
     error::{Gone, PostError},
@@ -139,13 +145,6 @@ impl Mailbox {
         queue.awake = !queue.letters.is_empty();
         queue.awake
     }
-
-    /// From now on nothing can be posted. Returns what nobody has read.
-    fn end(&self) -> VecDeque<Letter> {
-        let mut queue = self.queue();
-        queue.ended = true;
-        mem::take(&mut queue.letters)
-    }
 }
 
 /// The shard's side of its [`Mailbox`].
@@ -176,7 +175,11 @@ impl Mail {
 impl Drop for Mail {
     /// The server ends. What was posted and not read is thrown away.
     fn drop(&mut self) {
-        let unread = self.mailbox.end();
+        let mut queue = self.mailbox.queue();
+        queue.ended = true;
+        let unread = mem::take(&mut queue.letters);
+        // What a letter holds may post as it is dropped.
+        drop(queue);
         for letter in mem::take(&mut self.taken).into_iter().chain(unread) {
             discard(letter);
         }
@@ -189,27 +192,26 @@ pub(super) fn discard<T>(given: T) -> Option<Box<dyn Any + Send>> {
 }
 
 impl<S> Shard<S> {
-    /// Reads the mail, up to a bound.
+    /// Reads the mail, up to a bound. It has a bound of its own on replies, so that clients whose
+    /// replies fill a turn do not keep it waiting.
     pub(super) fn read_mail(&mut self) {
         if self.core.mail.taken.is_empty() {
             let Mail { mailbox, taken, more } = &mut self.core.mail;
             *more = mailbox.take(taken);
         }
-        while !self.core.has_collected_enough()
+        let before = self.core.collected;
+        while self.core.collected < before.saturating_add(COLLECTED_MAX)
             && let Some(letter) = self.core.mail.taken.pop_front()
         {
-            self.read(letter);
-        }
-    }
-
-    fn read(&mut self, letter: Letter) {
-        let Self { core, table, services, .. } = self;
-        match letter {
-            Letter::Post { service, errand } => {
-                let Some(typed) = services.get_mut(service as usize) else { return };
-                errand.run(typed.handler(), core, table, service);
+            let Self { core, table, services, .. } = self;
+            match letter {
+                Letter::Post { service, errand } => {
+                    if let Some(typed) = services.get_mut(service as usize) {
+                        errand.run(typed.handler(), core, table, service);
+                    }
+                }
+                Letter::Answer(answered) => self.answer(answered),
             }
-            Letter::Answer(answered) => self.answer(answered),
         }
     }
 }

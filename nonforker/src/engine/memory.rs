@@ -202,6 +202,12 @@ impl Memory {
         self.reported
     }
 
+    /// How much one connection may hold that holds so much now, with all others as they are.
+    #[inline]
+    pub(crate) const fn room(&self, held: usize) -> usize {
+        self.budget.saturating_sub(self.total().saturating_sub(held))
+    }
+
     pub(crate) const fn budget(&self) -> usize {
         self.budget
     }
@@ -233,7 +239,9 @@ impl Memory {
     /// Whether it is scarce, or may have become so.
     #[inline]
     pub(super) const fn wants_attention(&self) -> bool {
-        self.total() >= self.ample() || self.is_scarce() || self.look_at.is_some()
+        self.total() >= self.percent * 70
+            || !matches!(self.scarcity, Scarcity::Ample)
+            || self.look_at.is_some()
     }
 
     /// Decides how scarce memory is now. Returns the former answer if it was another.

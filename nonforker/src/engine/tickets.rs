@@ -154,7 +154,9 @@ impl Core {
     /// that is so.
     #[cold]
     pub(super) fn wait_for_tickets(&mut self, slot: &mut Slot) -> bool {
-        if !self.desks[slot.service() as usize].defers || slot.conn.bars().has(Bars::TICKETLESS) {
+        let may_need_one =
+            self.desks[slot.service() as usize].defers && slot.conn.state().handles();
+        if !may_need_one || slot.conn.bars().has(Bars::TICKETLESS) {
             return false;
         }
         slot.conn.wait_for_tickets(true);

@@ -40,5 +40,6 @@ mod services;
 mod shards;
 mod spawned;
 mod stream;
+mod threads;
 mod timeouts;
 mod urgent;

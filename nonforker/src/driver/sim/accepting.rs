@@ -51,13 +51,13 @@ impl SimDriver {
     }
 
     /// Reports who has connected.
-    pub(super) fn accept(&self, sink: &mut Sink<'_, SimSocket>) {
+    pub(super) fn accept(&self, sink: &mut dyn Sink<SimSocket>) {
         let listeners = self.world().listeners.len();
         for listener in 0..listeners {
             let accepts = if self.options.shared { ACCEPTS_SHARED } else { ACCEPTS };
             for _ in 0..accepts {
                 let Some(completion) = self.accept_one(listener) else { break };
-                sink(completion);
+                sink.take(completion);
             }
         }
     }

@@ -4,7 +4,13 @@
 //!  submit ──▶ a thread is free: is it still wanted? ──▶ done: the work runs and posts its answer
 //! ```
 
-use std::{cell::RefCell, collections::BTreeMap, fmt, rc::Rc, time::Duration};
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, btree_map::OccupiedEntry},
+    fmt,
+    rc::Rc,
+    time::Duration,
+};
 
 use super::{events::Event, trace::What, world::World};
 use crate::offload::{Job, Threads};
@@ -73,19 +79,17 @@ impl World {
         self.jobs.steps.insert((at, self.jobs.order), step);
         self.schedule(at, Event::Alarm);
     }
-
-    /// The next step whose time has come.
-    fn next_step(&mut self) -> Option<Step> {
-        let first = self.jobs.steps.first_entry()?;
-        (first.key().0 <= self.now).then(|| first.remove())
-    }
 }
 
 /// Does what the threads of the server do by now. The world is free meanwhile, since jobs are the
 /// user's.
 pub(crate) fn run_jobs(world: &RefCell<World>) {
     loop {
-        let step = world.borrow_mut().next_step();
+        let step = {
+            let world = &mut *world.borrow_mut();
+            let first = world.jobs.steps.first_entry();
+            first.filter(|first| first.key().0 <= world.now).map(OccupiedEntry::remove)
+        };
         match step {
             Some(Step::Begins(job, ends)) if job.is_wanted() => {
                 world.borrow_mut().step(ends, Step::Ends(job));

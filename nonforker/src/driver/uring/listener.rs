@@ -24,8 +24,8 @@ const POLLEXCLUSIVE: u32 = 1 << 28;
 /// How long a shard sleeps before it looks whether the kernel has told another one that is busy.
 const LOOK: Duration = Duration::from_millis(250);
 
-/// By how much a clock may be late that is as old as the kernel's last tick.
-const TICK: Duration = Duration::from_millis(10);
+/// By how much a sleep may be shorter than it was to be.
+const TICK: Duration = Duration::from_millis(1);
 
 /// What the ring has to do with a listener.
 #[derive(Debug)]
@@ -152,7 +152,7 @@ impl UringDriver {
         }
     }
 
-    pub(super) fn serve_listeners(&mut self, sink: &mut Sink<'_, Incoming>) {
+    pub(super) fn serve_listeners(&mut self, sink: &mut dyn Sink<Incoming>) {
         // Its sends and receives wait in the kernel, so that it stays a blocking socket.
         self.listeners
             .serve(|socket, listener| Ok(Incoming { socket, urgent: listener.urgent }), sink);
@@ -169,7 +169,7 @@ impl UringDriver {
 
     /// Has all listeners tried that accept, if that was long ago.
     pub(super) fn look_at_listeners(&mut self) {
-        let now = Clock::System.coarse();
+        let now = Clock::System.now();
         if now.saturating_sub(self.looked_at) < nanos(LOOK) - nanos(TICK) {
             return;
         }
