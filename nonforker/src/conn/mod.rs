@@ -20,14 +20,17 @@
 //! 4. It receives while [`wants_receive`](Connection::wants_receive).
 //! 5. [`close`](Connection::close) and [`fail`](Connection::fail) end it; the first reason counts.
 
+mod ahead;
 pub(crate) mod bars;
 pub(crate) mod buffer;
 pub(crate) mod deadlines;
 mod inbound;
 pub(crate) mod outbound;
 pub(crate) mod output;
+pub(crate) mod payload;
 pub(crate) mod pipe;
 mod proxy;
+pub(crate) mod pushed;
 pub(crate) mod state;
 pub(crate) mod tickets;
 
@@ -286,7 +289,13 @@ impl Connection {
     ) -> Output {
         let hint = self.outbound.hint();
         let buffer = self.outbound.lend().unwrap_or_else(|| allocate(hint));
-        Output::new(buffer, self.outbound.in_flight() + self.held(), bounds, origin)
+        Output::new(buffer, self.elsewhere(), bounds, origin)
+    }
+
+    /// How many bytes are in flight, or go ahead of what is pending, or wait behind tickets.
+    #[inline]
+    fn elsewhere(&self) -> usize {
+        self.outbound.in_flight() + self.outbound.bytes_ahead() + self.held()
     }
 
     /// Puts the queue back. Returns a buffer in which there is nothing.

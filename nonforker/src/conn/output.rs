@@ -89,6 +89,38 @@ impl Output {
         buffer
     }
 
+    /// Takes out what is queued, for a message to be queued behind it: to be
+    /// [put back](Self::put_queue).
+    pub(super) fn take_queue(&mut self) -> Option<Buffer> {
+        if self.out.is_empty() {
+            return None;
+        }
+        let mut queue = std::mem::replace(&mut self.buffer, Buffer::with_capacity(0));
+        *queue.vec() = std::mem::take(&mut self.out);
+        Some(queue)
+    }
+
+    /// Puts the queue back. Its last bytes are `of_callback`, and so many are `elsewhere`.
+    pub(super) fn put_queue(
+        &mut self,
+        queue: Option<Buffer>,
+        elsewhere: usize,
+        of_callback: usize,
+    ) {
+        if let Some(mut queue) = queue {
+            self.out = std::mem::take(queue.vec());
+            self.buffer = queue;
+        }
+        self.elsewhere = elsewhere;
+        self.much = self.bounds.high.saturating_sub(elsewhere).min(self.bounds.spacious);
+        self.mark = self.out.len().saturating_sub(of_callback);
+    }
+
+    /// How many bytes the present callback has queued.
+    pub(crate) const fn since_mark(&self) -> usize {
+        self.out.len() - self.mark
+    }
+
     /// How many bytes are queued or in flight, or wait behind tickets.
     pub(crate) const fn queued(&self) -> usize {
         self.out.len() + self.elsewhere

@@ -9,9 +9,12 @@
 //! While memory is scarce, who holds how much is kept in order, so that nobody has to look at ten
 //! thousand idle connections to find the one that is in the way. Otherwise it costs nothing.
 
-use std::{cmp::Reverse, collections::BTreeSet};
+use std::{cmp::Reverse, collections::BTreeSet, sync::Arc};
 
-use crate::{conn::deadlines::Tick, driver::Token};
+use crate::{
+    conn::{deadlines::Tick, payload::Savings},
+    driver::Token,
+};
 
 /// How scarce memory is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -27,7 +30,13 @@ pub(crate) enum Scarcity {
 /// The account of all buffers.
 #[derive(Debug)]
 pub(crate) struct Memory {
+    /// The sum of what connections hold, with the bytes of a payload for each that waits for it.
     used: usize,
+    /// How much of that is too much, since the payload is there once.
+    saved: usize,
+    savings: Arc<Savings>,
+    /// Whether there are payloads.
+    saves: bool,
     budget: usize,
     /// A hundredth of it.
     percent: usize,
@@ -50,9 +59,12 @@ pub(crate) struct Memory {
 
 impl Memory {
     /// Nothing used of `budget` bytes.
-    pub(crate) const fn new(budget: usize) -> Self {
+    pub(crate) fn new(budget: usize) -> Self {
         Self {
             used: 0,
+            saved: 0,
+            savings: Arc::default(),
+            saves: false,
             budget,
             percent: budget / 100,
             scarcity: Scarcity::Ample,
@@ -160,8 +172,24 @@ impl Memory {
         !matches!(self.scarcity, Scarcity::Ample)
     }
 
+    #[inline]
     pub(crate) const fn used(&self) -> usize {
-        self.used
+        self.used.saturating_sub(self.saved)
+    }
+
+    /// Where it is counted how much payloads save, for one that is made.
+    pub(super) const fn savings(&mut self) -> &Arc<Savings> {
+        self.saves = true;
+        &self.savings
+    }
+
+    /// What connections hold is settled: what payloads save is, too.
+    #[inline]
+    pub(super) fn settle_savings(&mut self) {
+        if self.saves {
+            self.saved = self.savings.saved();
+            self.saves = self.savings.handed_out() > 0;
+        }
     }
 
     pub(crate) const fn budget(&self) -> usize {
@@ -179,29 +207,30 @@ impl Memory {
 
     /// How many bytes are used beyond the budget, when those have left that are to leave.
     pub(crate) const fn excess(&self) -> usize {
-        self.used.saturating_sub(self.leaving).saturating_sub(self.budget)
+        self.used().saturating_sub(self.leaving).saturating_sub(self.budget)
     }
 
     /// How many bytes there are too many for memory to be ample, when those have left that are to
     /// leave.
     pub(super) const fn surplus(&self) -> usize {
-        (self.used.saturating_sub(self.leaving) + 1).saturating_sub(self.ample())
+        (self.used().saturating_sub(self.leaving) + 1).saturating_sub(self.ample())
     }
 
     /// Whether it is scarce, or may have become so.
     #[inline]
     pub(super) const fn wants_attention(&self) -> bool {
-        self.used >= self.ample() || self.is_scarce() || self.look_at.is_some()
+        self.used() >= self.ample() || self.is_scarce() || self.look_at.is_some()
     }
 
     /// Decides how scarce memory is now. Returns the former answer if it was another.
     pub(crate) fn judge(&mut self) -> Option<Scarcity> {
-        let scarcity = if self.used >= self.percent * 90 {
+        let used = self.used();
+        let scarcity = if used >= self.percent * 90 {
             Scarcity::StopAccepting
-        } else if self.used >= self.percent * 80 {
+        } else if used >= self.percent * 80 {
             // Between the marks what was given up stays so, until all is well.
             self.scarcity.max(Scarcity::Rationed)
-        } else if self.used >= self.ample() {
+        } else if used >= self.ample() {
             self.scarcity
         } else {
             Scarcity::Ample
@@ -215,6 +244,9 @@ impl Memory {
         let used: usize = held.iter().map(|&(_, held, _)| held).sum();
         if used != self.used {
             return Some(format!("the memory account says {}, connections hold {used}", self.used));
+        }
+        if self.saved != self.savings.saved() {
+            return Some("what payloads save is not settled".to_owned());
         }
         if starved != self.starved {
             return Some(format!("{starved} are not read from, not {}", self.starved));

@@ -30,6 +30,7 @@ mod settle;
 mod speed;
 mod tickets;
 mod time;
+mod topics;
 mod turns;
 mod waiting;
 mod warnings;
