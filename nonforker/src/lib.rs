@@ -141,8 +141,8 @@
 //! # In scope, and out of scope
 //!
 //! Stream protocols over TCP and Unix sockets, from one request a minute to millions a second.
-//! Not in scope: a handler that has to block (give it a thread of its own and answer later), HTTP
-//! (there are good servers), datagrams.
+//! Not in scope: HTTP (there are good servers), datagrams. What blocks is
+//! [offloaded](Conn::offload) to a thread, or a [`Ticket`] is answered later.
 //!
 //! # Cargo features
 //!

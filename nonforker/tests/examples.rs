@@ -205,6 +205,21 @@ fn timers_tick_as_often_as_asked() {
     });
 }
 
+#[test]
+fn job_server_keeps_nobody_waiting_but_the_client_that_asked() {
+    on_every_driver(|driver| {
+        let example = Example::start("job_server", driver);
+        let (mut slow, mut quick) = (example.connect(), example.connect());
+        send(&mut slow, b"query 400 one\nping\n");
+        let began = Instant::now();
+        send(&mut quick, b"ping\nquery 1 two\n");
+        assert_eq!((line(&mut quick), line(&mut quick)), ("pong".into(), "done two".into()));
+        assert!(began.elapsed() < Duration::from_millis(400), "{:?}", began.elapsed());
+        assert_eq!(rest(&mut slow), b"done one\npong\n");
+        assert!(began.elapsed() >= Duration::from_millis(400), "it takes its time");
+    });
+}
+
 /// Each colour begins with an escape and ends with an `m`.
 fn without_colours(line: &str) -> String {
     let (first, rest) = line.split_once('\x1b').unwrap_or((line, ""));

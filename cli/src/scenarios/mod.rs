@@ -8,6 +8,7 @@
 //! library, whose users have no use for it, and not in a crate of its own, which would have to be
 //! published for the program's sake.
 
+mod later;
 mod witness;
 
 use std::{fmt::Write, time::Duration};
@@ -18,7 +19,7 @@ use nonforker::{
     sim::{Client, Ending, Failure, Faults, Net, Rng, Run, Simulation, Visit},
 };
 
-use self::witness::Witness;
+use self::{later::Later, witness::Witness};
 
 const ADDRESS: &str = "127.0.0.1:1685";
 
@@ -39,7 +40,7 @@ impl std::fmt::Debug for Scenario {
 
 impl Scenario {
     /// Every scenario.
-    pub(crate) const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self {
             name: "echo",
             about: "everybody who reads is answered, whatever does not break the connection",
@@ -81,6 +82,21 @@ impl Scenario {
             about: "a handler hears of each connection from open to closed, in order and once",
             simulation: || Simulation::varied(witness).faults(Faults::swarm),
             script: visits,
+        },
+        Self {
+            name: "later",
+            about: "what is answered later, by threads, timers or mail, is answered once, in order",
+            simulation: || Simulation::varied(|rng| Later::server(rng, narrow(rng), false)),
+            script: |net| crowd(net, true),
+        },
+        Self {
+            name: "tickets",
+            about: "tickets that are dropped, forgotten or too late harm nobody else, in a drain too",
+            simulation: || {
+                Simulation::varied(|rng| Later::server(rng, narrow(rng), true))
+                    .faults(Faults::swarm)
+            },
+            script: tickets,
         },
     ];
 
@@ -155,6 +171,16 @@ fn is_echoed(visit: &Visit, lossless: bool) {
         assert_eq!(visit.received.len(), sent.len(), "{manner:?} is answered");
         assert_eq!(visit.ending, Some(Ending::Finished), "{manner:?} sees the end");
     }
+}
+
+/// Echoes that may not come, while strangers post.
+fn tickets(net: &Net) {
+    let micros = net.rng().below(1 << 22);
+    net.drain_in(Duration::from_micros(micros));
+    // What is posted to a server that has ended comes to nothing.
+    let _ = net.post::<Later>(|_, all| all.for_each(|other| other.pause()));
+    let _ = net.post::<Later>(|_, all| all.for_each(|other| other.resume()));
+    crowd(net, false);
 }
 
 fn drain(net: &Net) {

@@ -16,7 +16,13 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use super::{core::Core, shard::Shard, slot::ServiceId, table::Table, tickets::Answered};
+use super::{
+    core::{COLLECTED_MAX, Core},
+    shard::Shard,
+    slot::ServiceId,
+    table::Table,
+    tickets::Answered,
+};
 use crate::{
     driver::Waker,
     error::{Gone, PostError},
@@ -189,13 +195,15 @@ pub(super) fn discard<T>(given: T) -> Option<Box<dyn Any + Send>> {
 }
 
 impl<S> Shard<S> {
-    /// Reads the mail, up to a bound.
+    /// Reads the mail, up to a bound. It has a bound of its own on replies, so that clients whose
+    /// replies fill a turn do not keep it waiting.
     pub(super) fn read_mail(&mut self) {
         if self.core.mail.taken.is_empty() {
             let Mail { mailbox, taken, more } = &mut self.core.mail;
             *more = mailbox.take(taken);
         }
-        while !self.core.has_collected_enough()
+        let before = self.core.collected;
+        while self.core.collected < before.saturating_add(COLLECTED_MAX)
             && let Some(letter) = self.core.mail.taken.pop_front()
         {
             self.read(letter);

@@ -39,5 +39,6 @@ mod probe;
 mod services;
 mod spawned;
 mod stream;
+mod threads;
 mod timeouts;
 mod urgent;

@@ -16,6 +16,7 @@ mod hogs;
 mod limits;
 mod memory;
 mod offloading;
+mod open_tickets;
 mod others;
 mod posting;
 mod proxy;

@@ -92,18 +92,19 @@ fn what_nobody_waits_for_is_not_begun() {
     let begun = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&begun);
     let make = move || server(Arc::clone(&count)).offload_threads(1);
+    let asked = AtomicUsize::new(0);
     Simulation::new(make).faults(|_| Faults::none()).seeds(0..50).run(|net| {
-        begun.store(0, Relaxed);
         let clients: Vec<Client> = (0..10).map(|_| net.connect()).collect();
         clients.iter().for_each(|client| client.send("work\n"));
-        net.wait(Duration::from_micros(10));
+        net.wait(Duration::from_micros(100));
         clients[5..].iter().for_each(Client::reset);
         net.settle();
         clients[..5].iter().for_each(|client| client.expect("work\n"));
-        let begun = begun.load(Relaxed);
-        // The work of one may have begun within ten microseconds.
-        assert!((5..10).contains(&begun), "{begun}");
+        asked.fetch_add(usize::try_from(net.stats().tickets).expect("ten"), Relaxed);
     });
+    // The work of some may have begun, or be done, before they left.
+    let (begun, asked) = (begun.load(Relaxed), asked.load(Relaxed));
+    assert!(asked > 450 && (asked / 2..asked * 3 / 4).contains(&begun), "{begun} of {asked}");
 }
 
 #[test]

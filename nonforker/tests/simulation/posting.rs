@@ -1,9 +1,9 @@
 //! What a script posts in place of other threads reaches the handler, in order and within bounds.
 
-use std::{panic::resume_unwind, thread};
+use std::{panic::resume_unwind, thread, time::Duration};
 
 use nonforker::{
-    Conn, Handler, Limits, NoSuchService, Outcome, PostError, Server,
+    Closure, Conn, Handler, Limits, NoSuchService, Outcome, PostError, Server,
     codec::Lines,
     sim::{Faults, Simulation},
 };
@@ -102,6 +102,31 @@ fn a_panic_or_an_error_in_what_was_posted_ends_nobody() {
 }
 
 #[test]
+fn clients_whose_replies_fill_every_turn_do_not_keep_mail_waiting() {
+    let server = || {
+        let flood = |conn: &mut Conn<'_, Closure<Lines>>, _: &[u8]| conn.send(vec![b'x'; 70_000]);
+        // A line of each client in a turn.
+        server().limits(Limits::new().read_per_turn(5)).serve("127.0.0.1:2", Lines::new(), flood)
+    };
+    Simulation::new(server).seeds(0..2).faults(|_| Faults::none()).run(|net| {
+        let reader = net.connect();
+        net.settle();
+        for _ in 0..3 {
+            let client = net.connect_to(1);
+            client.set_window(1 << 24);
+            client.send("more\n".repeat(40));
+        }
+        // Replies fill every turn now.
+        net.wait(Duration::from_micros(10));
+        net.post::<Counts>(|_, all| all.for_each(|other| other.send("posted")))
+            .expect("there is room");
+        reader.expect("posted\n");
+        let frames = net.stats().frames;
+        assert!((5..60).contains(&frames), "{frames} of 120 requests were handled before");
+    });
+}
+
+#[test]
 fn a_reply_for_one_reaches_that_one_or_nobody() {
     Simulation::new(server).seeds(0..20).run(|net| {
         let (one, two) = (net.connect(), net.connect());
@@ -134,15 +159,15 @@ fn a_reply_for_one_reaches_that_one_or_nobody() {
 #[test]
 fn a_remote_is_found_as_a_service_is() {
     let server = || {
-        let echo = |conn: &mut Conn<'_, nonforker::Closure<Lines>>, line: &[u8]| conn.send(line);
+        let echo = |conn: &mut Conn<'_, Closure<Lines>>, line: &[u8]| conn.send(line);
         server().serve("127.0.0.1:2", Lines::new(), echo).serve("127.0.0.1:3", Lines::new(), echo)
     };
     Simulation::new(server).seeds(0..1).run(|net| {
-        type Lined = nonforker::Closure<Lines>;
+        type Lined = Closure<Lines>;
         assert!(net.remote::<Counts>().is_ok());
         assert_eq!(net.remote::<Lined>().err(), Some(NoSuchService::Ambiguous));
         assert_eq!(
-            net.remote::<nonforker::Closure<nonforker::codec::Raw>>().err(),
+            net.remote::<Closure<nonforker::codec::Raw>>().err(),
             Some(NoSuchService::Unknown)
         );
     });

@@ -5,19 +5,19 @@ use std::{cell::RefCell, collections::VecDeque, panic::resume_unwind, rc::Rc, ti
 use nonforker::{
     CloseReason, Conn, Gone, Handler, Limits, Outcome, Server, ServiceLimits, Ticket,
     codec::Lines,
-    sim::{Client, Faults, Net, Rng, Simulation},
+    sim::{Client, Faults, Net, Simulation},
 };
 
 const ADDRESS: &str = "127.0.0.1:1685";
-const SECOND: Duration = Duration::from_secs(1);
+pub(super) const SECOND: Duration = Duration::from_secs(1);
 
-type Tickets = Rc<RefCell<VecDeque<Ticket<Later>>>>;
+pub(super) type Tickets = Rc<RefCell<VecDeque<Ticket<Later>>>>;
 type Reasons = Rc<RefCell<Vec<String>>>;
 
 /// Does what a line says, and gives its tickets to the script.
 #[derive(Clone, Default)]
-struct Later {
-    tickets: Tickets,
+pub(super) struct Later {
+    pub(super) tickets: Tickets,
     reasons: Reasons,
 }
 
@@ -28,18 +28,19 @@ impl Later {
     }
 
     /// The ticket that was taken first, of those that are left.
-    fn ticket(&self) -> Ticket<Self> {
+    pub(super) fn ticket(&self) -> Ticket<Self> {
         self.tickets.borrow_mut().pop_front().expect("a ticket was taken")
     }
 
-    fn reasons(&self) -> Vec<String> {
+    pub(super) fn reasons(&self) -> Vec<String> {
         self.reasons.take()
     }
 }
 
 impl Handler for Later {
     type Codec = Lines;
-    type Session = ();
+    /// Whether it says `bye` at the end.
+    type Session = bool;
 
     fn frame(&mut self, conn: &mut Conn<'_, Self>, line: &[u8]) -> Outcome {
         for word in std::str::from_utf8(line)?.split(' ') {
@@ -50,6 +51,7 @@ impl Handler for Later {
                     self.tickets.borrow_mut().push_back(ticket);
                 }
                 "drop" => drop(conn.defer()),
+                "polite" => *conn.session_mut() = true,
                 "close" => conn.close(),
                 "abort" => conn.abort(),
                 "finish" => conn.finish(),
@@ -65,6 +67,14 @@ impl Handler for Later {
         Ok(())
     }
 
+    fn half_closed(&mut self, conn: &mut Conn<'_, Self>) -> Outcome {
+        if *conn.session() {
+            conn.send("bye");
+        }
+        conn.close();
+        Ok(())
+    }
+
     fn closed(&mut self, conn: &mut Conn<'_, Self>, reason: &CloseReason) {
         assert_eq!(conn.defer().send("too late"), Err(Gone));
         self.reasons.borrow_mut().push(reason.to_string());
@@ -76,27 +86,27 @@ thread_local! {
 }
 
 /// The handler of the server that this thread has made last.
-fn later() -> Later {
+pub(super) fn later() -> Later {
     LATER.with_borrow(Clone::clone)
 }
 
 /// The clock of a simulation may jump by a minute, so nothing is too late here.
-fn server() -> Server {
+pub(super) fn server() -> Server {
     let later = Later::default();
     LATER.replace(later.clone());
     Server::new().limits(patient()).serve_with(ADDRESS, Lines::new(), later)
 }
 
-fn patient() -> Limits {
+pub(super) fn patient() -> Limits {
     Limits::new().answer_timeout(None)
 }
 
-fn limited(limits: Limits) -> impl Fn() -> Server {
+pub(super) fn limited(limits: Limits) -> impl Fn() -> Server {
     move || server().limits(limits.clone())
 }
 
 /// A client that says this, when all of it is handled that can be.
-fn says(net: &Net, line: &str) -> Client {
+pub(super) fn says(net: &Net, line: &str) -> Client {
     let client = net.connect();
     client.set_window(1 << 20);
     client.send(line);
@@ -164,7 +174,6 @@ fn an_answer_may_be_several_replies_or_none_and_may_take_a_ticket_itself() {
         let client = says(net, "defer one defer two\nthree\n");
         let later = later();
         let (first, second) = (later.ticket(), later.ticket());
-        second.then(|_, _| {}).expect("it is there");
         first
             .then(|later, conn| {
                 conn.send("begun");
@@ -176,7 +185,9 @@ fn an_answer_may_be_several_replies_or_none_and_may_take_a_ticket_itself() {
         client.expect("begun\n");
         assert_eq!(client.received(), b"");
         later.ticket().send("ended").expect("it is there");
-        client.expect("ended\nbehind it\none\ntwo\nthree\n");
+        client.expect("ended\nbehind it\none\n");
+        second.then(|_, _| {}).expect("it is there");
+        client.expect("two\nthree\n");
     });
 }
 
@@ -292,6 +303,7 @@ fn what_ends_a_connection_in_order_comes_behind_the_answers() {
             ("loose close\nnever\n", false, "closed by the handler"),
             ("defer x\n", true, "the peer has finished"),
             ("loose\n", true, "the peer has finished"),
+            ("polite loose\n", true, "the peer has finished"),
             ("defer finish lost\n", true, "the peer has finished"),
         ] {
             let client = says(net, line);
@@ -301,7 +313,11 @@ fn what_ends_a_connection_in_order_comes_behind_the_answers() {
             net.wait(SECOND);
             assert_eq!(client.received(), b"", "{line}");
             later().ticket().send("answer").expect("it is there");
-            client.expect(if line.contains('x') { "answer\nx\n" } else { "answer\n" });
+            client.expect(match line {
+                "polite loose\n" => "answer\nbye\n",
+                line if line.contains('x') => "answer\nx\n",
+                _ => "answer\n",
+            });
             client.expect_end();
             net.settle();
             assert_eq!(later().reasons(), [reason], "{line}");
@@ -378,94 +394,5 @@ fn an_answer_that_fails_ends_that_connection() {
         two.expect_end();
         assert_eq!((one.received(), two.received()), (Vec::new(), Vec::new()));
         assert_eq!(net.stats().panics, 1);
-    });
-}
-
-#[test]
-fn a_drain_waits_for_answers_up_to_its_deadline() {
-    // What a look does not find a drain does not wait for.
-    let faults = |rng: &Rng| {
-        let Faults { short_read, short_write, fragment, spurious, .. } = Faults::lossless(rng);
-        Faults { short_read, short_write, fragment, spurious, ..Faults::none() }
-    };
-    Simulation::new(server).seeds(0..100).faults(faults).run(|net| {
-        let clients = ["defer x\nmore\n", "loose\n", "defer\ndefer\n"].map(|line| says(net, line));
-        let later = later();
-        net.drain();
-        net.wait(2 * SECOND);
-        assert!(!net.has_ended());
-        for _ in 0..9 {
-            if let Some(ticket) = { later.tickets.borrow_mut().pop_front() } {
-                ticket.send("answer").expect("it is there");
-            }
-            net.wait(Duration::from_millis(300));
-        }
-        clients[0].expect("answer\nx\nmore\n");
-        clients[1].expect("answer\n");
-        clients[2].expect("answer\nanswer\n");
-        clients.iter().for_each(|client| assert_eq!(client.receive_to_end().0, b""));
-        net.settle();
-        assert_eq!((net.has_ended(), net.cut_off()), (true, 0));
-        assert_eq!(later.reasons(), ["the server drained"; 3]);
-    });
-    let limits = patient().drain_timeout(3 * SECOND);
-    Simulation::new(limited(limits)).seeds(0..20).run(|net| {
-        let client = says(net, "defer\n");
-        net.drain();
-        let _ = client.receive_to_end();
-        net.settle();
-        assert_eq!((net.has_ended(), net.cut_off()), (true, 1), "it was not answered");
-        assert_eq!(later().ticket().send("late"), Err(Gone));
-    });
-}
-
-#[test]
-fn what_waits_behind_a_ticket_counts_as_queued() {
-    let limits = patient().memory_budget(Some(1 << 20));
-    Simulation::new(limited(limits)).seeds(0..20).run(|net| {
-        let client = says(net, "defer big\n");
-        assert!(net.stats().buffered_bytes >= 100_000);
-        let other = says(net, "tell\n");
-        later().ticket().send("answer").expect("it is there");
-        client.expect("told\nanswer\n");
-        client.receive_until("x\n");
-        client.send("more\n");
-        client.expect("more\n");
-        net.settle();
-        assert_eq!(net.stats().buffered_bytes, 0);
-        drop(other);
-    });
-}
-
-#[test]
-fn while_there_are_no_tickets_those_who_may_need_one_wait_and_nobody_else() {
-    let server = || {
-        let limits = patient().tickets_max(3);
-        let echo = |conn: &mut Conn<'_, nonforker::Closure<Lines>>, line: &[u8]| conn.send(line);
-        server().limits(limits).serve("127.0.0.1:2", Lines::new(), echo)
-    };
-    Simulation::new(server).faults(Faults::lossless).run(|net| {
-        let clients: Vec<_> = (0..6).map(|_| says(net, "defer\nmore\n")).collect();
-        let later = later();
-        assert_eq!(later.tickets.borrow().len(), 3);
-        let echo = net.connect_to(1);
-        echo.send("hello\n");
-        echo.expect("hello\n");
-        let waits = says(net, "no ticket\n");
-        assert_eq!(waits.received(), b"");
-        for client in &clients[..3] {
-            later.ticket().send("answer").expect("it is there");
-            client.expect("answer\n");
-        }
-        net.settle();
-        assert_eq!(later.tickets.borrow().len(), 3);
-        // That one who waits leaves makes room, too.
-        clients[3].reset();
-        waits.expect("no\nticket\n");
-        while let Some(ticket) = { later.tickets.borrow_mut().pop_front() } {
-            let _ = ticket.send("answer");
-        }
-        clients[..3].iter().for_each(|client| client.expect("more\n"));
-        clients[4..].iter().for_each(|client| client.expect("answer\nmore\n"));
     });
 }
