@@ -290,16 +290,12 @@ impl<'a, H: Handler> Other<'a, H> {
         // If the codec panics the queue goes back without half a reply, and it is the connection
         // whose callback this is that ends.
         let pushed = catch_unwind(AssertUnwindSafe(|| {
-            output.push(&mut self.slot.conn, |out| self.member.codec.encode(reply, out));
+            output.push(&mut self.slot.conn, &mut self.member.codec, reply);
         }));
         if pushed.is_err() {
             output.take_back();
         }
-        self.slot.called(0, output.replies());
-        self.core.end_output(self.slot, output);
-        if !self.slot.conn.bars().is_none() {
-            self.core.mark_dirty(self.slot);
-        }
+        self.core.end_output(self.slot, output, 0);
         if let Err(payload) = pushed {
             resume_unwind(payload);
         }

@@ -11,7 +11,7 @@ use slotmap::Key;
 use crate::{
     address::Peer,
     alarms::{Alarms, OF_CONNECTION, Run, TimerId},
-    codec::Encode,
+    codec::{Encode, Raw},
     conn::{
         output::{Origin, Output},
         state::Incoming,
@@ -100,7 +100,7 @@ pub struct Conn<'c, H: Handler> {
 impl<'c, H: Handler> Conn<'c, H> {
     /// Begins callbacks for a connection. Nothing if it has no session, since to make one panicked.
     #[inline(always)]
-    pub(crate) fn begin(scope: Scope<'c>, origin: Origin) -> Option<Self> {
+    pub(crate) fn begin(scope: &'c mut Scope<'_>, origin: Origin) -> Option<Self> {
         let Scope { core, table, entry: Entry { slot, member } } = scope;
         let member = member.downcast_mut::<Member<H>>()?;
         let output = core.begin_output(slot, origin);
@@ -111,15 +111,7 @@ impl<'c, H: Handler> Conn<'c, H> {
     #[inline(always)]
     pub(crate) fn end(self, frames: usize) -> (&'c mut Core, &'c mut Slot) {
         let Self { core, slot, output, .. } = self;
-        slot.called(frames, output.replies());
-        if frames > 0 {
-            slot.is_used();
-        }
-        core.end_output(slot, output);
-        if !slot.conn.bars().is_none() {
-            core.collected += slot.conn.held();
-            core.mark_dirty(slot);
-        }
+        core.end_output(slot, output, frames);
         (core, slot)
     }
 }
@@ -134,8 +126,7 @@ impl<H: Handler> Conn<'_, H> {
     where
         H::Codec: Encode<R>,
     {
-        let codec = &mut self.member.codec;
-        self.output.push(&mut self.slot.conn, |out| codec.encode(reply, out));
+        self.output.push(&mut self.slot.conn, &mut self.member.codec, reply);
     }
 
     /// Closes the connection after what is queued has been sent and open
@@ -393,7 +384,7 @@ impl<H: Handler> Conn<'_, H> {
 
     /// How many bytes are queued for the peer or in flight to it.
     #[must_use]
-    pub const fn queued(&self) -> usize {
+    pub fn queued(&self) -> usize {
         self.output.queued()
     }
 
@@ -406,7 +397,7 @@ impl<H: Handler> Conn<'_, H> {
 
 impl<H: Handler> Write for Conn<'_, H> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.output.push_raw(&mut self.slot.conn, bytes);
+        self.output.push(&mut self.slot.conn, &mut Raw::new(), bytes);
         Ok(bytes.len())
     }
 

@@ -286,7 +286,7 @@ where
         &mut self.marker
     }
 
-    #[inline]
+    #[inline(always)]
     fn frame(&mut self, conn: &mut Conn<'_, Closure<C>>, frame: C::Frame<'_>) -> Outcome {
         (self.on_frame)(conn, frame).into_outcome()
     }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{
-    codec::Encode,
+    codec::{Encode, Raw},
     conn::{Connection, output::Output},
     connections::Connections,
     handler::Handler,
@@ -47,19 +47,19 @@ impl<H: Handler> Replies<'_, H> {
     where
         H::Codec: Encode<R>,
     {
-        self.output.push(self.conn, |out| self.codec.encode(reply, out));
+        self.output.push(self.conn, self.codec, reply);
     }
 
     /// How many bytes are queued for the peer or in flight to it.
     #[must_use]
-    pub const fn queued(&self) -> usize {
+    pub fn queued(&self) -> usize {
         self.output.queued()
     }
 }
 
 impl<H: Handler> Write for Replies<'_, H> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.output.push_raw(self.conn, bytes);
+        self.output.push(self.conn, &mut Raw::new(), bytes);
         Ok(bytes.len())
     }
 

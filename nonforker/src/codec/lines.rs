@@ -192,7 +192,7 @@ impl Lines {
 
 #[diagnostic::do_not_recommend]
 impl<R: AsRef<[u8]>> Encode<R> for Lines {
-    #[inline]
+    #[inline(always)]
     fn encode(&mut self, reply: R, out: &mut Vec<u8>) -> Result<(), EncodeError> {
         let reply = reply.as_ref();
         if reply.len() >= LARGE {

@@ -23,12 +23,7 @@ pub(super) fn first<const NEEDLE: u8>(bytes: &[u8]) -> Option<usize> {
         }
         looked_at = BLOCK;
     }
-    further(NEEDLE, bytes, looked_at)
-}
-
-#[inline(never)]
-fn further(needle: u8, bytes: &[u8], at: usize) -> Option<usize> {
-    memchr(needle, bytes.get(at..)?).map(|further| at + further)
+    Some(looked_at + memchr(NEEDLE, bytes.get(looked_at..)?)?)
 }
 
 /// A bit for each byte of a block that is `NEEDLE`, the lowest for the first.

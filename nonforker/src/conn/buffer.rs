@@ -65,11 +65,13 @@ impl Buffer {
     }
 
     /// Where more is appended.
+    #[inline]
     pub(crate) const fn vec(&mut self) -> &mut Vec<u8> {
         &mut self.0.bytes
     }
 
     /// How many bytes are not done with.
+    #[inline]
     pub(crate) fn len(&self) -> usize {
         self.all().len() - self.0.start
     }
@@ -84,7 +86,7 @@ impl Buffer {
         if let Some(shared) = &self.0.shared {
             return shared.bytes().len();
         }
-        let capacity = self.capacity();
+        let capacity = self.0.bytes.capacity();
         if capacity < MAPPED_MIN { capacity } else { self.0.peak.max(self.0.bytes.len()) }
     }
 

@@ -59,6 +59,27 @@ impl Kind {
 
 const PLACES: usize = 4;
 
+/// A deadline or none, in two halves: so what a connection keeps beside its deadlines fits between
+/// them and the next number of eight bytes.
+#[derive(Clone, Copy, Debug)]
+struct Place([u32; 2]);
+
+impl Place {
+    const EMPTY: Self = Self([0; 2]);
+
+    const fn of(at: Tick) -> Self {
+        let at = at.get();
+        #[expect(clippy::cast_possible_truncation, reason = "these are the halves")]
+        let halves = [at as u32, (at >> 32) as u32];
+        Self(halves)
+    }
+
+    const fn get(self) -> Option<Tick> {
+        let [low, high] = self.0;
+        Tick::new(low as u64 | (high as u64) << 32)
+    }
+}
+
 /// The deadlines of one connection.
 ///
 /// The first of [`Linger`](Kind::Linger) and [`Quiet`](Kind::Quiet) ends all others, and after it no
@@ -68,14 +89,17 @@ const PLACES: usize = 4;
 /// takes the place of that for good.
 #[derive(Debug)]
 pub(crate) struct Deadlines {
-    places: [Option<Tick>; PLACES],
+    places: [Place; PLACES],
     /// Of which kind each of them is now.
     kinds: [Kind; PLACES],
 }
 
 impl Default for Deadlines {
     fn default() -> Self {
-        Self { places: [None; PLACES], kinds: [Kind::Frame, Kind::Write, Kind::Idle, Kind::User] }
+        Self {
+            places: [Place::EMPTY; PLACES],
+            kinds: [Kind::Frame, Kind::Write, Kind::Idle, Kind::User],
+        }
     }
 }
 
@@ -100,15 +124,16 @@ impl Deadlines {
             }
             _ => {}
         }
-        if self.is_its_turn(kind) {
-            self.places[kind.place()] = Some(at);
+        let place = kind.place();
+        if self.kinds[place] as u8 == kind as u8 {
+            self.places[place] = Place::of(at);
         }
     }
 
     /// Forgets the deadline of this kind.
     pub(crate) const fn clear(&mut self, kind: Kind) {
         if self.is_its_turn(kind) {
-            self.places[kind.place()] = None;
+            self.places[kind.place()] = Place::EMPTY;
             match kind {
                 Kind::Retry => self.kinds[kind.place()] = Kind::Idle,
                 Kind::Unused => self.kinds[kind.place()] = Kind::Write,
@@ -120,7 +145,7 @@ impl Deadlines {
 
     /// Forgets all of them.
     pub(crate) const fn clear_all(&mut self) {
-        self.places = [None; PLACES];
+        self.places = [Place::EMPTY; PLACES];
         if !self.lingers() {
             self.kinds = [Kind::Frame, Kind::Write, Kind::Idle, Kind::User];
         }
@@ -128,7 +153,8 @@ impl Deadlines {
 
     /// When this kind is due, if it is set.
     pub(crate) const fn get(&self, kind: Kind) -> Option<Tick> {
-        if self.is_its_turn(kind) { self.places[kind.place()] } else { None }
+        let place = kind.place();
+        if self.kinds[place] as u8 == kind as u8 { self.places[place].get() } else { None }
     }
 
     /// Takes one deadline that is due at `now`.
@@ -141,7 +167,7 @@ impl Deadlines {
 
     /// The earliest of them.
     pub(crate) fn earliest(&self) -> Option<Tick> {
-        self.places.into_iter().flatten().min()
+        self.places.into_iter().filter_map(Place::get).min()
     }
 }
 

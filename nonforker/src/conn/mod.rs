@@ -13,8 +13,8 @@
 //!
 //! 1. Bytes arrive. If [`Bars::is_none`] and nothing is kept they are decoded where they lie; what no
 //!    frame took is [taken in](Connection::take_in).
-//! 2. Replies are pushed to the [`Output`] between [`begin_output`](Connection::begin_output) and
-//!    [`end_output`](Connection::end_output).
+//! 2. Its queue is [lent](Connection::lend) to callbacks as an [`Output`](output::Output), to which
+//!    they push replies, and [taken back](Connection::take_back).
 //! 3. At the end of the turn the engine sends the [next batch](Connection::next_batch), and
 //!    [applies](Connection::apply) an empty queue as [`Event::Flushed`].
 //! 4. It receives while [`wants_receive`](Connection::wants_receive).
@@ -39,8 +39,7 @@ use self::{
     buffer::Buffer,
     deadlines::{Deadlines, Kind, Tick},
     inbound::Inbound,
-    outbound::{Outbound, Watermarks},
-    output::{Bounds, Origin, Output},
+    outbound::{Lent, Outbound, Watermarks},
     pipe::{Opening, Pipe},
     state::{Event, Incoming, Manner, State},
     tickets::Tickets,
@@ -58,12 +57,21 @@ pub(crate) struct Connection {
     bars: Bars,
     incoming: Incoming,
     manner: Manner,
-    discarded: u32,
     inbound: Inbound,
     outbound: Outbound,
     deadlines: Deadlines,
-    reason: Option<Box<CloseReason>>,
     tickets: Option<Box<Tickets>>,
+    /// Most connections do not end just now.
+    ending: Option<Box<Ending>>,
+}
+
+/// What a connection has that ends.
+#[derive(Debug, Default)]
+struct Ending {
+    /// Why, until that is told.
+    reason: Option<CloseReason>,
+    /// How many bytes of the peer were thrown away.
+    discarded: u32,
 }
 
 impl Connection {
@@ -78,12 +86,11 @@ impl Connection {
             bars,
             incoming: Incoming::Flows,
             manner: Manner::InOrder,
-            discarded: 0,
             inbound: Inbound::default(),
             outbound: Outbound::default(),
             deadlines: Deadlines::default(),
-            reason: None,
             tickets: None,
+            ending: None,
         }
     }
 
@@ -107,7 +114,7 @@ impl Connection {
 
     /// Why it ended, or is about to; once.
     pub(crate) fn take_reason(&mut self) -> Option<CloseReason> {
-        self.reason.take().map(|reason| *reason)
+        self.ending.as_mut()?.reason.take()
     }
 
     // How it ends.
@@ -158,7 +165,7 @@ impl Connection {
     /// in order. The first reason counts.
     pub(crate) fn close(&mut self, reason: CloseReason) {
         let Some(reason) = self.closes_behind_tickets(reason) else { return };
-        self.reason.get_or_insert_with(|| Box::new(reason));
+        self.ending.get_or_insert_default().reason.get_or_insert(reason);
         self.bars.set(Bars::HELD, false);
         for kind in [Kind::Frame, Kind::User, Kind::Unused] {
             self.deadlines.clear(kind);
@@ -168,7 +175,7 @@ impl Connection {
 
     /// Ends it at once, with a reset towards the peer if `reset`. The first reason counts.
     pub(crate) fn fail(&mut self, reason: CloseReason, reset: bool) {
-        self.reason.get_or_insert_with(|| Box::new(reason));
+        self.ending.get_or_insert_default().reason.get_or_insert(reason);
         if reset && self.manner == Manner::InOrder {
             self.manner = Manner::Reset;
         }
@@ -201,11 +208,22 @@ impl Connection {
         self.bars.is_none() && self.inbound.is_empty()
     }
 
+    /// Whether nothing is kept or queued, and frames may come.
+    #[inline]
+    pub(crate) const fn is_at_rest(&self) -> bool {
+        matches!(self.state, State::Open)
+            && matches!(self.incoming, Incoming::Flows)
+            && self.takes_frames_in_place()
+            && self.outbound.is_empty()
+    }
+
     /// Whether the driver should receive.
-    pub(crate) const fn wants_receive(&self) -> bool {
+    pub(crate) fn wants_receive(&self) -> bool {
         match self.state {
             State::Open => self.bars.is_none() && matches!(self.incoming, Incoming::Flows),
-            State::Draining => self.discarded < DISCARD_MAX,
+            State::Draining => {
+                self.ending.as_ref().is_none_or(|ending| ending.discarded < DISCARD_MAX)
+            }
             State::Arriving => matches!(self.incoming, Incoming::Flows),
             State::Lingering => true,
             State::HalfClosed | State::Finishing | State::Closing | State::Closed => false,
@@ -263,8 +281,9 @@ impl Connection {
     /// Counts bytes that are thrown away. Returns whether it is enough.
     pub(crate) fn discard(&mut self, count: usize) -> bool {
         let count = u32::try_from(count).unwrap_or(u32::MAX);
-        self.discarded = self.discarded.saturating_add(count);
-        self.discarded >= DISCARD_MAX
+        let discarded = &mut self.ending.get_or_insert_default().discarded;
+        *discarded = discarded.saturating_add(count);
+        *discarded >= DISCARD_MAX
     }
 
     // What goes out.
@@ -278,37 +297,42 @@ impl Connection {
         self.outbound.queued() + self.held()
     }
 
-    /// Takes the queue out for replies to be pushed, in a buffer from `allocate` (given the length of
-    /// the last one) if nothing is queued.
-    #[inline(always)]
-    pub(crate) fn begin_output(
-        &mut self,
-        origin: Origin,
-        bounds: Bounds,
-        allocate: impl FnOnce(usize) -> Buffer,
-    ) -> Output {
-        let hint = self.outbound.hint();
-        let buffer = self.outbound.lend().unwrap_or_else(|| allocate(hint));
-        Output::new(buffer, self.elsewhere(), bounds, origin)
-    }
-
     /// How many bytes are in flight, or go ahead of what is pending, or wait behind tickets.
     #[inline]
     fn elsewhere(&self) -> usize {
-        self.outbound.in_flight() + self.outbound.bytes_ahead() + self.held()
+        self.outbound.in_flight + self.outbound.bytes_ahead() + self.held()
     }
 
-    /// Puts the queue back. Returns a buffer in which there is nothing.
-    #[inline(always)]
-    pub(crate) fn end_output(&mut self, output: Output) -> Option<Buffer> {
-        self.outbound.give_back(output.into_buffer())
+    /// Takes the queue out for replies to be pushed.
+    #[inline]
+    pub(crate) fn lend(&mut self) -> Lent {
+        let (buffer, hint) = (self.outbound.lend(), self.outbound.hint as usize);
+        Lent { buffer, hint, elsewhere: self.elsewhere() }
+    }
+
+    /// Puts the queue back. Something is in it.
+    #[inline]
+    pub(crate) fn take_back(&mut self, queue: Buffer) {
+        debug_assert!(self.outbound.pending.is_none(), "what is pending was lent");
+        self.outbound.pending = Some(queue);
     }
 
     /// What is to be sent now: nothing while a send is in flight or the kernel is out of buffers.
     #[inline]
     pub(crate) fn next_batch(&mut self) -> Option<Buffer> {
-        let waits = !self.state.sends() || self.deadlines.get(Kind::Retry).is_some();
-        if waits { None } else { self.outbound.take() }
+        if !self.state.sends() {
+            return None;
+        }
+        match self.outbound.in_flight {
+            0 => self.outbound.take_next(),
+            _ if self.deadlines.get(Kind::Retry).is_some() => None,
+            _ => self.outbound.take_unsent(),
+        }
+    }
+
+    /// The batch is in flight. It was so long, and takes so much memory.
+    pub(crate) fn departs(&mut self, length: usize, held: usize) {
+        self.outbound.departs(length, held);
     }
 
     /// Takes `batch` back, `count` bytes of it sent. Returns the buffer if all of it is gone.
@@ -369,12 +393,12 @@ impl Connection {
 mod tests {
     use super::{
         Bars, Buffer, Connection,
-        outbound::Watermarks,
-        output::{Bounds, Origin},
+        outbound::{Lent, Watermarks},
+        output::{Bounds, Origin, Output},
         pipe::Pipe,
         state::{Event, Manner, State},
     };
-    use crate::error::CloseReason;
+    use crate::{codec::Raw, error::CloseReason};
 
     const MARKS: Watermarks = Watermarks { high: 100, low: 40, cap: 200 };
     const BOUNDS: Bounds =
@@ -382,12 +406,14 @@ mod tests {
 
     /// What a handler sends in one callback.
     fn send(conn: &mut Connection, origin: Origin, bytes: &[u8]) {
-        let mut output = conn.begin_output(origin, BOUNDS, Buffer::with_capacity);
-        output.push(conn, |out| {
-            out.extend_from_slice(bytes);
-            Ok(())
-        });
-        conn.end_output(output);
+        let Lent { buffer, hint, in_flight } = conn.lend();
+        let buffer = buffer.unwrap_or_else(|| Buffer::with_capacity(hint));
+        let mut output = Output::new(buffer, in_flight, BOUNDS, origin);
+        output.push(conn, &mut Raw::new(), bytes);
+        let (buffer, _) = output.into_parts();
+        if !buffer.is_empty() {
+            conn.take_back(buffer);
+        }
     }
 
     /// What the kernel takes of the next batch.

@@ -1,11 +1,9 @@
 //! The sending half of a connection: replies go in, bytes come out, pressure is reported.
 //!
 //! ```text
-//!  lend() ◀─▶ give_back()
-//!     (the handler appends)
-//!            pending ── take() ──▶ in flight ── sent(n) ──▶ gone
-//!               ▲                     │
-//!             ahead ◀─ goes first ────┘ a short send
+//!            pending ── departs ──▶ in flight ── sent(n) ──▶ gone
+//!               ▲                      │
+//!             ahead ◀─ goes first ─────┘ a short send
 //! ```
 //!
 //! At most one send is in flight. Replies made meanwhile collect in `pending`, so a burst of
@@ -32,18 +30,29 @@ pub(crate) struct Watermarks {
     pub(crate) cap: usize,
 }
 
+/// What is taken out of a connection for replies to be appended.
+#[derive(Debug)]
+pub(crate) struct Lent {
+    /// What is queued, if anything is.
+    pub(crate) buffer: Option<Buffer>,
+    /// The length of the last batch, in bytes.
+    pub(crate) hint: usize,
+    /// How many bytes are in flight, or go ahead of the queue, or wait behind tickets.
+    pub(crate) elsewhere: usize,
+}
+
 /// Bytes for the peer that are queued or in flight.
 #[derive(Debug, Default)]
 pub(crate) struct Outbound {
-    pending: Option<Buffer>,
+    pub(super) pending: Option<Buffer>,
     /// What goes before `pending`, if anything does.
     ahead: Option<Box<Ahead>>,
     /// How many bytes are with the driver, or unsent.
-    in_flight: usize,
+    pub(super) in_flight: usize,
     /// In bytes, at most 4 GiB: it is for the memory account only.
     in_flight_capacity: u32,
     /// The length of the last batch, at most 64 KiB: the next buffer is chosen to hold as much.
-    hint: u16,
+    pub(super) hint: u16,
 }
 
 impl Outbound {
@@ -56,11 +65,6 @@ impl Outbound {
     #[inline]
     pub(super) fn bytes_ahead(&self) -> usize {
         self.ahead.as_ref().map_or(0, |ahead| ahead.bytes())
-    }
-
-    /// The bytes that are in flight, or were and have to be sent again.
-    pub(crate) const fn in_flight(&self) -> usize {
-        self.in_flight
     }
 
     /// Whether nothing is queued or in flight.
@@ -80,61 +84,40 @@ impl Outbound {
         self.pending.is_some() || self.ahead.is_some()
     }
 
-    /// The capacity that served last time, in bytes.
-    pub(crate) const fn hint(&self) -> usize {
-        self.hint as usize
-    }
-
     /// The memory this half owns, in bytes, what is in flight included.
     pub(crate) fn capacity(&self) -> usize {
         let ahead = self.ahead.as_ref().map_or(0, |ahead| ahead.capacity());
         self.pending.as_ref().map_or(0, Buffer::held) + self.in_flight_capacity as usize + ahead
     }
 
-    /// Takes out what is pending, for more to be appended; to be [given back](Self::give_back).
+    /// Takes out what is pending, for more to be appended.
     #[inline]
-    pub(crate) fn lend(&mut self) -> Option<Buffer> {
+    pub(super) fn lend(&mut self) -> Option<Buffer> {
         let mut pending = self.pending.take()?;
         pending.settle();
         Some(pending)
     }
 
-    /// Takes back what was lent, with what was appended. Returns a buffer in which there is nothing.
-    #[inline]
-    pub(crate) fn give_back(&mut self, pending: Buffer) -> Option<Buffer> {
-        debug_assert!(self.pending.is_none(), "what is pending was lent");
-        if pending.is_empty() {
-            return Some(pending);
-        }
-        self.pending = Some(pending);
-        None
+    /// Takes what was sent in part, if it is not in flight. It goes before what is pending. As of any
+    /// batch, what becomes of it is to be told at once: it [departs](Self::departs), or it is
+    /// [sent](Self::sent) already.
+    #[cold]
+    pub(super) fn take_unsent(&mut self) -> Option<Buffer> {
+        let unsent = self.ahead.as_mut()?.unsent.take();
+        self.drop_vacant();
+        unsent
     }
 
-    /// The next batch to send, if there is one and none is in flight.
+    /// Takes the next batch while none is in flight.
     #[inline]
-    pub(crate) fn take(&mut self) -> Option<Buffer> {
-        let batch = match &mut self.ahead {
-            None if self.in_flight > 0 => return None,
-            None => self.pending.take()?,
-            Some(_) => self.take_ahead()?,
-        };
-        self.in_flight = batch.len();
-        self.in_flight_capacity = saturate(batch.held());
-        if !batch.is_shared() {
-            self.hint = u16::try_from(self.in_flight).unwrap_or(u16::MAX);
-        }
-        Some(batch)
+    pub(super) fn take_next(&mut self) -> Option<Buffer> {
+        if self.ahead.is_some() { self.take_ahead() } else { self.pending.take() }
     }
 
     /// The same if something goes before what is pending.
     #[cold]
     fn take_ahead(&mut self) -> Option<Buffer> {
-        let ahead = self.ahead.as_mut()?;
-        let batch = match ahead.unsent.take() {
-            Some(unsent) => Some(unsent),
-            None if self.in_flight > 0 => None,
-            None => ahead.take_first(&mut self.pending),
-        };
+        let batch = self.ahead.as_mut()?.take_first(&mut self.pending);
         self.drop_vacant();
         batch
     }
@@ -145,16 +128,28 @@ impl Outbound {
         }
     }
 
-    /// Takes `batch` back, `count` bytes of it sent. Returns the buffer if all of it is gone and it
-    /// is of further use.
+    /// The batch that was taken is in flight. It was so long, and takes so much memory.
+    pub(crate) fn departs(&mut self, length: usize, held: usize) {
+        self.in_flight = length;
+        self.in_flight_capacity = u32::try_from(held).unwrap_or(u32::MAX);
+    }
+
+    /// Takes `batch` back, `count` bytes of it sent. Returns the buffer if all of it is gone and it is
+    /// of further use.
     #[inline]
     pub(crate) fn sent(&mut self, count: usize, mut batch: Buffer) -> Option<Buffer> {
-        batch.advance(count);
-        self.in_flight = batch.len();
-        if self.in_flight == 0 {
+        let left = batch.len().saturating_sub(count);
+        if left == 0 {
+            self.in_flight = 0;
             self.in_flight_capacity = 0;
-            return (!batch.is_shared()).then_some(batch);
+            if batch.is_shared() {
+                return None;
+            }
+            self.hint = u16::try_from(count).unwrap_or(u16::MAX);
+            return Some(batch);
         }
+        batch.advance(count);
+        self.departs(left, batch.held());
         self.ahead.get_or_insert_default().unsent = Some(batch);
         None
     }
@@ -172,10 +167,9 @@ impl Outbound {
         let ahead = self.ahead.get_or_insert_default();
         if is_empty {
             // It leaves in this turn, as the remainder of a short send does.
-            self.in_flight = segment.len();
-            self.in_flight_capacity = saturate(segment.held());
+            let (length, held) = (segment.len(), segment.held());
             ahead.unsent = Some(segment);
-            return;
+            return self.departs(length, held);
         }
         if let Some(pending) = self.pending.take() {
             ahead.push(pending);
@@ -223,13 +217,8 @@ impl Outbound {
             self.in_flight_capacity = 0;
         }
         let unsent = self.ahead.take().and_then(|ahead| ahead.unsent);
-        let unsent = unsent.filter(|unsent| !unsent.is_shared());
-        [self.pending.take(), unsent]
+        [self.pending.take(), unsent.filter(|unsent| !unsent.is_shared())]
     }
-}
-
-fn saturate(bytes: usize) -> u32 {
-    u32::try_from(bytes).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]
@@ -237,9 +226,18 @@ mod tests {
     use super::{Buffer, Outbound};
 
     fn push(outbound: &mut Outbound, bytes: &[u8]) {
-        let mut pending = outbound.lend().unwrap_or_else(|| Buffer::with_capacity(0));
+        let pending = outbound.pending.get_or_insert_with(|| Buffer::with_capacity(0));
         pending.vec().extend_from_slice(bytes);
-        outbound.give_back(pending);
+    }
+
+    /// Takes the next batch, and has it in flight.
+    fn depart(outbound: &mut Outbound) -> Option<Buffer> {
+        let batch = match outbound.in_flight {
+            0 => outbound.take_next(),
+            _ => outbound.take_unsent(),
+        }?;
+        outbound.departs(batch.len(), batch.held());
+        Some(batch)
     }
 
     fn push_some(outbound: &mut Outbound, count: usize) {
@@ -250,15 +248,15 @@ mod tests {
     fn the_rest_of_a_short_send_goes_before_what_came_later() {
         let mut outbound = Outbound::default();
         push(&mut outbound, b"abcdef");
-        let first = outbound.take().expect("bytes are queued");
-        assert!(outbound.take().is_none(), "one send in flight");
+        let first = depart(&mut outbound).expect("bytes are queued");
+        assert!(depart(&mut outbound).is_none(), "one send in flight");
         push(&mut outbound, b"ghi");
         outbound.sent(4, first);
 
-        let rest = outbound.take().expect("two bytes are unsent");
+        let rest = depart(&mut outbound).expect("two bytes are unsent");
         assert_eq!(rest.bytes(), b"ef");
         outbound.sent(2, rest);
-        let last = outbound.take().expect("three bytes are pending");
+        let last = depart(&mut outbound).expect("three bytes are pending");
         assert_eq!(last.bytes(), b"ghi");
         outbound.sent(3, last);
         assert!(outbound.is_empty());
@@ -269,7 +267,7 @@ mod tests {
     fn discarding_leaves_only_what_is_in_flight() {
         let mut outbound = Outbound::default();
         push_some(&mut outbound, 150);
-        let batch = outbound.take().expect("bytes are queued");
+        let batch = depart(&mut outbound).expect("bytes are queued");
         push_some(&mut outbound, 10);
         outbound.discard();
         assert_eq!(outbound.queued(), 150, "the driver still has it");

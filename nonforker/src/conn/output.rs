@@ -1,9 +1,9 @@
 //! The queue of a connection while it is written to.
 //!
 //! ```text
-//!  connection ── begin_output ──▶ Output { out } ◀── push(reply), one after the other
+//!  connection ────── lend ───────▶ Output ◀── push(reply), one after the other
 //!      ▲                            │
-//!      └──────── end_output ────────┘  once per batch of frames
+//!      └──────── take_back ─────────┘  once per batch of frames
 //! ```
 //!
 //! A handler may answer a thousand frames of one batch. To find the queue again for each of them
@@ -11,7 +11,10 @@
 //! the queue by [`push`](Output::push).
 
 use super::{Connection, bars::Bars, buffer::Buffer};
-use crate::{codec::EncodeError, error::CloseReason};
+use crate::{
+    codec::{Encode, EncodeError},
+    error::CloseReason,
+};
 
 /// Who makes output: a reply to a request may be as large as it is, a push may not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,14 +55,12 @@ impl Bounds {
 #[derive(Debug)]
 pub(crate) struct Output {
     /// What is queued and not in flight.
-    out: Vec<u8>,
-    /// Where `out` belongs.
     buffer: Buffer,
-    /// How many bytes are in flight, or wait behind tickets.
+    /// How many bytes are in flight, or go ahead of the queue, or wait behind tickets.
     elsewhere: usize,
     /// Where the output of the present callback begins, to be taken back if it panics.
     mark: usize,
-    /// When `out` is longer than this, there is something to decide.
+    /// When more than this is queued, there is something to decide.
     much: usize,
     bounds: Bounds,
     origin: Origin,
@@ -70,34 +71,26 @@ pub(crate) struct Output {
 }
 
 impl Output {
-    pub(super) fn new(
-        mut buffer: Buffer,
-        elsewhere: usize,
-        bounds: Bounds,
-        origin: Origin,
-    ) -> Self {
-        let out = std::mem::take(buffer.vec());
+    #[inline]
+    pub(crate) fn new(buffer: Buffer, elsewhere: usize, bounds: Bounds, origin: Origin) -> Self {
         let much = bounds.high.saturating_sub(elsewhere).min(bounds.spacious);
-        let mark = out.len();
-        Self { out, buffer, elsewhere, mark, much, bounds, origin, replies: 0, turn_over: false }
+        let mark = buffer.len();
+        Self { buffer, elsewhere, mark, much, bounds, origin, replies: 0, turn_over: false }
     }
 
-    /// The buffer with all that is queued.
-    pub(super) fn into_buffer(self) -> Buffer {
-        let Self { out, mut buffer, .. } = self;
-        *buffer.vec() = out;
-        buffer
+    /// The buffer with all that is queued, and how many replies were made.
+    #[inline]
+    pub(crate) fn into_parts(self) -> (Buffer, u32) {
+        (self.buffer, self.replies)
     }
 
     /// Takes out what is queued, for a message to be queued behind it: to be
     /// [put back](Self::put_queue).
     pub(super) fn take_queue(&mut self) -> Option<Buffer> {
-        if self.out.is_empty() {
+        if self.buffer.is_empty() {
             return None;
         }
-        let mut queue = std::mem::replace(&mut self.buffer, Buffer::with_capacity(0));
-        *queue.vec() = std::mem::take(&mut self.out);
-        Some(queue)
+        Some(std::mem::replace(&mut self.buffer, Buffer::with_capacity(0)))
     }
 
     /// Puts the queue back. Its last bytes are `of_callback`, and so many are `elsewhere`.
@@ -107,32 +100,26 @@ impl Output {
         elsewhere: usize,
         of_callback: usize,
     ) {
-        if let Some(mut queue) = queue {
-            self.out = std::mem::take(queue.vec());
+        if let Some(queue) = queue {
             self.buffer = queue;
         }
-        self.elsewhere = elsewhere;
-        self.much = self.bounds.high.saturating_sub(elsewhere).min(self.bounds.spacious);
-        self.mark = self.out.len().saturating_sub(of_callback);
+        self.set_elsewhere(elsewhere);
+        self.mark = self.buffer.len().saturating_sub(of_callback);
     }
 
     /// How many bytes the present callback has queued.
-    pub(crate) const fn since_mark(&self) -> usize {
-        self.out.len() - self.mark
+    pub(crate) fn since_mark(&self) -> usize {
+        self.buffer.len() - self.mark
+    }
+
+    fn set_elsewhere(&mut self, elsewhere: usize) {
+        self.elsewhere = elsewhere;
+        self.much = self.bounds.high.saturating_sub(elsewhere).min(self.bounds.spacious);
     }
 
     /// How many bytes are queued or in flight, or wait behind tickets.
-    pub(crate) const fn queued(&self) -> usize {
-        self.out.len() + self.elsewhere
-    }
-
-    /// How many bytes are queued and not in flight.
-    pub(crate) const fn len(&self) -> usize {
-        self.out.len()
-    }
-
-    pub(crate) const fn replies(&self) -> u32 {
-        self.replies
+    pub(crate) fn queued(&self) -> usize {
+        self.buffer.len() + self.elsewhere
     }
 
     /// Whether the rest of the batch waits for the next turn.
@@ -143,99 +130,78 @@ impl Output {
 
     /// What is appended from now on is of another callback.
     #[inline]
-    pub(crate) const fn begin_callback(&mut self, origin: Origin) {
-        self.mark = self.out.len();
+    pub(crate) fn begin_callback(&mut self, origin: Origin) {
+        self.mark = self.buffer.len();
         self.origin = origin;
     }
 
     /// Takes back what the present callback has appended.
     pub(crate) fn take_back(&mut self) {
-        self.out.truncate(self.mark);
+        self.buffer.vec().truncate(self.mark);
     }
 
-    /// Queues what `fill` appends, and raises pressure or closes the connection if that is too
-    /// much. Nothing is queued once it closes or our side has finished. Should `fill` panic, the whole callback's output is
-    /// to be [taken back](Self::take_back).
-    #[inline]
-    pub(crate) fn push(
-        &mut self,
-        conn: &mut Connection,
-        fill: impl FnOnce(&mut Vec<u8>) -> Result<(), EncodeError>,
-    ) {
+    /// Queues a reply as `codec` frames it, and raises pressure or closes the connection if that is
+    /// too much. Nothing is queued once it closes or our side has finished. Should the codec panic,
+    /// the whole callback's output is to be [taken back](Self::take_back).
+    #[inline(always)]
+    pub(crate) fn push<C: Encode<R>, R>(&mut self, conn: &mut Connection, codec: &mut C, reply: R) {
         if conn.bars.has(Bars::NOT_AT_ONCE) {
-            return self.push_behind(conn, fill);
+            return self.push_behind(conn, codec, reply);
         }
-        self.push_now(conn, fill);
+        self.push_now(conn, codec, reply);
     }
 
-    #[inline]
-    fn push_now(
-        &mut self,
-        conn: &mut Connection,
-        fill: impl FnOnce(&mut Vec<u8>) -> Result<(), EncodeError>,
-    ) {
+    #[inline(always)]
+    fn push_now<C: Encode<R>, R>(&mut self, conn: &mut Connection, codec: &mut C, reply: R) {
         self.replies += 1;
-        let before = self.out.len();
-        match fill(&mut self.out) {
+        let out = self.buffer.vec();
+        let before = out.len();
+        match codec.encode(reply, out) {
             Err(error) => self.cannot_encode(conn, before, error),
-            Ok(()) if self.out.len() > self.much => self.much_is_queued(conn, before),
+            Ok(()) if out.len() > self.much => self.much_is_queued(conn, before),
             Ok(()) => {}
         }
     }
 
-    /// Queues behind a ticket what `fill` appends, or in its place; or drops it, if the connection
-    /// closes or our side has finished.
+    /// Queues a reply behind a ticket, or in its place; or drops it, if the connection closes or our
+    /// side has finished.
     #[cold]
-    fn push_behind(
-        &mut self,
-        conn: &mut Connection,
-        fill: impl FnOnce(&mut Vec<u8>) -> Result<(), EncodeError>,
-    ) {
+    fn push_behind<C: Encode<R>, R>(&mut self, conn: &mut Connection, codec: &mut C, reply: R) {
         if !conn.takes_reply(self.origin) {
             return;
         }
         let Some((behind, held)) = conn.behind(self.origin) else {
-            return self.push_now(conn, fill);
+            return self.push_now(conn, codec, reply);
         };
         self.replies += 1;
         let (before, is_first) = (behind.len(), self.queued() == 0);
-        if let Err(error) = fill(behind) {
+        if let Err(error) = codec.encode(reply, behind) {
             behind.truncate(before);
             return conn.close(CloseReason::Encode(error));
         }
         let grown = behind.len() - before;
         *held += grown;
-        self.elsewhere += grown;
-        self.much = self.bounds.high.saturating_sub(self.elsewhere).min(self.bounds.spacious);
+        self.set_elsewhere(self.elsewhere + grown);
         self.judge(conn, is_first);
     }
 
     /// What waited behind a ticket comes into the queue. It is counted already.
     pub(super) fn push_held(&mut self, held: &[u8]) {
-        self.out.extend_from_slice(held);
-        self.elsewhere = self.elsewhere.saturating_sub(held.len());
-        self.much = self.bounds.high.saturating_sub(self.elsewhere).min(self.bounds.spacious);
-    }
-
-    /// Queues bytes as they are.
-    pub(crate) fn push_raw(&mut self, conn: &mut Connection, bytes: &[u8]) {
-        self.push(conn, |out| {
-            out.extend_from_slice(bytes);
-            Ok(())
-        });
+        self.buffer.vec().extend_from_slice(held);
+        self.set_elsewhere(self.elsewhere.saturating_sub(held.len()));
     }
 
     /// Takes half a reply back.
     #[cold]
     fn cannot_encode(&mut self, conn: &mut Connection, before: usize, error: EncodeError) {
-        self.out.truncate(before);
+        self.buffer.vec().truncate(before);
         conn.close(CloseReason::Encode(error));
     }
 
     /// A reply may take as much room as it needs, a push only if there is nothing before it.
     #[cold]
     fn much_is_queued(&mut self, conn: &mut Connection, before: usize) {
-        self.bounds.give_space(&mut self.out);
+        self.bounds.give_space(self.buffer.vec());
         self.judge(conn, self.elsewhere == 0 && before == 0);
     }
 

@@ -113,7 +113,7 @@ impl Connection {
     /// Puts back the queue that a callback writes to, for a message to be queued in between.
     pub(crate) fn take_output(&mut self, output: &mut Output) {
         if let Some(queue) = output.take_queue() {
-            let _ = self.outbound.give_back(queue);
+            self.take_back(queue);
         }
     }
 

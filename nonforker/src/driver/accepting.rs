@@ -79,7 +79,7 @@ impl<X> Listeners<X> {
     pub(super) fn serve<S>(
         &mut self,
         adapt: impl Fn(Socket, &X) -> io::Result<S>,
-        sink: &mut Sink<'_, S>,
+        sink: &mut dyn Sink<S>,
     ) {
         if !self.may_accept {
             return;
@@ -97,7 +97,7 @@ impl<X> Listeners<X> {
                 });
                 match accepted {
                     Ok(Some((socket, peer))) => {
-                        sink(Completion::Accepted { listener, socket, peer });
+                        sink.take(Completion::Accepted { listener, socket, peer });
                     }
                     Ok(None) => {}
                     Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -106,7 +106,7 @@ impl<X> Listeners<X> {
                     }
                     Err(error) => {
                         accepting.on = false;
-                        sink(Completion::AcceptFailed { listener, error });
+                        sink.take(Completion::AcceptFailed { listener, error });
                     }
                 }
             }

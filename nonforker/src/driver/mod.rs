@@ -45,10 +45,8 @@ use std::{
     time::Duration,
 };
 
-use rustix::{
-    io::Errno,
-    time::{ClockId, clock_gettime},
-};
+pub(crate) use rustix::time::ClockId;
+use rustix::{io::Errno, time::clock_gettime};
 use slotmap::new_key_type;
 
 use crate::{
@@ -136,7 +134,26 @@ pub(crate) enum Next {
 }
 
 /// Where completions go.
-pub(crate) type Sink<'a, S> = dyn FnMut(Completion<'_, S>) -> Next + 'a;
+pub(crate) trait Sink<S> {
+    /// Takes a completion. Returns what the driver is to do next.
+    fn take(&mut self, completion: Completion<'_, S>) -> Next;
+
+    /// The peer sent these bytes: a [`Completion::Received`], of which there are most.
+    fn received(&mut self, token: Token, bytes: &[u8]) -> Next {
+        self.take(Completion::Received { token, bytes })
+    }
+
+    /// The driver may have slept: a [`Completion::Awake`], of which each wait has one.
+    fn awake(&mut self) -> Next {
+        self.take(Completion::Awake)
+    }
+}
+
+impl<S, F: FnMut(Completion<'_, S>) -> Next> Sink<S> for F {
+    fn take(&mut self, completion: Completion<'_, S>) -> Next {
+        self(completion)
+    }
+}
 
 /// How a driver's listeners and connections are set up.
 #[derive(Clone, Debug)]
@@ -216,7 +233,7 @@ pub(crate) trait Driver {
     fn wait(
         &mut self,
         timeout: Option<Duration>,
-        sink: &mut Sink<'_, Self::Socket>,
+        sink: &mut dyn Sink<Self::Socket>,
     ) -> io::Result<()>;
 
     /// Whether the last look is not delivered completely: the next wait goes on with it. What a
@@ -245,20 +262,22 @@ pub(crate) enum Clock {
     Virtual(Rc<dyn Fn() -> Duration>),
 }
 
-/// The clock that costs a tenth, and is as old as the kernel's last tick: some milliseconds.
-#[cfg(any(target_os = "linux", target_os = "android"))]
-const COARSE: ClockId = ClockId::MonotonicCoarse;
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
-const COARSE: ClockId = ClockId::Monotonic;
-
 impl Clock {
+    pub(crate) const EXACT: ClockId = ClockId::Monotonic;
+
+    /// The clock that costs a tenth, and is as old as the kernel's last tick: some milliseconds.
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    pub(crate) const COARSE: ClockId = ClockId::MonotonicCoarse;
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    pub(crate) const COARSE: ClockId = ClockId::Monotonic;
+
     pub(crate) fn virtual_time(now: impl Fn() -> Duration + 'static) -> Self {
         Self::Virtual(Rc::new(now))
     }
 
     /// The time in nanoseconds, which is enough for five hundred years.
     pub(crate) fn now(&self) -> u64 {
-        self.read(ClockId::Monotonic)
+        self.read(Self::EXACT)
     }
 
     /// The same as a duration.
@@ -266,13 +285,9 @@ impl Clock {
         Duration::from_nanos(self.now())
     }
 
-    /// As [`now`](Self::now), but it may be some milliseconds late.
-    pub(crate) fn coarse(&self) -> u64 {
-        self.read(COARSE)
-    }
-
+    /// What the exact clock shows, or the coarse one.
     #[inline]
-    fn read(&self, clock: ClockId) -> u64 {
+    pub(crate) fn read(&self, clock: ClockId) -> u64 {
         match self {
             Self::System => {
                 let time = clock_gettime(clock);

@@ -32,7 +32,11 @@ impl<S> Shard<S> {
                     slot.arrived_as(source);
                     if self.opens(entry) {
                         let rest = &bytes[consumed..];
-                        self.call_entry(entry, |service, scope| service.received(scope, rest));
+                        if entry.slot.conn.takes_frames_in_place() {
+                            self.call_entry(entry, |service, scope| service.received(scope, rest));
+                        } else {
+                            self.received_aside(entry, rest);
+                        }
                     }
                 }
             }

@@ -31,9 +31,10 @@ use crate::{
     config::Limits,
     conn::{
         deadlines::{Kind, Tick},
+        outbound::Lent,
         output::{Bounds, Origin, Output},
     },
-    driver::{Clock, Next, Token, nanos},
+    driver::{Clock, ClockId, Token, nanos},
     error::{CloseReason, Error},
     offload::Threads,
 };
@@ -125,17 +126,14 @@ impl Core {
 
     /// Looks at the clock.
     pub(crate) fn look_at_clock(&mut self) {
-        self.set_now(self.clock.now());
+        self.look_at(Clock::EXACT);
     }
 
-    /// Looks at the clock that costs less and may be some milliseconds late.
-    pub(super) fn glance_at_clock(&mut self) {
-        self.set_now(self.clock.coarse());
-    }
-
-    /// Time does not go back, although the one clock may be behind the other.
-    fn set_now(&mut self, shown: u64) {
-        self.now = shown.saturating_sub(self.epoch.0).max(self.now);
+    /// Looks at the exact clock, or at the coarse one, which costs less. Time does not go back,
+    /// although the one clock may be behind the other.
+    #[inline]
+    pub(super) fn look_at(&mut self, clock: ClockId) {
+        self.now = self.clock.read(clock).saturating_sub(self.epoch.0).max(self.now);
     }
 
     /// The present, in ticks.
@@ -201,10 +199,13 @@ impl Core {
 
     /// Sets a deadline.
     pub(crate) fn arm(&mut self, slot: &mut Slot, kind: Kind, after: Duration) {
-        self.arm_at(slot, kind, self.tick_after(after));
+        self.arm_at(slot, kind, self.rounded_up(after, GRAIN));
     }
 
     pub(crate) fn arm_at(&mut self, slot: &mut Slot, kind: Kind, at: Tick) {
+        if kind == Kind::Idle {
+            slot.is_watched();
+        }
         slot.conn.deadlines().set(kind, at);
         let token = slot.token();
         self.timers_moved |= self.timers.note(token, &mut slot.scheduled, at);
@@ -289,29 +290,42 @@ impl Core {
     /// Takes the queue of a connection out, for callbacks to write to.
     #[inline(always)]
     pub(crate) fn begin_output(&mut self, slot: &mut Slot, origin: Origin) -> Output {
-        let others = self.memory.used().saturating_sub(slot.accounted());
-        let bounds = Bounds {
-            high: slot.rules().marks.high,
-            cap: slot.rules().marks.cap,
-            room: self.memory.budget().saturating_sub(others),
-            ..self.pool.bounds()
-        };
+        let Lent { buffer, hint, elsewhere } = slot.conn.lend();
         // Whether there will be a reply is not known, but a warm buffer costs nothing. While memory
         // is scarce nobody is to be blamed for one that is too large.
-        let (pool, scarce) = (&mut self.pool, self.memory.is_scarce());
-        let allocate = |hint| if scarce { pool.take(hint) } else { pool.take_warm(hint) };
-        slot.conn.begin_output(origin, bounds, allocate)
+        let buffer = match buffer {
+            Some(buffer) => buffer,
+            None if self.memory.is_scarce() => self.pool.take(hint),
+            None => self.pool.take_warm(hint),
+        };
+        let bounds = Bounds {
+            high: slot.rules.marks.high,
+            cap: slot.rules.marks.cap,
+            room: self.memory.room(slot.accounted()),
+            ..self.pool.bounds()
+        };
+        Output::new(buffer, elsewhere, bounds, origin)
     }
 
-    /// Puts the queue back, and has the connection flushed if there is something to send.
+    /// Puts the queue back behind callbacks for so many frames, and has the connection flushed if
+    /// that may do anything.
     #[inline(always)]
-    pub(crate) fn end_output(&mut self, slot: &mut Slot, output: Output) {
-        self.collected += output.len();
-        if let Some(empty) = slot.conn.end_output(output) {
-            self.pool.put(empty);
+    pub(crate) fn end_output(&mut self, slot: &mut Slot, output: Output, frames: usize) {
+        let (buffer, replies) = output.into_parts();
+        let queued = buffer.len();
+        self.collected += queued;
+        slot.called(frames, replies, queued);
+        if queued == 0 {
+            self.pool.put(buffer);
         } else {
-            slot.is_used();
-            self.mark_dirty(slot);
+            slot.conn.take_back(buffer);
+        }
+        let is_barred = !slot.conn.bars().is_none();
+        if is_barred {
+            self.collected += slot.conn.held();
+        }
+        if queued > 0 || is_barred {
+            slot.mark_dirty(&mut self.dirty);
         }
     }
 
@@ -331,18 +345,5 @@ impl Core {
     /// Whether the replies of this turn are to be sent before more is taken in.
     pub(super) const fn has_collected_enough(&self) -> bool {
         self.collected >= COLLECTED_MAX
-    }
-
-    /// Whether the driver may sleep, and whether it should bring more.
-    #[inline]
-    pub(super) const fn next(&self) -> Next {
-        let ample = !self.memory.is_scarce();
-        if self.has_collected_enough() {
-            Next::Enough
-        } else if self.dirty.is_empty() && self.runnable.is_empty() && !self.timers_moved && ample {
-            Next::Sleep
-        } else {
-            Next::Return
-        }
     }
 }

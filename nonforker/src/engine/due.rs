@@ -136,8 +136,8 @@ fn goes_on_taking<D: Driver>(driver: &D, slot: &mut Slot, kind: Kind) -> bool {
     // Where nobody knows, it takes nothing.
     let left = driver.unacknowledged(slot.token()).unwrap_or(0);
     match slot.asked_unacknowledged(left) {
-        (left, Some(before)) => left < before,
-        (left, None) => left > 0 || kind == Kind::Write,
+        Some(before) => left < before,
+        None => left > 0 || kind == Kind::Write,
     }
 }
 

@@ -43,12 +43,14 @@ impl<D: Driver> Engine<D> {
         let Self { driver, shard: Shard { core, table, .. } } = self;
         let Some(slot) = table.get_mut(token) else { return };
         slot.is_flushed();
+        let ends = slot.conn.ends_when_flushed();
         while let Some(batch) = slot.conn.next_batch() {
             // Is the next step to close, to handle what waits, or to have memory again?
-            let awaited = slot.conn.ends_when_flushed()
+            let awaited = ends
                 || slot.conn.bars().has(Bars::PRESSURED)
                 || slot.conn.outbound().has_more()
                 || core.memory.is_scarce();
+            let (length, held) = (batch.len(), batch.held());
             match driver.send(token, batch, awaited) {
                 Some(Sent { batch, result: Ok(count) }) => core.sent(slot, count, batch),
                 Some(Sent { batch, result: Err(error) }) => {
@@ -57,12 +59,16 @@ impl<D: Driver> Engine<D> {
                     return core.mark_dirty(slot);
                 }
                 None => {
+                    slot.conn.departs(length, held);
                     core.await_sent(slot);
                     break;
                 }
             }
         }
-        if slot.conn.ends_when_flushed() {
+        if !ends && slot.is_at_rest() {
+            return;
+        }
+        if ends {
             if slot.conn.outbound().is_empty() {
                 slot.conn.apply(Event::Flushed);
             }

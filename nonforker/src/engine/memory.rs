@@ -192,6 +192,12 @@ impl Memory {
         }
     }
 
+    /// How much one connection may hold that holds so much now, with all others as they are.
+    #[inline]
+    pub(crate) const fn room(&self, held: usize) -> usize {
+        self.budget.saturating_sub(self.used().saturating_sub(held))
+    }
+
     pub(crate) const fn budget(&self) -> usize {
         self.budget
     }
@@ -219,7 +225,9 @@ impl Memory {
     /// Whether it is scarce, or may have become so.
     #[inline]
     pub(super) const fn wants_attention(&self) -> bool {
-        self.used() >= self.ample() || self.is_scarce() || self.look_at.is_some()
+        self.used() >= self.percent * 70
+            || !matches!(self.scarcity, Scarcity::Ample)
+            || self.look_at.is_some()
     }
 
     /// Decides how scarce memory is now. Returns the former answer if it was another.

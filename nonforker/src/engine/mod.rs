@@ -32,6 +32,7 @@ mod places;
 pub(crate) mod pool;
 pub(crate) mod rules;
 mod scarcity;
+mod sent;
 pub(crate) mod service;
 mod settings;
 mod shard;
@@ -159,7 +160,9 @@ impl<D: Driver> Engine<D> {
         if self.shard.is_anything_due() {
             self.run_timers();
         }
-        self.shard.go_on();
+        if !self.shard.running.is_empty() {
+            self.shard.go_on();
+        }
         if self.shard.unusual {
             self.move_phase();
         }
@@ -187,7 +190,7 @@ impl<D: Driver> Engine<D> {
         }
         // What has come is handled before anything else is waited for.
         if shard.wants == Next::Sleep {
-            driver.wait(timeout, &mut |completion| shard.take(completion))?;
+            driver.wait(timeout, shard)?;
         }
         if !driver.is_behind() {
             shard.core.looked = shard.look_began;
@@ -205,7 +208,7 @@ impl<D: Driver> Engine<D> {
         shard.core.look_at_clock();
         let until = shard.core.now.saturating_add(nanos(most));
         while shard.wants == Next::Sleep && shard.core.now < until {
-            driver.wait(Some(Duration::ZERO), &mut |completion| shard.take(completion))?;
+            driver.wait(Some(Duration::ZERO), shard)?;
         }
         Ok(())
     }
@@ -244,12 +247,12 @@ mod tests {
             None
         }
 
-        fn wait(&mut self, timeout: Option<Duration>, sink: &mut Sink<'_, ()>) -> io::Result<()> {
+        fn wait(&mut self, timeout: Option<Duration>, sink: &mut dyn Sink<()>) -> io::Result<()> {
             self.waits.push(timeout);
             self.now.set(self.now.get() + Duration::from_micros(10));
-            sink(Completion::Awake);
+            sink.take(Completion::Awake);
             if self.waits.len() == self.woken_in {
-                sink(Completion::Woken);
+                sink.take(Completion::Woken);
             }
             Ok(())
         }

@@ -46,8 +46,10 @@ pub(crate) trait Service {
     fn entry(&self, core: &mut Core, slot: Slot) -> Box<Entry>;
     /// A connection was accepted.
     fn open(&mut self, scope: Scope<'_>);
-    /// Bytes arrived. They are lent.
+    /// Bytes arrived, and frames may be handled as they lie there. They are lent.
     fn received(&mut self, scope: Scope<'_>, bytes: &[u8]);
+    /// Bytes arrived and were kept behind others. Frames may be handled.
+    fn kept(&mut self, scope: Scope<'_>);
     /// The connection may go on: with what is held, and with the end of the stream.
     fn advance(&mut self, scope: Scope<'_>);
     /// An urgent byte arrived.

@@ -1,7 +1,7 @@
 //! A shard: its connections, its services, and what each completion does to them. No driver.
 
 use std::{
-    io, mem,
+    mem,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     time::Duration,
@@ -10,7 +10,7 @@ use std::{
 use super::{
     Services,
     accept::Acceptor,
-    core::Core,
+    core::{COLLECTED_MAX, Core},
     drain::Phase,
     mail::Mail,
     rules::Rules,
@@ -23,17 +23,13 @@ use super::{
 };
 use crate::{
     conn::{
-        buffer::Buffer,
         deadlines::{Kind, Tick},
         state::{Event, Manner, State},
     },
-    driver::{Clock, Completion, Next, Sent, Token},
+    driver::{Clock, Completion, Next, Sent, Sink, Token},
     error::{CloseReason, Error},
     service_limits::AllLimits,
 };
-
-/// How long the kernel is left alone when it had no buffers for a send.
-const RETRY: Duration = Duration::from_millis(50);
 
 /// See the [module](self).
 pub(super) struct Shard<S> {
@@ -57,7 +53,7 @@ pub(super) struct Shard<S> {
     /// Nothing is due before.
     pub(super) due_at: Option<Tick>,
     /// Connections that go on in this turn.
-    running: Vec<Token>,
+    pub(super) running: Vec<Token>,
 }
 
 /// What a turn has brought.
@@ -122,7 +118,9 @@ impl<S> Shard<S> {
         self.core.timers_moved = false;
         self.core.collected = 0;
         // What becomes runnable from here on has its turn in the next one.
-        mem::swap(&mut self.core.runnable, &mut self.running);
+        if !self.core.runnable.is_empty() {
+            mem::swap(&mut self.core.runnable, &mut self.running);
+        }
         self.brought = Brought { something: !self.running.is_empty(), looked: false };
         self.wants = Next::Sleep;
         let is_busy = !self.running.is_empty()
@@ -130,7 +128,11 @@ impl<S> Shard<S> {
                 && (matches!(self.phase, Phase::Settling { .. })
                     || self.is_about_to_cut()
                     || self.core.mail.is_left());
-        if is_busy { Some(Duration::ZERO) } else { self.due_at.map(|at| self.core.until(at)) }
+        match self.due_at {
+            _ if is_busy => Some(Duration::ZERO),
+            Some(at) => Some(self.core.until(at)),
+            None => None,
+        }
     }
 
     /// When something is due first.
@@ -150,7 +152,10 @@ impl<S> Shard<S> {
     /// Whether a time has come, or a deadline has outlived a wait.
     #[inline]
     pub(super) fn is_anything_due(&self) -> bool {
-        self.core.timers.has_any_young() || self.due_at.is_some_and(|at| at <= self.core.tick())
+        match self.due_at {
+            Some(at) if at <= self.core.tick() => true,
+            _ => self.core.timers.has_any_young(),
+        }
     }
 
     /// Whether accepting, memory or the phase is to be looked at in the next turn as well.
@@ -163,23 +168,24 @@ impl<S> Shard<S> {
             || self.is_about_to_switch()
     }
 
-    /// Takes a completion in. Returns what the driver is to do next.
-    #[inline(always)]
-    pub(super) fn take(&mut self, completion: Completion<'_, S>) -> Next {
-        match completion {
-            Completion::Received { token, bytes } => {
-                self.brought.something = true;
-                self.received(token, bytes);
-            }
-            Completion::Sent { token, sent } => self.sent(token, sent),
-            Completion::Awake => {
-                self.brought.looked = true;
-                self.core.look_at_clock();
-            }
-            other => return self.take_rare(other),
-        }
-        self.wants = self.wants.max(self.core.next());
-        self.core.next()
+    /// What the driver is to do: whether it may sleep, and whether it should bring more.
+    #[inline]
+    fn next(&mut self) -> Next {
+        let core = &self.core;
+        let next = if core.collected >= COLLECTED_MAX {
+            Next::Enough
+        } else if !core.dirty.is_empty()
+            || !core.runnable.is_empty()
+            || core.timers_moved
+            // While it is scarce, there is always something unusual.
+            || self.unusual && core.memory.is_scarce()
+        {
+            Next::Return
+        } else {
+            Next::Sleep
+        };
+        self.wants = self.wants.max(next);
+        next
     }
 
     #[inline(never)]
@@ -214,39 +220,27 @@ impl<S> Shard<S> {
             Completion::Received { .. } | Completion::Sent { .. } | Completion::Awake => {}
         }
         self.unusual |= next == Next::Return;
-        let next = next.max(self.core.next());
         self.wants = self.wants.max(next);
-        next
+        next.max(self.next())
     }
 
-    /// The peer sent bytes.
-    #[inline(always)]
-    fn received(&mut self, token: Token, bytes: &[u8]) {
-        let Some(mut entry) = self.table.take(token) else { return };
-        let Self { core, table, services, .. } = self;
-        let slot = &mut entry.slot;
-        slot.counters().received_bytes.add(bytes.len());
-        core.is_active(slot);
-        slot.received(bytes.len());
+    /// Bytes arrived that cannot be decoded where they lie.
+    #[inline(never)]
+    pub(super) fn received_aside(&mut self, entry: &mut Entry, bytes: &[u8]) {
+        let (slot, core) = (&mut entry.slot, &mut self.core);
         let state = slot.conn.state();
         if state.handles() {
-            let service = slot.service() as usize;
-            let scarce = core.memory.is_scarce();
-            if core.tickets.are_out() {
-                self.unusual |= core.wait_for_tickets(slot);
-            }
-            if let Some(service) = services.get_mut(service) {
-                service.received(Scope { core, table, entry: &mut entry }, bytes);
-            }
-            if scarce {
-                core.mark_dirty(&mut entry.slot);
+            core.keep(slot, bytes);
+            if slot.conn.bars().is_none() {
+                self.call_entry(entry, |service, scope| service.kept(scope));
+            } else {
+                core.hold(slot, false);
             }
         } else if state.discards() {
             core.discarded(slot, bytes.len());
         } else if state == State::Arriving {
-            self.arriving(&mut entry, bytes);
+            self.arriving(entry, bytes);
         }
-        self.table.put_back(entry);
     }
 
     /// A connection was accepted: its handler is told, unless it is still arriving.
@@ -367,42 +361,65 @@ impl<S> Shard<S> {
     }
 }
 
-impl Core {
-    /// The kernel took `count` bytes of `batch`.
-    #[inline]
-    pub(super) fn sent(&mut self, slot: &mut Slot, count: usize, batch: Buffer) {
-        slot.counters().sent_bytes.add(count);
-        self.is_active(slot);
-        slot.sent(count);
-        if let Some(spare) = slot.conn.sent(count, batch) {
-            self.pool.put(spare);
+impl<S> Sink<S> for Shard<S> {
+    fn take(&mut self, completion: Completion<'_, S>) -> Next {
+        match completion {
+            Completion::Received { token, bytes } => return self.received(token, bytes),
+            Completion::Sent { token, sent } => self.sent(token, sent),
+            Completion::Awake => return self.awake(),
+            other => return self.take_rare(other),
         }
-        if slot.is_relieved() {
-            self.mark_runnable(slot);
-        }
+        self.next()
     }
 
-    /// The kernel took nothing of `batch`.
-    #[cold]
-    pub(super) fn send_failed(&mut self, slot: &mut Slot, error: io::Error, batch: Buffer) {
-        slot.conn.sent(0, batch);
-        if is_out_of_buffers(&error) && slot.conn.state().sends() {
-            // No edge will come when there are buffers again.
-            if let Some(left_out) = self.notice(Notice::Send) {
-                let peer = slot.peer();
-                tracing::warn!(%peer, left_out, "the kernel is out of buffers: {error}");
+    fn awake(&mut self) -> Next {
+        self.brought.looked = true;
+        self.core.look_at(Clock::EXACT);
+        self.next()
+    }
+
+    /// The peer sent bytes.
+    fn received(&mut self, token: Token, bytes: &[u8]) -> Next {
+        self.brought.something = true;
+        if let Some(mut entry) = self.table.take(token) {
+            let Self { core, table, services, .. } = self;
+            let slot = &mut entry.slot;
+            slot.rules.counters.received_bytes.add(bytes.len());
+            if slot.received() {
+                core.watch_received(slot, bytes.len());
             }
-            self.arm(slot, Kind::Retry, RETRY);
-        } else {
-            self.fail(slot, CloseReason::Broken(error), false);
+            if core.tickets.are_out() && slot.conn.state().handles() {
+                self.unusual |= core.wait_for_tickets(slot);
+            }
+            if !slot.conn.takes_frames_in_place() {
+                self.received_aside(&mut entry, bytes);
+            } else if let Some(service) = services.get_mut(slot.rules.service as usize) {
+                service.received(Scope { core, table, entry: &mut entry }, bytes);
+            }
+            if self.unusual && self.core.memory.is_scarce() {
+                self.core.mark_dirty(&mut entry.slot);
+            }
+            self.table.put_back(entry);
         }
+        self.next()
+    }
+}
+
+impl Core {
+    /// Bytes came to a connection on which more than usual depends on that.
+    #[inline(never)]
+    fn watch_received(&mut self, slot: &mut Slot, count: usize) {
+        self.is_active(slot);
+        slot.watch_received(count);
     }
 
-    /// A send is in flight: from now on the peer has to take some of it in time. It is soon asked
-    /// what the peer's kernel has not acknowledged, and from then on the time runs.
-    pub(super) fn await_sent(&mut self, slot: &mut Slot) {
-        if let Some(timeout) = slot.rules().write_timeout {
-            self.arm(slot, Kind::Write, timeout / 16);
+    /// Frames may be here that have to wait: for us, so the peer's deadline stops. They go on in the
+    /// next turn if all they wait for is the end of this one.
+    pub(crate) fn hold(&mut self, slot: &mut Slot, is_turn_over: bool) {
+        self.mark_dirty(slot);
+        slot.conn.deadlines().clear(Kind::Frame);
+        if slot.conn.hold() && is_turn_over {
+            self.mark_runnable(slot);
         }
     }
 
@@ -420,10 +437,4 @@ impl Core {
             self.mark_dirty(slot);
         }
     }
-}
-
-/// Whether the kernel lacks memory, which passes.
-fn is_out_of_buffers(error: &io::Error) -> bool {
-    use rustix::io::Errno;
-    error.kind() == io::ErrorKind::OutOfMemory || Errno::from_io_error(error) == Some(Errno::NOBUFS)
 }

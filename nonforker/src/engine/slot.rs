@@ -7,7 +7,7 @@ use std::{mem, rc::Rc, sync::Arc, time::Duration};
 
 pub(crate) use super::marks::End;
 use super::{
-    marks::{Marks, Receiving, Usage},
+    marks::{DIRTY, HEARD, Marks, PROGRESSED, RUNNABLE, Receiving, Usage, WATCHED},
     memory::Memory,
     rules::Rules,
     stats::Counters,
@@ -22,15 +22,12 @@ use crate::{
 /// Which service a connection belongs to: an index.
 pub(crate) type ServiceId = u32;
 
-/// The kernel was not asked.
-const NOT_ASKED: u32 = u32::MAX;
-
 /// A connection and what the engine has to remember about it.
 #[derive(Debug)]
 pub(crate) struct Slot {
     pub(crate) conn: Connection,
-    token: Token,
-    pub(super) rules: Rc<Rules>,
+    pub(super) token: Token,
+    pub(crate) rules: Rc<Rules>,
     peer: PackedPeer,
     marks: Marks,
     receiving: Receiving,
@@ -38,12 +35,6 @@ pub(crate) struct Slot {
     usage: Usage,
     /// When it was accepted or last paused, in milliseconds, whose count comes round after 49 days.
     since: u32,
-    /// How many bytes that had arrived when a deadline was due are to be delivered before it is
-    /// judged, and one more for the end of the stream. [`NOT_ASKED`] if none was due.
-    owed: u32,
-    /// How many bytes the peer's kernel had not acknowledged when that was last asked, since ours
-    /// took some: [`NOT_ASKED`] if it was not.
-    unacknowledged: u32,
     /// The buffer bytes that are in the memory account.
     accounted: usize,
     pub(super) scheduled: Scheduled,
@@ -54,6 +45,12 @@ pub(crate) struct Slot {
 /// What few connections have, so that the others are smaller.
 #[derive(Debug, Default)]
 struct Extra {
+    /// How many bytes that had arrived when a deadline was due are to be delivered before it is
+    /// judged, and one more for the end of the stream. Nothing if none was due.
+    owed: Option<usize>,
+    /// How many bytes the peer's kernel had not acknowledged when that was last asked, since ours
+    /// took some.
+    unacknowledged: Option<usize>,
     /// What went both ways, if every end is logged.
     traffic: Option<Traffic>,
     /// An idle timeout of its own; for ever, if that is `None`.
@@ -82,13 +79,11 @@ impl Slot {
             token,
             rules,
             peer: peer.into(),
-            marks: Marks::default(),
+            marks: 0,
             receiving: Receiving::Off,
             end: End::No,
             usage: Usage::Arriving,
             since: now,
-            owed: NOT_ASKED,
-            unacknowledged: NOT_ASKED,
             accounted: 0,
             scheduled: Scheduled::default(),
             extra: None,
@@ -99,7 +94,7 @@ impl Slot {
     pub(super) fn count_traffic(&mut self, now: u64) {
         let traffic =
             Traffic { since: now, received_bytes: 0, sent_bytes: 0, frames: 0, replies: 0 };
-        self.extra.get_or_insert_default().traffic = Some(traffic);
+        self.watch().traffic = Some(traffic);
     }
 
     pub(crate) const fn token(&self) -> Token {
@@ -187,69 +182,100 @@ impl Slot {
     /// Has the connection flushed at the end of this turn.
     #[inline]
     pub(crate) fn mark_dirty(&mut self, dirty: &mut Vec<Token>) {
-        if self.marks.set(Marks::DIRTY) {
+        if self.marks & DIRTY == 0 {
+            self.marks |= DIRTY;
             dirty.push(self.token);
         }
     }
 
     pub(super) const fn is_flushed(&mut self) {
-        self.marks.take(Marks::DIRTY);
+        self.marks &= !DIRTY;
     }
 
     /// Has the connection go on in the next turn.
     pub(crate) fn mark_runnable(&mut self, runnable: &mut Vec<Token>) {
-        if self.marks.set(Marks::RUNNABLE) {
+        if self.marks & RUNNABLE == 0 {
+            self.marks |= RUNNABLE;
             runnable.push(self.token);
         }
     }
 
     pub(super) const fn runs(&mut self) {
-        self.marks.take(Marks::RUNNABLE);
+        self.marks &= !RUNNABLE;
     }
 
     // What went both ways.
 
-    #[inline]
-    fn counted(&mut self) -> Option<&mut Traffic> {
-        self.extra.as_mut()?.traffic.as_mut()
+    /// More than usual depends from now on on what goes both ways.
+    pub(super) const fn is_watched(&mut self) {
+        self.marks |= WATCHED;
     }
 
-    /// The peer sent so many bytes.
+    /// What is remembered of that.
+    fn watch(&mut self) -> &mut Extra {
+        self.is_watched();
+        self.extra.get_or_insert_default()
+    }
+
+    /// The peer sent something. Returns whether more than usual depends on that.
     #[inline]
-    pub(super) fn received(&mut self, count: usize) {
-        self.marks.set(Marks::HEARD);
-        if self.owed != NOT_ASKED {
-            self.owed = self.owed.saturating_sub(saturate(count));
+    pub(super) const fn received(&mut self) -> bool {
+        self.marks |= HEARD;
+        self.marks & WATCHED != 0
+    }
+
+    /// The kernel took so many bytes. Returns whether more than usual depends on that.
+    #[inline]
+    pub(super) const fn sent(&mut self, count: usize) -> bool {
+        if count > 0 {
+            self.marks |= PROGRESSED;
         }
-        if let Some(traffic) = self.counted() {
+        self.marks & WATCHED != 0
+    }
+
+    /// The peer sent so many bytes on a connection that is watched.
+    pub(super) fn watch_received(&mut self, count: usize) {
+        let Some(extra) = &mut self.extra else { return };
+        if let Some(owed) = &mut extra.owed {
+            *owed = owed.saturating_sub(count);
+        }
+        if let Some(traffic) = &mut extra.traffic {
             traffic.received_bytes += count as u64;
         }
     }
 
-    /// The kernel took so many bytes.
-    #[inline]
-    pub(super) fn sent(&mut self, count: usize) {
+    /// The kernel took so many bytes on a connection that is watched.
+    pub(super) fn watch_sent(&mut self, count: usize) {
+        let Some(extra) = &mut self.extra else { return };
         if count > 0 {
-            self.marks.set(Marks::PROGRESSED);
-            self.unacknowledged = NOT_ASKED;
+            extra.unacknowledged = None;
         }
-        if let Some(traffic) = self.counted() {
+        if let Some(traffic) = &mut extra.traffic {
             traffic.sent_bytes += count as u64;
         }
     }
 
-    /// Callbacks were made for `frames`, and made `replies`.
+    /// Callbacks were made for `frames`, made `replies`, and left `queued` bytes.
     #[inline]
-    pub(crate) fn called(&mut self, frames: usize, replies: u32) {
-        if let Some(traffic) = self.counted() {
+    pub(crate) fn called(&mut self, frames: usize, replies: u32, queued: usize) {
+        if self.marks & WATCHED != 0
+            && let Some(Extra { traffic: Some(traffic), .. }) = self.extra.as_deref_mut()
+        {
             traffic.frames += frames as u64;
             traffic.replies += u64::from(replies);
+        }
+        if self.usage != Usage::Used && (frames > 0 || queued > 0) {
+            // A request was complete, or something is to be sent: from now on it is not unused.
+            self.usage = Usage::Used;
+            self.conn.deadlines().clear(Kind::Unused);
         }
     }
 
     /// Whether the peer sent anything since this was last asked.
     pub(super) const fn was_heard(&mut self) -> bool {
-        self.marks.take(Marks::HEARD)
+        let was = self.marks & HEARD != 0;
+        self.marks &= !HEARD;
+        was
     }
 
     // What was ever done on it.
@@ -272,15 +298,6 @@ impl Slot {
     /// The proxy through which the client came, if it came through one.
     pub(crate) fn via(&self) -> Option<Peer> {
         self.peer.via()
-    }
-
-    /// A request was complete, or something is to be sent: from now on it is not unused.
-    #[inline]
-    pub(crate) fn is_used(&mut self) {
-        if self.usage != Usage::Used {
-            self.usage = Usage::Used;
-            self.conn.deadlines().clear(Kind::Unused);
-        }
     }
 
     /// Whether no request was ever complete on it, nothing was ever sent, and it does not close.
@@ -315,42 +332,44 @@ impl Slot {
     /// `unread` bytes are not. Behind the last of them the stream may end, which no count of bytes
     /// shows: so it is asked once more when they are delivered.
     pub(super) fn is_owed(&mut self, unread: usize) -> bool {
-        let with_end = saturate(unread.saturating_add(1));
-        if self.owed == NOT_ASKED {
-            self.owed = with_end;
-        }
-        let is_owed = self.receives() && self.owed > 0;
-        if self.owed.min(with_end) == 1 {
-            self.owed = 0;
+        let (receives, with_end) = (self.receives(), unread.saturating_add(1));
+        let owed = self.watch().owed.get_or_insert(with_end);
+        let is_owed = receives && *owed > 0;
+        if with_end.min(*owed) == 1 {
+            *owed = 0;
         }
         is_owed
     }
 
     /// Nothing is owed any more: what was is delivered.
-    pub(crate) const fn owes_nothing(&mut self) {
-        self.owed = NOT_ASKED;
+    pub(crate) fn owes_nothing(&mut self) {
+        if let Some(extra) = &mut self.extra {
+            extra.owed = None;
+        }
     }
 
-    /// How many bytes the peer's kernel has not acknowledged, now and when that was last asked.
-    pub(super) fn asked_unacknowledged(&mut self, left: usize) -> (usize, Option<usize>) {
-        let left = saturate(left);
-        let before = mem::replace(&mut self.unacknowledged, left);
-        (left as usize, (before != NOT_ASKED).then_some(before as usize))
+    /// How many bytes the peer's kernel had not acknowledged when that was last asked. It is `left`
+    /// now.
+    pub(super) fn asked_unacknowledged(&mut self, left: usize) -> Option<usize> {
+        self.watch().unacknowledged.replace(left)
     }
 
     /// Whether the peer had not taken all when that was last asked.
-    pub(super) const fn has_left_some(&self) -> bool {
-        self.unacknowledged != NOT_ASKED && self.unacknowledged > 0
+    pub(super) fn has_left_some(&self) -> bool {
+        let extra = self.extra.as_ref();
+        extra.and_then(|extra| extra.unacknowledged).is_some_and(|left| left > 0)
     }
 
     /// What was asked does not count any more: the connection lingers.
-    pub(super) const fn forget_what_was_asked(&mut self) {
-        self.owed = NOT_ASKED;
-        self.unacknowledged = NOT_ASKED;
+    pub(super) fn forget_what_was_asked(&mut self) {
+        if let Some(extra) = &mut self.extra {
+            (extra.owed, extra.unacknowledged) = (None, None);
+        }
     }
 
     // Receiving, and the memory account.
 
+    #[inline]
     pub(super) const fn receives(&self) -> bool {
         matches!(self.receiving, Receiving::On)
     }
@@ -362,6 +381,12 @@ impl Slot {
     /// The driver has stopped receiving by itself.
     pub(super) const fn receiving_ended(&mut self) {
         self.receiving = Receiving::Off;
+    }
+
+    /// Whether nothing is to be settled or decided: it holds nothing, and is received from.
+    #[inline]
+    pub(super) fn is_at_rest(&self) -> bool {
+        self.accounted == 0 && self.receives() && self.conn.is_at_rest()
     }
 
     /// Decides whether it is received from: it wants to be, and does not hold too much. Returns what
@@ -402,7 +427,7 @@ impl Slot {
         }
         if self.accounted == 0 {
             // What has just begun to hold something is not in the way.
-            self.marks.set(Marks::PROGRESSED);
+            self.marks |= PROGRESSED;
         }
         memory.account(self.token, self.accounted, capacity, self.end == End::Closing);
         self.accounted = capacity;
@@ -410,11 +435,11 @@ impl Slot {
 
     /// Whether it took something since that was last forgotten.
     pub(super) const fn has_progressed(&self) -> bool {
-        self.marks.has(Marks::PROGRESSED)
+        self.marks & PROGRESSED != 0
     }
 
     pub(super) const fn forget_progress(&mut self) {
-        self.marks.take(Marks::PROGRESSED);
+        self.marks &= !PROGRESSED;
     }
 
     /// Whether it is our turn: the peer can do nothing until we receive from it.
@@ -454,11 +479,18 @@ impl Slot {
     // What `sound.rs` asks.
 
     pub(super) const fn is_dirty(&self) -> bool {
-        self.marks.has(Marks::DIRTY)
+        self.marks & DIRTY != 0
     }
 }
 
-/// In the width in which it is remembered.
-fn saturate(bytes: usize) -> u32 {
-    u32::try_from(bytes).unwrap_or(u32::MAX).min(NOT_ASKED - 1)
+#[cfg(test)]
+mod tests {
+    use super::Slot;
+
+    /// With a codec, a session and the timers of a handler it is one allocation, of a size that an
+    /// allocator has: of 192 bytes, 32 are left for those. What few connections have is `Extra`.
+    #[test]
+    fn it_is_small() {
+        assert!(size_of::<Slot>() <= 160, "{} bytes", size_of::<Slot>());
+    }
 }

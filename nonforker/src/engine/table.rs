@@ -62,9 +62,10 @@ impl Table {
         self.entries.get_mut(token)?.take()
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn put_back(&mut self, entry: Box<Entry>) {
-        if let Some(place) = self.entries.get_mut(entry.slot.token()) {
+        // There is nothing to be dropped in its place.
+        if let Some(place @ None) = self.entries.get_mut(entry.slot.token) {
             *place = Some(entry);
         }
     }

@@ -187,8 +187,7 @@ impl Core {
                     slot.conn.push_shared(payload, &marks);
                 }
             }
-            slot.called(0, 1);
-            slot.is_used();
+            slot.called(0, 1, message.bytes().len());
             if overflow == Overflow::DropOldest {
                 slot.conn.note_droppable(message.bytes().len());
             }
@@ -215,8 +214,7 @@ impl Core {
         let is_there = self.make_room(slot, length, overflow, of_callback);
         if is_there {
             self.push_copy(slot, message.bytes());
-            slot.called(0, 1);
-            slot.is_used();
+            slot.called(0, 1, message.bytes().len());
             if overflow == Overflow::DropOldest {
                 slot.conn.note_droppable(length);
             }

@@ -21,6 +21,7 @@ use std::{
     rc::Rc,
 };
 
+use self::batch::{Batch, Stop};
 use crate::{
     alarms::Run,
     codec::{Codec, Decoded, FrameError},
@@ -93,8 +94,12 @@ impl<H: Handler, F: Frames<H>> Typed<H, F> {
             && let Some(tail) = conn.take_kept()
         {
             conn.deadlines().clear(Kind::Frame);
-            self.end_tail(scope.again(), tail.bytes());
+            let mut batch = Batch { rest: tail.bytes(), frames: 0, is_tail: true };
+            let stop = self.handle(&mut scope, &mut batch);
             scope.core.pool.put(tail);
+            if matches!(stop, Stop::Trouble(_)) {
+                self.stopped(scope.again(), true, stop);
+            }
         }
         let conn = &mut scope.entry.slot.conn;
         let handles = conn.state().handles();
@@ -121,29 +126,6 @@ impl<H: Handler, F: Frames<H>> Typed<H, F> {
             scope.core.close(&mut scope.entry.slot, CloseReason::PeerFinished);
         }
         scope.core.mark_dirty(&mut scope.entry.slot);
-    }
-
-    /// The peer has finished behind bytes that are not a complete frame.
-    fn end_tail(&mut self, mut scope: Scope<'_>, tail: &[u8]) {
-        let mut rejected = None;
-        self.call_frames(scope.again(), "frame", |frames, conn| {
-            conn.output.begin_callback(Origin::Reply);
-            match conn.member.codec.decode_end(tail) {
-                Ok(Some(frame)) => {
-                    conn.slot.counters().frames.add(1);
-                    conn.slot.called(1, 0);
-                    frames.frame(conn, frame)
-                }
-                Ok(None) => Ok(()),
-                Err(error) => {
-                    rejected = Some(error);
-                    Ok(())
-                }
-            }
-        });
-        if let Some(error) = rejected {
-            self.reject(scope, error);
-        }
     }
 }
 
@@ -205,18 +187,21 @@ impl<H: Handler, F: Frames<H>> Service for Typed<H, F> {
         scope.entry.slot.was_only_greeted();
     }
 
-    #[inline]
-    fn received(&mut self, scope: Scope<'_>, bytes: &[u8]) {
-        let slot = &mut scope.entry.slot;
-        if slot.conn.takes_frames_in_place() {
-            return self.handle_lent(scope, bytes);
+    fn received(&mut self, mut scope: Scope<'_>, bytes: &[u8]) {
+        let mut batch = Batch { rest: bytes, frames: 0, is_tail: false };
+        match self.handle(&mut scope, &mut batch) {
+            Stop::Incomplete if batch.rest.is_empty() => {}
+            stop => {
+                if !matches!(stop, Stop::Trouble(_)) {
+                    scope.core.keep(&mut scope.entry.slot, batch.rest);
+                }
+                self.stopped(scope, batch.rest.len() < bytes.len(), stop);
+            }
         }
-        scope.core.keep(slot, bytes);
-        if slot.conn.bars().is_none() {
-            self.handle_kept(scope);
-        } else {
-            batch::hold(scope.core, slot, false);
-        }
+    }
+
+    fn kept(&mut self, scope: Scope<'_>) {
+        self.handle_kept(scope);
     }
 
     fn advance(&mut self, mut scope: Scope<'_>) {
@@ -313,12 +298,12 @@ impl<H: Handler, F: Frames<H>> Service for Typed<H, F> {
 /// Calls back, and sees to what is answered.
 pub(crate) fn call<T, H: Handler>(
     target: &mut T,
-    scope: Scope<'_>,
+    mut scope: Scope<'_>,
     origin: Origin,
     callback: &'static str,
     call: impl FnOnce(&mut T, &mut Conn<'_, H>) -> Outcome,
 ) {
-    let Some(mut conn) = Conn::begin(scope, origin) else { return };
+    let Some(mut conn) = Conn::begin(&mut scope, origin) else { return };
     let began = conn.core.callback_begins(conn.slot);
     let called = catch_unwind(AssertUnwindSafe(|| call(target, &mut conn)));
     if called.is_err() {

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     address::Address,
     conn::buffer::Buffer,
-    driver::{Driver, ListenerId, Next, Op, Token},
+    driver::{Completion, Driver, ListenerId, Next, Op, Token},
 };
 
 /// For how long something may be waited for.
@@ -171,7 +171,7 @@ impl<R: Rig> Bench<R> {
         let before = self.log.reports;
         self.log.begin();
         let log = &mut self.log;
-        let waited = self.driver.wait(Some(timeout), &mut |completion| {
+        let waited = self.driver.wait(Some(timeout), &mut |completion: Completion<'_, _>| {
             log.note(completion);
             next
         });

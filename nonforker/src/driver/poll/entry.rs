@@ -9,7 +9,7 @@
 //! - A short write means that the next writable edge will come, and no sooner.
 //! - The urgent byte has to be taken out, or it is announced with every edge.
 
-use std::io::ErrorKind;
+use std::{collections::HashMap, io::ErrorKind};
 
 use mio::event::Event;
 use rustix::{
@@ -33,85 +33,73 @@ const NO_SIGNAL: SendFlags = SendFlags::empty();
 const URGENT_SHOWS: bool = cfg!(any(target_os = "linux", target_os = "android"));
 
 /// One socket, and what its edges said.
+///
+/// There is one of these for each idle connection too, so it is kept small.
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) socket: Socket,
-    pub(super) sending: Option<Buffer>,
-    edges: Edges,
-    pub(super) receiving: bool,
-    /// A short read does not mean that there is no more.
-    probe: bool,
-    /// It waits for its next turn.
-    pub(super) queued: bool,
+    flags: u16,
 }
 
-/// What edges have said and nothing has answered yet, a bit each.
-#[derive(Clone, Copy, Debug)]
-struct Edges(u8);
+/// Edges said so, and nothing has answered it yet.
+const READABLE: u16 = 1;
+const WRITABLE: u16 = 1 << 1;
+/// The kernel has an urgent byte.
+const URGENT: u16 = 1 << 2;
+/// The peer has finished, or the connection broke: the next reads tell which.
+const ENDING: u16 = 1 << 3;
+/// It broke: reported even while nothing is received or sent.
+const BROKEN: u16 = 1 << 4;
+/// The engine wants to receive.
+const RECEIVING: u16 = 1 << 5;
+/// A short read does not mean that there is no more.
+const PROBE: u16 = 1 << 6;
+/// It waits for its next turn.
+const QUEUED: u16 = 1 << 7;
+/// A send waits for the next writable edge.
+const SENDING: u16 = 1 << 8;
 
-impl Edges {
-    const READABLE: Self = Self(1);
-    const WRITABLE: Self = Self(1 << 1);
-    /// The kernel has an urgent byte.
-    const URGENT: Self = Self(1 << 2);
-    /// The peer has finished, or the connection broke: the next reads tell which.
-    const ENDING: Self = Self(1 << 3);
-    /// It broke: reported even while nothing is received or sent.
-    const BROKEN: Self = Self(1 << 4);
-
-    const fn has(self, edge: Self) -> bool {
-        self.0 & edge.0 != 0
-    }
-
-    const fn note(&mut self, edge: Self, said: bool) {
-        if said {
-            self.0 |= edge.0;
-        }
-    }
-
-    const fn set(&mut self, edge: Self, on: bool) {
-        self.0 = if on { self.0 | edge.0 } else { self.0 & !edge.0 };
-    }
-
-    /// Takes an edge for answered. Returns whether there was one.
-    const fn take(&mut self, edge: Self) -> bool {
-        let had = self.has(edge);
-        self.set(edge, false);
-        had
-    }
-}
+/// The sends that wait for a writable edge.
+pub(super) type Waiting = HashMap<Token, Buffer>;
 
 impl Entry {
     pub(super) fn new(socket: Socket) -> Self {
         let is_inet = socket.local_addr().is_ok_and(|address| !address.is_unix());
-        Self {
-            socket,
-            sending: None,
-            edges: Edges::WRITABLE,
-            receiving: false,
-            probe: !(is_inet && URGENT_SHOWS),
-            queued: false,
-        }
+        let probe = if is_inet && URGENT_SHOWS { 0 } else { PROBE };
+        Self { socket, flags: WRITABLE | probe }
     }
 
-    /// Remembers what an edge says.
+    /// Remembers what an edge says. Returns whether the connection waits for a turn already.
     #[inline]
-    pub(super) fn note(&mut self, event: &Event) {
-        let (error, edges) = (event.is_error(), &mut self.edges);
-        edges.note(Edges::READABLE, event.is_readable() || event.is_read_closed() || error);
-        edges.note(Edges::WRITABLE, event.is_writable() || event.is_write_closed() || error);
-        edges.note(Edges::ENDING, event.is_read_closed() || error);
-        edges.note(Edges::BROKEN, error);
-        if event.is_priority() {
-            edges.note(Edges::URGENT, true);
-            self.probe = true;
-        }
+    pub(super) fn note(&mut self, event: &Event) -> bool {
+        let flag = |flag, said| if said { flag } else { 0 };
+        let error = event.is_error();
+        self.flags |= flag(READABLE, event.is_readable() || event.is_read_closed() || error)
+            | flag(WRITABLE, event.is_writable() || event.is_write_closed() || error)
+            | flag(ENDING, event.is_read_closed() || error)
+            | flag(BROKEN, error)
+            | flag(URGENT | PROBE, event.is_priority());
+        self.flags & QUEUED != 0
     }
 
-    /// Whether the kernel may have something to be read.
+    /// Turns receiving on or off.
+    pub(super) const fn receive(&mut self, on: bool) {
+        self.set(RECEIVING, on);
+    }
+
+    /// Has it wait for a turn, if it may be received from without a new edge. Returns whether it does
+    /// so from now on.
     #[inline]
-    pub(super) const fn is_readable(&self) -> bool {
-        self.edges.has(Edges::READABLE)
+    pub(super) const fn queue(&mut self) -> bool {
+        let queues = self.flags & (RECEIVING | READABLE | QUEUED) == RECEIVING | READABLE;
+        if queues {
+            self.flags |= QUEUED;
+        }
+        queues
+    }
+
+    const fn set(&mut self, flag: u16, on: bool) {
+        self.flags = if on { self.flags | flag } else { self.flags & !flag };
     }
 
     /// Gives it its turn: whatever its edges allow, each once.
@@ -120,97 +108,100 @@ impl Entry {
         &mut self,
         token: Token,
         scratch: &mut [u8],
-        sink: &mut Sink<'_, Socket>,
+        waiting: &mut Waiting,
+        sink: &mut dyn Sink<Socket>,
     ) -> Next {
-        if self.edges.take(Edges::URGENT)
-            && let Some(byte) = self.urgent_byte()
-        {
-            sink(Completion::Urgent { token, byte });
-        }
-        if let Some(batch) = self.sending.take() {
-            self.go_on_sending(token, batch, sink);
+        self.flags &= !QUEUED;
+        if self.flags & (URGENT | SENDING) != 0 {
+            self.serve_rare(token, waiting, sink);
         }
         let mut next = Next::Return;
-        if self.receiving
-            && self.edges.has(Edges::READABLE)
-            && let Some(completion) = self.receive(token, scratch)
-        {
-            next = sink(completion);
+        if self.flags & (RECEIVING | READABLE) == RECEIVING | READABLE {
+            next = self.read(token, scratch, sink);
         }
         // Who still sends or receives learns of it by that.
-        if self.edges.has(Edges::BROKEN) && !self.receiving && self.sending.is_none() {
-            self.edges.set(Edges::BROKEN, false);
+        if self.flags & (BROKEN | RECEIVING | SENDING) == BROKEN {
+            self.flags &= !BROKEN;
             let error = self.socket.take_error().ok().flatten();
             let error = error.unwrap_or_else(|| ErrorKind::ConnectionReset.into());
-            sink(Completion::Failed { token, error });
+            sink.take(Completion::Failed { token, error });
         }
         next
     }
 
-    /// Takes the urgent byte out of the kernel.
-    fn urgent_byte(&self) -> Option<u8> {
-        let mut byte = [0];
-        let flags = RecvFlags::OOB | RecvFlags::DONTWAIT;
-        // EINVAL is normal: the byte has been overtaken by a newer one, or taken already.
-        let (count, _) = recv(&self.socket, &mut byte, flags).ok()?;
-        (count == 1).then_some(byte[0])
-    }
-
+    /// Takes the urgent byte, and goes on with a send.
     #[inline(never)]
-    fn go_on_sending(&mut self, token: Token, batch: Buffer, sink: &mut Sink<'_, Socket>) {
-        if let Some(sent) = self.send(batch) {
-            sink(Completion::Sent { token, sent });
+    fn serve_rare(&mut self, token: Token, waiting: &mut Waiting, sink: &mut dyn Sink<Socket>) {
+        if self.flags & URGENT != 0 {
+            self.flags &= !URGENT;
+            let mut byte = [0];
+            let flags = RecvFlags::OOB | RecvFlags::DONTWAIT;
+            // EINVAL is normal: the byte has been overtaken by a newer one, or taken already.
+            if let Ok((1, _)) = recv(&self.socket, &mut byte, flags) {
+                sink.take(Completion::Urgent { token, byte: byte[0] });
+            }
+        }
+        if self.flags & SENDING != 0
+            && let Some(batch) = waiting.remove(&token)
+        {
+            self.flags &= !SENDING;
+            if let Some(sent) = self.send(token, batch, waiting) {
+                sink.take(Completion::Sent { token, sent });
+            }
         }
     }
 
     /// Sends what the kernel takes now. What it takes nothing of stays in flight.
     #[inline(always)]
-    pub(super) fn send(&mut self, batch: Buffer) -> Option<Sent> {
-        while self.edges.has(Edges::WRITABLE) {
+    pub(super) fn send(
+        &mut self,
+        token: Token,
+        batch: Buffer,
+        waiting: &mut Waiting,
+    ) -> Option<Sent> {
+        debug_assert!(self.flags & SENDING == 0, "one send in flight");
+        while self.flags & WRITABLE != 0 {
             match send(&self.socket, batch.bytes(), NO_SIGNAL) {
                 Ok(count) => {
-                    self.edges.set(Edges::WRITABLE, count == batch.len());
+                    if count < batch.len() {
+                        self.flags &= !WRITABLE;
+                    }
                     return Some(Sent { batch, result: Ok(count) });
                 }
                 Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => self.edges.set(Edges::WRITABLE, false),
+                Err(Errno::AGAIN) => self.flags &= !WRITABLE,
                 Err(error) => return Some(Sent { batch, result: Err(error.into()) }),
             }
         }
-        self.sending = Some(batch);
+        self.flags |= SENDING;
+        waiting.insert(token, batch);
         None
     }
 
     /// Reads once, as much as `scratch` holds.
-    #[inline]
-    fn receive<'a>(
-        &mut self,
-        token: Token,
-        scratch: &'a mut [u8],
-    ) -> Option<Completion<'a, Socket>> {
+    #[inline(always)]
+    fn read(&mut self, token: Token, scratch: &mut [u8], sink: &mut dyn Sink<Socket>) -> Next {
         let count = loop {
             match recv(&self.socket, &mut *scratch, RecvFlags::empty()) {
                 Ok((count, _)) => break count,
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => {
-                    self.edges.set(Edges::READABLE, false);
-                    return None;
+                    self.flags &= !READABLE;
+                    return Next::Return;
                 }
                 Err(error) => {
-                    self.receiving = false;
-                    self.edges.set(Edges::READABLE, false);
-                    self.edges.set(Edges::BROKEN, false);
-                    return Some(Completion::Failed { token, error: error.into() });
+                    self.flags &= !(RECEIVING | READABLE | BROKEN);
+                    return sink.take(Completion::Failed { token, error: error.into() });
                 }
             }
         };
         if count == 0 {
-            self.receiving = false;
-            self.edges.set(Edges::READABLE, false);
-            return Some(Completion::EndOfStream { token });
+            self.flags &= !(RECEIVING | READABLE);
+            return sink.take(Completion::EndOfStream { token });
         }
-        let more = count == scratch.len() || self.probe || self.edges.has(Edges::ENDING);
-        self.edges.set(Edges::READABLE, more);
-        Some(Completion::Received { token, bytes: &scratch[..count] })
+        if count < scratch.len() && self.flags & (PROBE | ENDING) == 0 {
+            self.flags &= !READABLE;
+        }
+        sink.received(token, &scratch[..count])
     }
 }

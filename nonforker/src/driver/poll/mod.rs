@@ -64,6 +64,8 @@ const EVERYTHING: Interest = Interest::READABLE.add(Interest::WRITABLE);
 pub(crate) struct PollDriver {
     poll: Poll,
     events: Events,
+    /// How many events the last look found.
+    found: usize,
     waker: Arc<mio::Waker>,
     options: Options,
     listeners: Listeners<()>,
@@ -80,6 +82,7 @@ impl PollDriver {
         Ok(Self {
             poll,
             events: Events::with_capacity(EVENTS),
+            found: 0,
             waker,
             sockets: Sockets::new(options.read_max),
             options,
@@ -129,13 +132,13 @@ impl PollDriver {
     }
 
     /// Passes on what could be done at once. Returns whether `wait` may sleep.
-    fn deliver(&mut self, sink: &mut Sink<'_, Socket>) -> Next {
+    fn deliver(&mut self, sink: &mut dyn Sink<Socket>) -> Next {
         let mut next = Next::Sleep;
         if self.done.is_empty() {
             return next;
         }
         for completion in self.done.drain(..) {
-            if sink(completion) != Next::Sleep {
+            if sink.take(completion) != Next::Sleep {
                 next = Next::Return;
             }
         }
@@ -146,7 +149,7 @@ impl PollDriver {
     ///
     /// epoll sleeps for whole milliseconds, to which mio rounds up. So we sleep for the whole ones, a
     /// little less than we may; and when less than one is left, by a call that knows nanoseconds.
-    fn look(&mut self, timeout: Option<Duration>, sink: &mut Sink<'_, Socket>) -> io::Result<()> {
+    fn look(&mut self, timeout: Option<Duration>, sink: &mut dyn Sink<Socket>) -> io::Result<()> {
         let mut timeout = timeout.map(|timeout| timeout.min(SLEEP_MAX));
         if WHOLE_MILLIS
             && let Some(time) = &mut timeout
@@ -167,8 +170,9 @@ impl PollDriver {
             }
             Err(error) => return Err(error),
         }
-        self.sockets.turns.looked(self.events.iter().count());
-        sink(Completion::Awake);
+        self.found = self.events.iter().count();
+        self.sockets.turns.looked(self.found);
+        sink.awake();
         Ok(())
     }
 
@@ -184,13 +188,13 @@ impl PollDriver {
     }
 
     /// Gives those whom the edges are about their turn, as far as the sink takes it.
-    fn serve_events(&mut self, sink: &mut Sink<'_, Socket>) -> Next {
-        let seen = self.events.iter().count() - self.sockets.turns.left();
+    fn serve_events(&mut self, sink: &mut dyn Sink<Socket>) -> Next {
+        let seen = self.found - self.sockets.turns.left();
         let mut next = Next::Return;
         for event in self.events.iter().skip(seen) {
             self.sockets.turns.next_report();
             match event.token() {
-                WAKE => _ = sink(Completion::Woken),
+                WAKE => _ = sink.take(Completion::Woken),
                 token if is_of_listener(token) => self.listeners.note_readable(token.0),
                 token => next = self.sockets.note(token_of(token), event, sink),
             }
@@ -241,17 +245,18 @@ impl Driver for PollDriver {
 
     #[inline]
     fn send(&mut self, token: Token, batch: Buffer, _awaited: bool) -> Option<Sent> {
-        self.sockets.send(token, batch)
+        let (entry, waiting) = self.sockets.sending(token)?;
+        entry.send(token, batch, waiting)
     }
 
-    fn wait(&mut self, timeout: Option<Duration>, sink: &mut Sink<'_, Socket>) -> io::Result<()> {
+    fn wait(&mut self, timeout: Option<Duration>, sink: &mut dyn Sink<Socket>) -> io::Result<()> {
         let had_more = self.sockets.turns.count_more();
         let sleepless =
             self.deliver(sink) != Next::Sleep || had_more > 0 || self.listeners.may_accept();
         if !self.is_behind() {
             self.look(if sleepless { Some(Duration::ZERO) } else { timeout }, sink)?;
         }
-        if self.serve_events(sink) != Next::Enough {
+        if self.serve_events(sink) != Next::Enough && had_more > 0 {
             self.sockets.serve_more(had_more, sink);
         }
         self.listeners.serve(nonblocking, sink);

@@ -8,16 +8,14 @@
 //! Invariant: a connection that could be read from without a new edge, and is wanted to be, is among
 //! those that have more.
 
-use std::mem;
-
 use mio::event::Event;
 use slotmap::SecondaryMap;
 use socket2::Socket;
 
-use super::entry::Entry;
+use super::entry::{Entry, Waiting};
 use crate::{
     conn::buffer::Buffer,
-    driver::{Next, Sent, Sink, Token, turns::Turns},
+    driver::{Next, Sink, Token, turns::Turns},
 };
 
 /// See the [module](self).
@@ -28,6 +26,7 @@ pub(super) struct Sockets {
     pub(super) turns: Turns,
     /// Where all of them are read into.
     scratch: Box<[u8]>,
+    waiting: Waiting,
 }
 
 impl Sockets {
@@ -36,6 +35,7 @@ impl Sockets {
             entries: SecondaryMap::new(),
             turns: Turns::default(),
             scratch: vec![0; read_max].into_boxed_slice(),
+            waiting: Waiting::new(),
         }
     }
 
@@ -49,23 +49,23 @@ impl Sockets {
 
     /// Takes a connection out, with what was in flight.
     pub(super) fn release(&mut self, token: Token) -> Option<(Socket, Option<Buffer>)> {
-        self.entries.remove(token).map(|entry| (entry.socket, entry.sending))
+        let entry = self.entries.remove(token)?;
+        Some((entry.socket, self.waiting.remove(&token)))
     }
 
     pub(super) fn receive(&mut self, token: Token, on: bool) {
         if let Some(entry) = self.entries.get_mut(token) {
-            entry.receiving = on;
-            if on && entry.is_readable() {
-                enqueue(&mut self.turns, entry, token);
+            entry.receive(on);
+            if entry.queue() {
+                self.turns.push_more(token);
             }
         }
     }
 
+    /// A connection, and where its sends wait.
     #[inline]
-    pub(super) fn send(&mut self, token: Token, batch: Buffer) -> Option<Sent> {
-        let entry = self.entries.get_mut(token)?;
-        debug_assert!(entry.sending.is_none(), "one send in flight");
-        entry.send(batch)
+    pub(super) fn sending(&mut self, token: Token) -> Option<(&mut Entry, &mut Waiting)> {
+        Some((self.entries.get_mut(token)?, &mut self.waiting))
     }
 
     /// Remembers what an edge says, and gives its connection a turn if it does not wait for one.
@@ -74,49 +74,34 @@ impl Sockets {
         &mut self,
         token: Token,
         event: &Event,
-        sink: &mut Sink<'_, Socket>,
+        sink: &mut dyn Sink<Socket>,
     ) -> Next {
-        let Some(entry) = self.entries.get_mut(token) else { return Next::Return };
-        entry.note(event);
-        if entry.queued {
+        let Self { entries, turns, scratch, waiting } = self;
+        let Some(entry) = entries.get_mut(token) else { return Next::Return };
+        if entry.note(event) {
             return Next::Return;
         }
-        take_turn(entry, token, &mut self.turns, &mut self.scratch, sink)
+        let next = entry.serve(token, scratch, waiting, sink);
+        if entry.queue() {
+            turns.push_more(token);
+        }
+        next
     }
 
-    /// Gives the first `count` of those that have more a turn, as far as the sink takes it.
-    pub(super) fn serve_more(&mut self, count: usize, sink: &mut Sink<'_, Socket>) {
+    /// Gives the first `count` of those that have more a turn, as far as the sink takes it. Who may
+    /// have still more comes again, behind the next look.
+    pub(super) fn serve_more(&mut self, count: usize, sink: &mut dyn Sink<Socket>) {
+        let Self { entries, turns, scratch, waiting } = self;
         for _ in 0..count {
-            let Some(token) = self.turns.pop_more() else { return };
-            let Some(entry) = self.entries.get_mut(token) else { continue };
-            entry.queued = false;
-            let next = take_turn(entry, token, &mut self.turns, &mut self.scratch, sink);
+            let Some(token) = turns.pop_more() else { return };
+            let Some(entry) = entries.get_mut(token) else { continue };
+            let next = entry.serve(token, scratch, waiting, sink);
+            if entry.queue() {
+                turns.push_more(token);
+            }
             if next == Next::Enough {
                 return;
             }
         }
-    }
-}
-
-/// Serves a connection. If it may have more, it comes again.
-#[inline(always)]
-fn take_turn(
-    entry: &mut Entry,
-    token: Token,
-    turns: &mut Turns,
-    scratch: &mut [u8],
-    sink: &mut Sink<'_, Socket>,
-) -> Next {
-    let next = entry.serve(token, scratch, sink);
-    if entry.is_readable() && entry.receiving {
-        enqueue(turns, entry, token);
-    }
-    next
-}
-
-/// Has a connection served after the next look for edges.
-fn enqueue(turns: &mut Turns, entry: &mut Entry, token: Token) {
-    if !mem::replace(&mut entry.queued, true) {
-        turns.push_more(token);
     }
 }

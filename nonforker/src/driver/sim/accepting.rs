@@ -47,12 +47,12 @@ impl SimDriver {
     }
 
     /// Reports who has connected.
-    pub(super) fn accept(&self, sink: &mut Sink<'_, SimSocket>) {
+    pub(super) fn accept(&self, sink: &mut dyn Sink<SimSocket>) {
         let listeners = self.world().listeners.len();
         for listener in 0..listeners {
             for _ in 0..ACCEPTS {
                 let Some(completion) = self.accept_one(listener) else { break };
-                sink(completion);
+                sink.take(completion);
             }
         }
     }

@@ -83,13 +83,13 @@ impl SimDriver {
     }
 
     /// Passes on what is at hand. Returns whether the engine lets us sleep.
-    fn deliver(&self, sink: &mut Sink<'_, SimSocket>) -> Next {
+    fn deliver(&self, sink: &mut dyn Sink<SimSocket>) -> Next {
         let mut next = Next::Sleep;
         loop {
             // The world must be free while the sink runs: a socket may be dropped in it.
             let first = self.world().done.pop_front();
             let Some(completion) = first else { return next };
-            if sink(completion) != Next::Sleep {
+            if sink.take(completion) != Next::Sleep {
                 next = Next::Return;
             }
         }
@@ -200,7 +200,7 @@ impl Driver for SimDriver {
     fn wait(
         &mut self,
         timeout: Option<Duration>,
-        sink: &mut Sink<'_, SimSocket>,
+        sink: &mut dyn Sink<SimSocket>,
     ) -> io::Result<()> {
         let awake = self.deliver(sink) != Next::Sleep;
         self.world().now += TURN;
@@ -213,7 +213,7 @@ impl Driver for SimDriver {
         if !busy {
             self.sleep(timeout);
         }
-        sink(Completion::Awake);
+        sink.awake();
         let spurious = self.world().faults.spurious;
         self.missed = interrupted || self.world().rng.chance(spurious);
         if self.missed {
@@ -222,7 +222,7 @@ impl Driver for SimDriver {
         self.world().settle();
         let woken = self.world().woken.swap(false, Relaxed);
         if woken {
-            sink(Completion::Woken);
+            sink.take(Completion::Woken);
         }
         let round = self.world().begin_round();
         self.round = round;

@@ -20,7 +20,7 @@ impl SimDriver {
         mut world: RefMut<'_, World>,
         token: Token,
         link: LinkId,
-        sink: &mut Sink<'_, SimSocket>,
+        sink: &mut dyn Sink<SimSocket>,
     ) -> Next {
         let faults = world.faults;
         if world.links[link].arrived() > 0 {
@@ -41,7 +41,7 @@ impl SimDriver {
             world.note(link, What::ServerReceives(count));
             let (up, start) = world.links[link].lend();
             drop(world);
-            let next = sink(Completion::Received { token, bytes: &up[start..start + count] });
+            let next = sink.received(token, &up[start..start + count]);
             let mut world = self.world();
             let state = &mut world.links[link];
             state.give_back(up, start + count);
@@ -62,7 +62,7 @@ impl SimDriver {
         mut world: RefMut<'_, World>,
         token: Token,
         link: LinkId,
-        sink: &mut Sink<'_, SimSocket>,
+        sink: &mut dyn Sink<SimSocket>,
     ) -> Next {
         let Some(end) = world.links[link].take_end() else { return Next::Return };
         let completion = match end {
@@ -74,6 +74,6 @@ impl SimDriver {
             world.look_at(link);
         }
         drop(world);
-        sink(completion)
+        sink.take(completion)
     }
 }

@@ -40,7 +40,7 @@ impl World {
 
 impl SimDriver {
     /// Gives every link of the round one turn, as far as the sink takes it.
-    pub(super) fn serve_round(&mut self, sink: &mut Sink<'_, SimSocket>) {
+    pub(super) fn serve_round(&mut self, sink: &mut dyn Sink<SimSocket>) {
         let mut next = Next::Return;
         while self.round > 0 && next != Next::Enough {
             self.round -= 1;
@@ -52,14 +52,14 @@ impl SimDriver {
     }
 
     /// Gives a link one turn: an urgent byte, a send, a read, an end.
-    fn serve(&self, link: LinkId, sink: &mut Sink<'_, SimSocket>) -> Next {
+    fn serve(&self, link: LinkId, sink: &mut dyn Sink<SimSocket>) -> Next {
         let mut world = self.world();
         world.links[link].queued = false;
         let Side::Adopted(token) = world.links[link].side else { return Next::Return };
         if let Some(byte) = world.links[link].urgent.take() {
             world.note(link, What::ServerSeesUrgent(byte));
             drop(world);
-            sink(Completion::Urgent { token, byte });
+            sink.take(Completion::Urgent { token, byte });
             world = self.world();
         }
         if world.links[link].sending.is_some() {
@@ -73,7 +73,7 @@ impl SimDriver {
             && !std::mem::replace(&mut world.links[link].told_end, true)
         {
             drop(world);
-            return sink(Completion::Failed { token, error: Errno::CONNRESET.into() });
+            return sink.take(Completion::Failed { token, error: Errno::CONNRESET.into() });
         }
         Next::Return
     }

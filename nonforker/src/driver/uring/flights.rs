@@ -46,6 +46,11 @@ impl Flights {
         self.out.is_empty()
     }
 
+    /// Whether any have landed or bounced.
+    pub(super) const fn are_back(&self) -> bool {
+        !self.landed.is_empty() || !self.bounced.is_empty()
+    }
+
     /// Takes a batch in. Returns the number under which the kernel will tell of it.
     pub(super) fn depart(&mut self, who: u64, batch: Buffer) -> u64 {
         self.out.push(Flight { who, batch, told: None });

@@ -187,7 +187,7 @@ impl UringDriver {
         self.done.push(Completion::Closed { token });
     }
 
-    fn take(&mut self, report: Report, sink: &mut Sink<'_, Incoming>) -> Next {
+    fn take(&mut self, report: Report, sink: &mut dyn Sink<Incoming>) -> Next {
         let Name { kind, who } = report.name;
         let token = Token::from(KeyData::from_ffi(who));
         match kind {
@@ -206,9 +206,9 @@ impl UringDriver {
         Next::Return
     }
 
-    fn woken(&mut self, report: &Report, sink: &mut Sink<'_, Incoming>) {
+    fn woken(&mut self, report: &Report, sink: &mut dyn Sink<Incoming>) {
         let _ = read(&self.event, &mut [0; 8]);
-        sink(Completion::Woken);
+        sink.take(Completion::Woken);
         if !report.more {
             // It can only fail for lack of memory; then waits end by their timeouts.
             let _ = self.ring.watch(WAKE, self.event.as_fd(), POLLIN, true);
@@ -216,7 +216,7 @@ impl UringDriver {
     }
 
     /// Delivers what the ring brought, as far as the sink takes it.
-    fn serve_reports(&mut self, sink: &mut Sink<'_, Incoming>) -> Next {
+    fn serve_reports(&mut self, sink: &mut dyn Sink<Incoming>) -> Next {
         if !self.turns.are_behind() {
             self.turns.looked(self.ring.waiting());
         }
@@ -230,10 +230,10 @@ impl UringDriver {
         next
     }
 
-    fn deliver(&mut self, sink: &mut Sink<'_, Incoming>) -> Next {
+    fn deliver(&mut self, sink: &mut dyn Sink<Incoming>) -> Next {
         let mut next = Next::Sleep;
         for completion in self.done.drain(..) {
-            if sink(completion) != Next::Sleep {
+            if sink.take(completion) != Next::Sleep {
                 next = Next::Return;
             }
         }
@@ -287,10 +287,20 @@ impl Driver for UringDriver {
     }
 
     fn send(&mut self, token: Token, batch: Buffer, awaited: bool) -> Option<Sent> {
-        self.send_batch(token, batch, awaited)
+        let connection = self.connections.get_mut(token)?;
+        debug_assert!(!connection.is(Fact::SENDING), "one send in flight");
+        let (who, socket) = (token.data().as_ffi(), connection.socket.as_fd());
+        let started = if connection.is(Fact::CLOGGED) {
+            self.ring.send_patiently(who, socket, batch)
+        } else {
+            self.hurry |= awaited;
+            self.ring.send_now(who, socket, batch)
+        };
+        connection.set(Fact::SENDING, started.is_ok());
+        started.err()
     }
 
-    fn wait(&mut self, timeout: Option<Duration>, sink: &mut Sink<'_, Incoming>) -> io::Result<()> {
+    fn wait(&mut self, timeout: Option<Duration>, sink: &mut dyn Sink<Incoming>) -> io::Result<()> {
         self.arm_receives();
         self.watch_minded();
         let awake = self.deliver(sink) != Next::Sleep;
@@ -300,13 +310,15 @@ impl Driver for UringDriver {
         let busy = awake || hurry || at_hand;
         let timeout = match timeout {
             _ if busy => Some(Duration::ZERO),
-            _ if self.ring.has_flights() => Some(timeout.unwrap_or(MOMENT).min(MOMENT)),
+            _ if !self.ring.flights().is_empty() => Some(timeout.unwrap_or(MOMENT).min(MOMENT)),
             _ => timeout,
         };
         self.ring.enter(timeout)?;
-        sink(Completion::Awake);
-        self.serve_flights(sink);
-        if self.serve_reports(sink) != Next::Enough {
+        sink.awake();
+        if self.ring.flights().are_back() {
+            self.serve_flights(sink);
+        }
+        if self.serve_reports(sink) != Next::Enough && had_more > 0 {
             self.serve_more(had_more, sink);
         }
         self.serve_listeners(sink);

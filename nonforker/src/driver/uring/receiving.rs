@@ -82,7 +82,7 @@ impl UringDriver {
         &mut self,
         token: Token,
         report: Report,
-        sink: &mut Sink<'_, Incoming>,
+        sink: &mut dyn Sink<Incoming>,
     ) -> Next {
         let mut next = Next::Return;
         if let Some(connection) = self.connections.get_mut(token) {
@@ -93,9 +93,12 @@ impl UringDriver {
                 Ok(0) => self.end(token, sink),
                 Ok(_) => {
                     self.ring.tally.late += u32::from(!connection.is(Fact::RECEIVING));
-                    let bytes = report.lent.as_ref().map_or(&[][..], |lent| self.ring.bytes(lent));
+                    let bytes = match &report.lent {
+                        Some(lent) => self.ring.buffers().bytes(lent),
+                        None => &[],
+                    };
                     connection.set(Fact::READABLE, bytes.len() >= self.piece);
-                    next = sink(Completion::Received { token, bytes });
+                    next = sink.received(token, bytes);
                     self.go_on_receiving(token);
                 }
                 Err(error) => match Errno::from_io_error(error) {
@@ -110,7 +113,7 @@ impl UringDriver {
                     errno => {
                         let error = errno.unwrap_or(Errno::CONNRESET).into();
                         if let Some(failure) = self.fail(token, error) {
-                            sink(failure);
+                            sink.take(failure);
                         }
                     }
                 },
@@ -118,14 +121,14 @@ impl UringDriver {
             self.mind(token);
         }
         if let Some(lent) = report.lent {
-            self.ring.give_back(lent);
+            self.ring.buffers().give(lent);
         }
         next
     }
 
     /// Reads a share of each of the first `count` connections that have more, as far as the sink
     /// takes it.
-    pub(super) fn serve_more(&mut self, count: usize, sink: &mut Sink<'_, Incoming>) {
+    pub(super) fn serve_more(&mut self, count: usize, sink: &mut dyn Sink<Incoming>) {
         for _ in 0..count {
             let Some(token) = self.turns.pop_more() else { return };
             if self.read(token, sink) == Next::Enough {
@@ -135,7 +138,7 @@ impl UringDriver {
     }
 
     /// Reads once, by a call.
-    fn read(&mut self, token: Token, sink: &mut Sink<'_, Incoming>) -> Next {
+    fn read(&mut self, token: Token, sink: &mut dyn Sink<Incoming>) -> Next {
         let Some(connection) = self.connections.get_mut(token) else { return Next::Return };
         connection.set(Fact::QUEUED, false);
         let may_bring = connection.is(Fact::RECEIVING) && !connection.is(Fact::ENDED);
@@ -152,7 +155,7 @@ impl UringDriver {
             Ok(count) => {
                 let is_full = count == self.scratch.len();
                 connection.set(Fact::READABLE, is_full || connection.is(Fact::PROBE));
-                next = sink(Completion::Received { token, bytes: &self.scratch[..count] });
+                next = sink.received(token, &self.scratch[..count]);
                 self.go_on_receiving(token);
             }
             Err(Errno::AGAIN) => {
@@ -161,7 +164,7 @@ impl UringDriver {
             }
             Err(errno) => {
                 if let Some(failure) = self.fail(token, errno.into()) {
-                    sink(failure);
+                    sink.take(failure);
                 }
             }
         }
@@ -169,12 +172,12 @@ impl UringDriver {
     }
 
     /// The peer has finished.
-    fn end(&mut self, token: Token, sink: &mut Sink<'_, Incoming>) {
+    fn end(&mut self, token: Token, sink: &mut dyn Sink<Incoming>) {
         let Some(connection) = self.connections.get_mut(token) else { return };
         connection.set(Fact::RECEIVING, false);
         connection.set(Fact::READABLE, false);
         connection.set(Fact::ENDED, true);
-        sink(Completion::EndOfStream { token });
+        sink.take(Completion::EndOfStream { token });
         self.tell_broken(token, sink);
         self.mind(token);
     }

@@ -35,8 +35,8 @@ use rustix::{
 };
 
 use super::{
-    buffers::{Buffers, Lent},
-    flights::{Bounced, Flight, Flights},
+    buffers::Buffers,
+    flights::Flights,
     probe,
     report::{Kind, Name, Report},
     size::{Size, Tally},
@@ -136,7 +136,7 @@ impl Ring {
 
     /// Sends `batch` with the next [`enter`](Self::enter), as far as that goes without waiting.
     ///
-    /// It comes back with [`landed`](Self::landed) or [`bounced`](Self::bounced).
+    /// It comes back with [`landed`](Flights::landed) or [`bounced`](Flights::bounced).
     pub(super) fn send_now(
         &mut self,
         who: u64,
@@ -231,12 +231,15 @@ impl Ring {
     /// Takes the next report.
     pub(super) fn next(&mut self) -> Option<Report> {
         let entry = self.taken.pop_front()?;
-        let result = u32::try_from(entry.result())
-            .map_err(|_| io::Error::from_raw_os_error(-entry.result()));
-        let length = result.as_ref().map_or(0, |&length| length) as usize;
-        // SAFETY: the kernel reported it, and an entry is taken once.
-        let filled = |index| unsafe { self.buffers.filled(index, length) };
-        let lent = cqueue::buffer_select(entry.flags()).map(filled);
+        let (result, length) = match u32::try_from(entry.result()) {
+            Ok(length) => (Ok(length), length as usize),
+            Err(_) => (Err(io::Error::from_raw_os_error(-entry.result())), 0),
+        };
+        let lent = match cqueue::buffer_select(entry.flags()) {
+            // SAFETY: the kernel reported it, and an entry is taken once.
+            Some(index) => Some(unsafe { self.buffers.filled(index, length) }),
+            None => None,
+        };
         let name = Name::unpack(entry.user_data())?;
         let batch = match name.kind {
             Kind::Send => self.waiting.remove(&entry.user_data()),
@@ -247,33 +250,15 @@ impl Ring {
         Some(Report { name, result, more, more_waits, lent, batch })
     }
 
-    /// The bytes of a buffer that was filled.
-    pub(super) fn bytes(&self, lent: &Lent) -> &[u8] {
-        self.buffers.bytes(lent)
+    /// Where received bytes lie. What is given back to them the kernel has again with the next
+    /// [`enter`](Self::enter).
+    pub(super) const fn buffers(&mut self) -> &mut Buffers {
+        &mut self.buffers
     }
 
-    /// Lets the kernel have a buffer again, with the next [`enter`](Self::enter).
-    pub(super) fn give_back(&mut self, lent: Lent) {
-        self.buffers.give(lent);
-    }
-
-    /// Whether something is being sent of which the kernel may tell nothing.
-    pub(super) fn has_flights(&self) -> bool {
-        !self.flights.is_empty()
-    }
-
-    /// The sends of which the kernel took everything; the list is to be [returned](Self::recycle).
-    pub(super) fn landed(&mut self) -> Vec<Flight> {
-        self.flights.landed()
-    }
-
-    pub(super) fn recycle(&mut self, empty: Vec<Flight>) {
-        self.flights.recycle(empty);
-    }
-
-    /// The sends of which it did not.
-    pub(super) fn bounced(&mut self) -> Vec<Bounced> {
-        self.flights.bounced()
+    /// The sends of which the kernel may tell nothing.
+    pub(super) const fn flights(&mut self) -> &mut Flights {
+        &mut self.flights
     }
 
     /// Hands over what was started, so that descriptors it names may be closed.

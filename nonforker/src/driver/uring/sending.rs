@@ -8,51 +8,28 @@
 //! A connection of which the last send had to wait is *clogged*: the next one waits from the
 //! start, until one goes through in one piece.
 
-use std::{io, os::fd::AsFd};
+use std::io;
 
 use rustix::io::Errno;
-use slotmap::{Key, KeyData};
+use slotmap::KeyData;
 
 use super::{
     Incoming, UringDriver,
     connection::Fact,
     flights::{Bounced, Flight},
 };
-use crate::{
-    conn::buffer::Buffer,
-    driver::{Completion, Sent, Sink, Token},
-};
+use crate::driver::{Completion, Driver, Sent, Sink, Token};
 
 impl UringDriver {
-    /// Starts a send. Returns it if it could not be started.
-    pub(super) fn send_batch(
-        &mut self,
-        token: Token,
-        batch: Buffer,
-        awaited: bool,
-    ) -> Option<Sent> {
-        let connection = self.connections.get_mut(token)?;
-        debug_assert!(!connection.is(Fact::SENDING), "one send in flight");
-        let (who, socket) = (token.data().as_ffi(), connection.socket.as_fd());
-        let started = if connection.is(Fact::CLOGGED) {
-            self.ring.send_patiently(who, socket, batch)
-        } else {
-            self.hurry |= awaited;
-            self.ring.send_now(who, socket, batch)
-        };
-        connection.set(Fact::SENDING, started.is_ok());
-        started.err()
-    }
-
     /// Reports the sends that were carried out, or not, when they were handed over.
-    pub(super) fn serve_flights(&mut self, sink: &mut Sink<'_, Incoming>) {
-        let mut landed = self.ring.landed();
+    pub(super) fn serve_flights(&mut self, sink: &mut dyn Sink<Incoming>) {
+        let mut landed = self.ring.flights().landed();
         for Flight { who, batch, .. } in landed.drain(..) {
             let result = Ok(batch.bytes().len());
             self.sent(Token::from(KeyData::from_ffi(who)), Sent { batch, result }, sink);
         }
-        self.ring.recycle(landed);
-        for Bounced { who, batch, result } in self.ring.bounced() {
+        self.ring.flights().recycle(landed);
+        for Bounced { who, batch, result } in self.ring.flights().bounced() {
             self.ring.tally.bounced += 1;
             let result = usize::try_from(result).map_err(|_| io::Error::from_raw_os_error(-result));
             self.sent(Token::from(KeyData::from_ffi(who)), Sent { batch, result }, sink);
@@ -64,7 +41,7 @@ impl UringDriver {
         &mut self,
         token: Token,
         Sent { batch, mut result }: Sent,
-        sink: &mut Sink<'_, Incoming>,
+        sink: &mut dyn Sink<Incoming>,
     ) {
         let Some(connection) = self.connections.get_mut(token) else { return };
         connection.set(Fact::SENDING, false);
@@ -74,15 +51,15 @@ impl UringDriver {
             Ok(count) => connection.set(Fact::CLOGGED, *count < batch.bytes().len()),
             Err(error) if !is_closing && must_wait(error) => {
                 connection.set(Fact::CLOGGED, true);
-                if let Some(sent) = self.send_batch(token, batch, false) {
-                    sink(Completion::Sent { token, sent });
+                if let Some(sent) = self.send(token, batch, false) {
+                    sink.take(Completion::Sent { token, sent });
                 }
                 return;
             }
             Err(_) => {}
         }
         let stays = result.is_ok() && !is_closing && connection.is(Fact::RECEIVING);
-        sink(Completion::Sent { token, sent: Sent { batch, result } });
+        sink.take(Completion::Sent { token, sent: Sent { batch, result } });
         if !stays {
             self.mind(token);
             self.release(token);

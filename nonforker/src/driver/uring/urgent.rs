@@ -32,7 +32,7 @@ impl UringDriver {
         &mut self,
         token: Token,
         events: u32,
-        sink: &mut Sink<'_, Incoming>,
+        sink: &mut dyn Sink<Incoming>,
     ) {
         let Some(connection) = self.connections.get_mut(token) else { return };
         let ending = events & (POLLRDHUP | POLLHUP | POLLERR) != 0;
@@ -56,13 +56,13 @@ impl UringDriver {
 pub(super) fn take_urgent(
     connection: &mut Connection,
     token: Token,
-    sink: &mut Sink<'_, Incoming>,
+    sink: &mut dyn Sink<Incoming>,
 ) {
     let mut byte = [0];
     let flags = RecvFlags::OOB | RecvFlags::DONTWAIT;
     // EINVAL is normal: there is none, it has been overtaken by a newer one, or taken already.
     if let Ok((1, _)) = recv(&connection.socket, &mut byte, flags) {
         connection.set(Fact::PROBE, true);
-        sink(Completion::Urgent { token, byte: byte[0] });
+        sink.take(Completion::Urgent { token, byte: byte[0] });
     }
 }

@@ -52,7 +52,7 @@ impl UringDriver {
         self.minded = minded;
     }
 
-    pub(super) fn watched(&mut self, token: Token, report: &Report, sink: &mut Sink<'_, Incoming>) {
+    pub(super) fn watched(&mut self, token: Token, report: &Report, sink: &mut dyn Sink<Incoming>) {
         let Some(connection) = self.connections.get_mut(token) else { return };
         if !report.more {
             connection.watch = Arm::Idle;
@@ -74,9 +74,9 @@ impl UringDriver {
     }
 
     /// Tells that a connection broke, if no operation of it does.
-    pub(super) fn tell_broken(&mut self, token: Token, sink: &mut Sink<'_, Incoming>) {
+    pub(super) fn tell_broken(&mut self, token: Token, sink: &mut dyn Sink<Incoming>) {
         if let Some(failure) = self.broken(token) {
-            sink(failure);
+            sink.take(failure);
         }
     }
 
