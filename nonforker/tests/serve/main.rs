@@ -41,4 +41,5 @@ mod spawned;
 mod stream;
 mod threads;
 mod timeouts;
+mod topics;
 mod urgent;
