@@ -1,35 +1,21 @@
-//! A chat: the first line is your name, `/join ROOM` changes the room, the rest is said in it.
+//! A chat: a name first, then `/join ROOM` or what you say. The first one may also `/kick NAME`.
 
 use std::collections::BTreeMap;
 
-use nonforker::{CloseReason, Conn, ConnId, Handler, Outcome, Server, codec::Lines};
+use nonforker::{CloseReason, Conn, ConnId, Handler, Outcome, Overflow, Server, codec::Lines};
 
-/// Who is in which room. Nothing else runs while a callback does, so this needs no lock.
+/// Everybody by name. A room is a topic. Nothing else runs while a callback does: there is no lock.
 #[derive(Debug, Default)]
-pub struct Chat(BTreeMap<String, Vec<ConnId>>);
+pub struct Chat {
+    users: BTreeMap<String, ConnId>,
+    moderator: Option<ConnId>,
+}
 
-impl Chat {
-    fn say(&self, user: &mut Conn<'_, Self>, room: &str, text: &str) {
-        for &id in self.0.get(room).into_iter().flatten() {
-            if id == user.id() {
-                user.send(text);
-            } else if let Ok(mut other) = user.others().get(id) {
-                other.send(text);
-            } // Else it has just left, and misses nothing.
-        }
-    }
-
-    fn enter(&mut self, user: &mut Conn<'_, Self>, name: String, room: String) {
-        self.0.entry(room.clone()).or_default().push(user.id());
-        self.say(user, &room, &format!("* {name} joined {room}"));
-        *user.session_mut() = Some((name, room));
-    }
-
-    fn leave(&mut self, user: &mut Conn<'_, Self>) {
-        let Some((name, room)) = user.session_mut().take() else { return };
-        self.0.entry(room.clone()).or_default().retain(|&member| member != user.id());
-        self.say(user, &room, &format!("* {name} left {room}"));
-    }
+fn enter(user: &mut Conn<'_, Chat>, name: String, room: String) -> Outcome {
+    user.subscribe(&room, Overflow::Close)?;
+    user.publish(&room, format!("* {name} joined {room}"))?;
+    *user.session_mut() = Some((name, room));
+    Ok(())
 }
 
 impl Handler for Chat {
@@ -38,19 +24,33 @@ impl Handler for Chat {
 
     fn frame(&mut self, user: &mut Conn<'_, Self>, line: &[u8]) -> Outcome {
         let line = String::from_utf8_lossy(line).trim().to_owned();
-        match (user.session().clone(), line.strip_prefix("/join ")) {
-            (None, _) => self.enter(user, line, "lobby".into()),
-            (Some((name, _)), Some(room)) => {
-                self.leave(user);
-                self.enter(user, name, room.into());
+        let Some((name, room)) = user.session().clone() else {
+            if self.users.contains_key(&line) {
+                user.send(format!("* {line} is taken"));
+                return Ok(());
             }
-            (Some((name, room)), None) => self.say(user, &room, &format!("{name}: {line}")),
+            self.moderator.get_or_insert(user.id());
+            self.users.insert(line.clone(), user.id());
+            return enter(user, line, "lobby".into());
+        };
+        if let Some(next) = line.strip_prefix("/join ") {
+            user.unsubscribe(&room);
+            user.publish(&room, format!("* {name} left {room}"))?;
+            return enter(user, name, next.into());
+        }
+        match line.strip_prefix("/kick ").map(|kicked| self.users.get(kicked)) {
+            None => _ = user.publish(&room, format!("{name}: {line}"))?,
+            Some(Some(&id)) if self.moderator == Some(user.id()) => user.others().get(id)?.close(),
+            Some(_) => user.send("* you cannot"),
         }
         Ok(())
     }
 
-    fn closed(&mut self, user: &mut Conn<'_, Self>, _reason: &CloseReason) {
-        self.leave(user);
+    fn closed(&mut self, user: &mut Conn<'_, Self>, _: &CloseReason) {
+        let Some((name, room)) = user.session_mut().take() else { return };
+        self.moderator.take_if(|moderator| *moderator == user.id());
+        self.users.remove(&name);
+        let _ = user.publish(&room, format!("* {name} left {room}"));
     }
 }
 

@@ -22,6 +22,7 @@ use crate::{
     },
     error::{CloseReason, Error, NoSuchService, NotConnected, TooManyTimers},
     handler::{Handler, IntoOutcome, Outcome},
+    topics::Own,
 };
 
 /// What is called once for a service, or again and again.
@@ -37,10 +38,12 @@ pub(crate) type ServiceAlarms<H> = Alarms<Once<H>, Every<H>>;
 /// A connection is found here from [`Handler::open`] on, and until it closes.
 pub struct Connections<'a, H: Handler> {
     pub(crate) core: &'a mut Core,
-    table: &'a mut Table,
+    pub(crate) table: &'a mut Table,
     pub(crate) service: ServiceId,
     /// How many of those that are counted are not among them: the one whose callback this is.
-    own: usize,
+    own_count: usize,
+    /// That connection, unless its output is lent or it is of another service.
+    pub(crate) own: Option<Own<'a>>,
     handler: PhantomData<fn(H)>,
 }
 
@@ -49,9 +52,14 @@ impl<'a, H: Handler> Connections<'a, H> {
         core: &'a mut Core,
         table: &'a mut Table,
         service: ServiceId,
-        own: usize,
+        own_count: usize,
     ) -> Self {
-        Self { core, table, service, own, handler: PhantomData }
+        Self { core, table, service, own_count, own: None, handler: PhantomData }
+    }
+
+    /// The same with the connection whose callback this is at hand.
+    pub(crate) fn with_own(self, own: Own<'a>) -> Self {
+        Self { own: Some(own), ..self }
     }
 
     /// The connections of another service of this server, found by the type of its handler.
@@ -78,8 +86,9 @@ impl<'a, H: Handler> Connections<'a, H> {
     fn find<S: Handler>(self, name: Option<&str>) -> Result<Connections<'a, S>, NoSuchService> {
         let services = self.core.desks.iter().map(|desk| (desk.handler, desk.name.as_deref()));
         let service = find::<S, _>(services, name)?;
-        let own = if service == self.service { self.own } else { 0 };
-        Ok(Connections::new(self.core, self.table, service, own))
+        let (own_count, own) =
+            if service == self.service { (self.own_count, self.own) } else { (0, None) };
+        Ok(Connections { own, ..Connections::new(self.core, self.table, service, own_count) })
     }
 }
 
@@ -87,7 +96,7 @@ impl<H: Handler> Connections<'_, H> {
     /// How many connections there are, those included that close just now.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.core.desks[self.service as usize].open - self.own
+        self.core.desks[self.service as usize].open - self.own_count
     }
 
     /// Whether there are none.

@@ -27,6 +27,7 @@ use crate::{
     error::{CloseReason, Error, NoSuchService, TooManyTimers},
     handler::{Handler, IntoOutcome, Outcome},
     parts::{Parts, Replies},
+    topics::Own,
 };
 
 /// Names a connection for as long as the server runs. An id that has closed never names another.
@@ -319,7 +320,10 @@ impl<H: Handler> Conn<'_, H> {
     /// ```
     pub fn others(&mut self) -> Connections<'_, H> {
         let own = usize::from(self.is_counted());
-        Connections::new(self.core, self.table, self.slot.service(), own)
+        let service = self.slot.service();
+        let Self { core, table, slot, member, output } = self;
+        let here = Own { slot, output, member: &mut **member };
+        Connections::new(core, table, service, own).with_own(here)
     }
 
     /// Whether the connection is counted as open: `closed` has not been called.
@@ -384,7 +388,7 @@ impl<H: Handler> Conn<'_, H> {
 
     /// How many bytes are queued for the peer or in flight to it.
     #[must_use]
-    pub const fn queued(&self) -> usize {
+    pub fn queued(&self) -> usize {
         self.output.queued()
     }
 

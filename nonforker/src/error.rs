@@ -229,6 +229,26 @@ pub enum PostError {
     Ended,
 }
 
+/// Why a connection cannot [subscribe](crate::Conn::subscribe) to a topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum SubscribeError {
+    /// It has subscribed to as many topics as a connection can: 1,000.
+    #[error("too many topics: a connection can subscribe to {max}")]
+    TooMany {
+        /// How many there can be.
+        max: usize,
+    },
+    /// The topic is longer than 256 bytes.
+    #[error("topic too long: {length} bytes, at most {max}")]
+    TooLong {
+        /// The length of the topic, in bytes.
+        length: usize,
+        /// The longest that there can be, in bytes.
+        max: usize,
+    },
+}
+
 /// A connection has 16 timers, or a service 1,000, and cannot have another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("too many timers: at most {max} can wait")]

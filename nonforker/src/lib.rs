@@ -180,17 +180,20 @@ mod shards;
 pub mod signals;
 pub mod sim;
 mod ticket;
+mod topics;
 
 pub use address::{Address, AddressError, Peer};
 pub use alarms::TimerId;
 pub use bound::Bound;
 pub use config::{Limits, raise_descriptor_limit};
+pub use conn::pushed::Overflow;
 pub use connections::{Connections, Other};
 pub use context::{Conn, ConnId};
 pub use driver_kind::DriverKind;
 pub use engine::stats::Stats;
 pub use error::{
-    CloseReason, Error, Gone, NoSuchService, NotConnected, PostError, Result, TooManyTimers,
+    CloseReason, Error, Gone, NoSuchService, NotConnected, PostError, Result, SubscribeError,
+    TooManyTimers,
 };
 pub use handle::Handle;
 pub use handler::{Closure, Failure, Frame, Handler, IntoOutcome, Outcome, Urgent};

@@ -52,7 +52,7 @@ impl<H: Handler> Replies<'_, H> {
 
     /// How many bytes are queued for the peer or in flight to it.
     #[must_use]
-    pub const fn queued(&self) -> usize {
+    pub fn queued(&self) -> usize {
         self.output.queued()
     }
 }

@@ -51,6 +51,33 @@ fn what_is_said_in_a_room_is_heard_there_and_nowhere_else() {
 }
 
 #[test]
+fn the_first_one_in_can_kick_others_and_nobody_else_can() {
+    Simulation::new(chat).seeds(0..200).run(|net| {
+        let ann = join(net, "ann");
+        let bob = join(net, "bob");
+        ann.expect("* bob joined lobby\n");
+        bob.send("/kick ann\n");
+        bob.expect("* you cannot\n");
+        let eve = net.connect();
+        eve.send("bob\neve\n");
+        eve.expect("* bob is taken\n* eve joined lobby\n");
+        for client in [&ann, &bob] {
+            client.expect("* eve joined lobby\n");
+        }
+        ann.send("/kick nobody\n");
+        ann.expect("* you cannot\n");
+        ann.send("/kick bob\n");
+        bob.expect_end();
+        bob.half_close();
+        for client in [&ann, &eve] {
+            client.expect("* bob left lobby\n");
+        }
+        eve.send("hi\n");
+        ann.expect("eve: hi\n");
+    });
+}
+
+#[test]
 fn a_client_that_breaks_off_is_gone_for_the_others_too() {
     Simulation::new(chat).seeds(0..500).faults(|_| Faults::none()).run(|net| {
         let ann = join(net, "ann");

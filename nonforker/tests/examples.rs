@@ -158,6 +158,58 @@ fn chat_says_to_everybody_in_the_room_and_to_nobody_else() {
 }
 
 #[test]
+fn chat_has_a_moderator_who_can_kick() {
+    on_every_driver(|driver| {
+        let example = Example::start("chat", driver);
+        let mut ann = example.connect();
+        send(&mut ann, b"ann\n");
+        assert_eq!(line(&mut ann), "* ann joined lobby");
+        let mut bob = example.connect();
+        send(&mut bob, b"bob\n");
+        assert_eq!(line(&mut bob), "* bob joined lobby");
+        assert_eq!(line(&mut ann), "* bob joined lobby");
+        send(&mut ann, b"/kick bob\n");
+        assert_eq!(rest(&mut bob), b"");
+        assert_eq!(line(&mut ann), "* bob left lobby");
+    });
+}
+
+#[test]
+fn market_data_has_quotes_for_those_who_subscribe() {
+    on_every_driver(|driver| {
+        let example = Example::start("market_data", driver);
+        let mut client = example.connect();
+        send(&mut client, b"ABC\n");
+        let price = |line: String| -> u64 {
+            line.strip_prefix("ABC ").expect("no other symbol").parse().expect("a price")
+        };
+        let first = price(line(&mut client));
+        for count in 1..=20 {
+            assert_eq!(price(line(&mut client)), first + count);
+        }
+    });
+}
+
+#[test]
+fn game_shows_twenty_times_a_second_where_everybody_is() {
+    on_every_driver(|driver| {
+        let example = Example::start("game", driver);
+        let mut client = example.connect();
+        assert!(line(&mut client).ends_with(":0,0"));
+        send(&mut client, b"north\neast\nnorth\n");
+        let began = Instant::now();
+        while !line(&mut client).ends_with(":1,2") {
+            assert!(began.elapsed() < PATIENCE, "it never moves");
+        }
+        for _ in 0..20 {
+            assert!(line(&mut client).ends_with(":1,2"));
+        }
+        let elapsed = began.elapsed();
+        assert!(elapsed >= Duration::from_millis(900), "{elapsed:?} for 20 pictures");
+    });
+}
+
+#[test]
 fn own_codec_frames_by_length() {
     on_every_driver(|driver| {
         let example = Example::start("own_codec", driver);

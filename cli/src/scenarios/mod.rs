@@ -9,6 +9,7 @@
 //! published for the program's sake.
 
 mod later;
+mod topics;
 mod witness;
 
 use std::{fmt::Write, time::Duration};
@@ -40,7 +41,7 @@ impl std::fmt::Debug for Scenario {
 
 impl Scenario {
     /// Every scenario.
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self {
             name: "echo",
             about: "each client that reads is answered, unless its connection breaks",
@@ -82,6 +83,12 @@ impl Scenario {
             about: "callbacks come for each connection from open to closed, in order and once",
             simulation: || Simulation::varied(witness).faults(Faults::swarm),
             script: visits,
+        },
+        Self {
+            name: "topics",
+            about: "what is published is whole and in order, and what is missing was dropped and counted",
+            simulation: || Simulation::varied(topics::board),
+            script: topics::publish,
         },
         Self {
             name: "later",

@@ -103,6 +103,16 @@ pub trait Codec: Clone + 'static {
     fn decode_end<'a>(&mut self, tail: &'a [u8]) -> Result<Option<Self::Frame<'a>>, FrameError> {
         Err(FrameError::Truncated { have: tail.len() })
     }
+
+    /// Whether what it sends looks like what any other codec of its service sends, so that a
+    /// [published](crate::Connections::publish) message is encoded once for all of them.
+    ///
+    /// The default is yes. A codec whose encoding depends on its mode answers no, at least while it is
+    /// in another mode than a new connection's: then the message is encoded for that connection
+    /// alone, by its own codec.
+    fn shares(&self) -> bool {
+        true
+    }
 }
 
 /// Turns a reply of type `R` into bytes.

@@ -4,6 +4,13 @@
 //! buffers and most of the time nothing in them, which is what this is for. A buffer travels from
 //! the [pool](crate::engine) through a connection to a driver and back without its bytes being
 //! copied.
+//!
+//! Bytes that were published to many connections are not copied either: each connection has a buffer
+//! of its own around the one [`Payload`].
+
+use std::sync::Arc;
+
+use super::payload::{Payload, Share};
 
 /// From this capacity on, in bytes, an allocator has the kernel map a buffer by itself and gives it
 /// back as soon as it is freed: glibc's bound is 32 MiB. Pages of it that were never written to take
@@ -16,7 +23,10 @@ pub(crate) struct Buffer(Box<Parts>);
 
 #[derive(Debug)]
 struct Parts {
+    /// Nothing, if they are shared.
     bytes: Vec<u8>,
+    /// Bytes that other connections may have as well. Nothing is appended to them.
+    shared: Option<Share>,
     /// So many bytes at the front are done with.
     start: usize,
     /// So many bytes were in it at some time before the last ones were moved.
@@ -31,12 +41,27 @@ impl Buffer {
 
     /// A buffer that holds `bytes`.
     pub(crate) fn new(bytes: Vec<u8>) -> Self {
-        Self(Box::new(Parts { bytes, start: 0, peak: 0 }))
+        Self(Box::new(Parts { bytes, shared: None, start: 0, peak: 0 }))
+    }
+
+    /// The bytes of `payload`, which are not copied.
+    pub(super) fn sharing(payload: &Arc<Payload>) -> Self {
+        let shared = Some(Share::new(payload));
+        Self(Box::new(Parts { bytes: Vec::new(), shared, start: 0, peak: 0 }))
+    }
+
+    /// Everything, also what is done with.
+    #[inline]
+    fn all(&self) -> &[u8] {
+        match &self.0.shared {
+            None => &self.0.bytes,
+            Some(shared) => shared.bytes(),
+        }
     }
 
     /// What is not done with.
     pub(crate) fn bytes(&self) -> &[u8] {
-        &self.0.bytes[self.0.start..]
+        &self.all()[self.0.start..]
     }
 
     /// Where more is appended.
@@ -47,16 +72,20 @@ impl Buffer {
 
     /// How many bytes are not done with.
     #[inline]
-    pub(crate) const fn len(&self) -> usize {
-        self.0.bytes.len() - self.0.start
+    pub(crate) fn len(&self) -> usize {
+        self.all().len() - self.0.start
     }
 
-    pub(crate) const fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The memory it takes, in bytes: what was written to, if it is [mapped](MAPPED_MIN).
+    /// The memory it takes, in bytes: what was written to, if it is [mapped](MAPPED_MIN). Shared bytes
+    /// count as if they were its own: [`Savings`](super::payload::Savings) says what that is too much.
     pub(crate) fn held(&self) -> usize {
+        if let Some(shared) = &self.0.shared {
+            return shared.bytes().len();
+        }
         let capacity = self.0.bytes.capacity();
         if capacity < MAPPED_MIN { capacity } else { self.0.peak.max(self.0.bytes.len()) }
     }
@@ -73,7 +102,32 @@ impl Buffer {
 
     /// The first `count` bytes are done with.
     pub(crate) fn advance(&mut self, count: usize) {
-        self.0.start = (self.0.start + count).min(self.0.bytes.len());
+        self.0.start = (self.0.start + count).min(self.all().len());
+    }
+
+    /// Whether its bytes are shared.
+    pub(super) const fn is_shared(&self) -> bool {
+        self.0.shared.is_some()
+    }
+
+    /// Takes `count` bytes out that begin `at` bytes behind the front. The shorter part of the rest is
+    /// moved: the front, where old messages make room for new ones.
+    pub(super) fn cut_out(&mut self, at: usize, count: usize) {
+        let Parts { bytes, start, peak, .. } = &mut *self.0;
+        let (from, to) = (*start + at, *start + at + count);
+        *peak = (*peak).max(bytes.len());
+        if at > bytes.len() - to {
+            bytes.drain(from..to);
+            return;
+        }
+        bytes.copy_within(*start..from, *start + count);
+        *start += count;
+        // More is appended for as long as messages are cut out: what is done with must not grow, and
+        // each byte of the rest is moved for three that were cut out at most.
+        if *start > bytes.len() / 4 {
+            bytes.drain(..*start);
+            *start = 0;
+        }
     }
 
     /// Moves what is not done with to the front, if it is the smaller part: so that a long buffer
@@ -86,9 +140,19 @@ impl Buffer {
         }
     }
 
+    /// Moves what is not done with to the front, so that the bytes begin where the vector does.
+    pub(super) fn settle(&mut self) {
+        if self.0.start > 0 {
+            self.0.peak = self.0.peak.max(self.0.bytes.len());
+            self.0.bytes.drain(..self.0.start);
+            self.0.start = 0;
+        }
+    }
+
     /// Forgets the content.
     pub(crate) fn clear(&mut self) {
         self.0.bytes.clear();
+        self.0.shared = None;
         self.0.start = 0;
     }
 }

@@ -20,14 +20,17 @@
 //! 4. It receives while [`wants_receive`](Connection::wants_receive).
 //! 5. [`close`](Connection::close) and [`fail`](Connection::fail) end it; the first reason counts.
 
+mod ahead;
 pub(crate) mod bars;
 pub(crate) mod buffer;
 pub(crate) mod deadlines;
 mod inbound;
 pub(crate) mod outbound;
 pub(crate) mod output;
+pub(crate) mod payload;
 pub(crate) mod pipe;
 mod proxy;
+pub(crate) mod pushed;
 pub(crate) mod state;
 pub(crate) mod tickets;
 
@@ -293,11 +296,17 @@ impl Connection {
         self.outbound.queued() + self.held()
     }
 
+    /// How many bytes are in flight, or go ahead of what is pending, or wait behind tickets.
+    #[inline]
+    fn elsewhere(&self) -> usize {
+        self.outbound.in_flight + self.outbound.bytes_ahead() + self.held()
+    }
+
     /// Takes the queue out for replies to be pushed.
     #[inline]
-    pub(crate) const fn lend(&mut self) -> Lent {
-        let Outbound { pending, in_flight, hint, .. } = &mut self.outbound;
-        Lent { buffer: pending.take(), hint: *hint as usize, in_flight: *in_flight }
+    pub(crate) fn lend(&mut self) -> Lent {
+        let (buffer, hint) = (self.outbound.lend(), self.outbound.hint as usize);
+        Lent { buffer, hint, elsewhere: self.elsewhere() }
     }
 
     /// Puts the queue back. Something is in it.
@@ -314,7 +323,7 @@ impl Connection {
             return None;
         }
         match self.outbound.in_flight {
-            0 => self.outbound.pending.take(),
+            0 => self.outbound.take_next(),
             _ if self.deadlines.get(Kind::Retry).is_some() => None,
             _ => self.outbound.take_unsent(),
         }
@@ -396,9 +405,9 @@ mod tests {
 
     /// What a handler sends in one callback.
     fn send(conn: &mut Connection, origin: Origin, bytes: &[u8]) {
-        let Lent { buffer, hint, in_flight } = conn.lend();
+        let Lent { buffer, hint, elsewhere } = conn.lend();
         let buffer = buffer.unwrap_or_else(|| Buffer::with_capacity(hint));
-        let mut output = Output::new(buffer, in_flight, BOUNDS, origin);
+        let mut output = Output::new(buffer, elsewhere, BOUNDS, origin);
         output.push(conn, &mut Raw::new(), bytes);
         let (buffer, _) = output.into_parts();
         if !buffer.is_empty() {

@@ -3,18 +3,21 @@
 //! ```text
 //!            pending ── departs ──▶ in flight ── sent(n) ──▶ gone
 //!               ▲                      │
-//!               └── goes first ────────┘ a short send
+//!             ahead ◀─ goes first ─────┘ a short send
 //! ```
 //!
 //! At most one send is in flight. Replies made meanwhile collect in `pending`, so a burst of
-//! small replies leaves as one write.
+//! small replies leaves as one write. Payloads that are shared with other connections, and what was
+//! pending before them, go [ahead](super::ahead) of what is pending, in sends of their own.
 //!
 //! Invariants:
 //!
 //! - The bytes in flight belong to the driver: they travel in their [`Buffer`] and come back in it.
-//! - A send is in flight if bytes are and none of them are `unsent`.
+//! - A send is in flight if bytes are and none of them are unsent.
 
-use super::buffer::Buffer;
+use std::sync::Arc;
+
+use super::{ahead::Ahead, buffer::Buffer, payload::Payload};
 
 /// When output is too much: [`Limits`](crate::Limits) in the form a connection needs.
 #[derive(Clone, Copy, Debug)]
@@ -34,17 +37,17 @@ pub(crate) struct Lent {
     pub(crate) buffer: Option<Buffer>,
     /// The length of the last batch, in bytes.
     pub(crate) hint: usize,
-    /// The bytes that are in flight, or were and have to be sent again.
-    pub(crate) in_flight: usize,
+    /// How many bytes are in flight, or go ahead of the queue, or wait behind tickets.
+    pub(crate) elsewhere: usize,
 }
 
 /// Bytes for the peer that are queued or in flight.
 #[derive(Debug, Default)]
 pub(crate) struct Outbound {
     pub(super) pending: Option<Buffer>,
-    /// The remainder of a short send: it goes before `pending`.
-    unsent: Option<Buffer>,
-    /// How many bytes are with the driver, or `unsent`.
+    /// What goes before `pending`, if anything does.
+    ahead: Option<Box<Ahead>>,
+    /// How many bytes are with the driver, or unsent.
     pub(super) in_flight: usize,
     /// In bytes, at most 4 GiB: it is for the memory account only.
     in_flight_capacity: u32,
@@ -55,29 +58,74 @@ pub(crate) struct Outbound {
 impl Outbound {
     /// Queued and in-flight bytes together.
     pub(crate) fn queued(&self) -> usize {
-        self.pending.as_ref().map_or(0, Buffer::len) + self.in_flight
+        self.pending.as_ref().map_or(0, Buffer::len) + self.in_flight + self.bytes_ahead()
+    }
+
+    /// How many bytes wait ahead of what is pending, without what is unsent.
+    #[inline]
+    pub(super) fn bytes_ahead(&self) -> usize {
+        self.ahead.as_ref().map_or(0, |ahead| ahead.bytes())
     }
 
     /// Whether nothing is queued or in flight.
     pub(crate) const fn is_empty(&self) -> bool {
-        self.pending.is_none() && self.in_flight == 0
+        self.pending.is_none() && self.in_flight == 0 && self.ahead.is_none()
     }
 
     /// Whether a send is in flight.
-    pub(crate) const fn is_sending(&self) -> bool {
-        self.in_flight > 0 && self.unsent.is_none()
+    #[inline]
+    pub(crate) fn is_sending(&self) -> bool {
+        self.in_flight > 0 && self.ahead.as_ref().is_none_or(|ahead| ahead.unsent.is_none())
+    }
+
+    /// Whether more is to be sent behind the batch that was taken.
+    #[inline]
+    pub(crate) const fn has_more(&self) -> bool {
+        self.pending.is_some() || self.ahead.is_some()
     }
 
     /// The memory this half owns, in bytes, what is in flight included.
     pub(crate) fn capacity(&self) -> usize {
-        self.pending.as_ref().map_or(0, Buffer::held) + self.in_flight_capacity as usize
+        let ahead = self.ahead.as_ref().map_or(0, |ahead| ahead.capacity());
+        self.pending.as_ref().map_or(0, Buffer::held) + self.in_flight_capacity as usize + ahead
+    }
+
+    /// Takes out what is pending, for more to be appended.
+    #[inline]
+    pub(super) fn lend(&mut self) -> Option<Buffer> {
+        let mut pending = self.pending.take()?;
+        pending.settle();
+        Some(pending)
     }
 
     /// Takes what was sent in part, if it is not in flight. It goes before what is pending. As of any
     /// batch, what becomes of it is to be told at once: it [departs](Self::departs), or it is
     /// [sent](Self::sent) already.
-    pub(super) const fn take_unsent(&mut self) -> Option<Buffer> {
-        self.unsent.take()
+    #[cold]
+    pub(super) fn take_unsent(&mut self) -> Option<Buffer> {
+        let unsent = self.ahead.as_mut()?.unsent.take();
+        self.drop_vacant();
+        unsent
+    }
+
+    /// Takes the next batch while none is in flight.
+    #[inline]
+    pub(super) fn take_next(&mut self) -> Option<Buffer> {
+        if self.ahead.is_some() { self.take_ahead() } else { self.pending.take() }
+    }
+
+    /// The same if something goes before what is pending.
+    #[cold]
+    fn take_ahead(&mut self) -> Option<Buffer> {
+        let batch = self.ahead.as_mut()?.take_first(&mut self.pending);
+        self.drop_vacant();
+        batch
+    }
+
+    fn drop_vacant(&mut self) {
+        if self.ahead.as_ref().is_some_and(|ahead| ahead.is_vacant()) {
+            self.ahead = None;
+        }
     }
 
     /// The batch that was taken is in flight. It was so long, and takes so much memory.
@@ -86,20 +134,80 @@ impl Outbound {
         self.in_flight_capacity = u32::try_from(held).unwrap_or(u32::MAX);
     }
 
-    /// Takes `batch` back, `count` bytes of it sent. Returns the buffer if all of it is gone.
+    /// Takes `batch` back, `count` bytes of it sent. Returns the buffer if all of it is gone and it is
+    /// of further use.
     #[inline]
     pub(crate) fn sent(&mut self, count: usize, mut batch: Buffer) -> Option<Buffer> {
         let left = batch.len().saturating_sub(count);
         if left == 0 {
             self.in_flight = 0;
             self.in_flight_capacity = 0;
+            if batch.is_shared() {
+                return None;
+            }
             self.hint = u16::try_from(count).unwrap_or(u16::MAX);
             return Some(batch);
         }
         batch.advance(count);
         self.departs(left, batch.held());
-        self.unsent = Some(batch);
+        self.ahead.get_or_insert_default().unsent = Some(batch);
         None
+    }
+
+    /// Queues a copy of a message, in a buffer from `allocate` if nothing is pending.
+    pub(super) fn push_copy(&mut self, bytes: &[u8], allocate: impl FnOnce(usize) -> Buffer) {
+        let pending = self.pending.get_or_insert_with(|| allocate(bytes.len()));
+        pending.vec().extend_from_slice(bytes);
+    }
+
+    /// Queues a payload, which is not copied.
+    pub(super) fn push_shared(&mut self, payload: &Arc<Payload>) {
+        let segment = Buffer::sharing(payload);
+        let is_empty = self.is_empty();
+        let ahead = self.ahead.get_or_insert_default();
+        if is_empty {
+            // It leaves in this turn, as the remainder of a short send does.
+            let (length, held) = (segment.len(), segment.held());
+            ahead.unsent = Some(segment);
+            return self.departs(length, held);
+        }
+        if let Some(pending) = self.pending.take() {
+            ahead.push(pending);
+        }
+        ahead.push(segment);
+    }
+
+    /// The last message, of this length, may be dropped while it is queued.
+    pub(super) fn note_droppable(&mut self, length: usize) {
+        let pending = self.pending.as_ref().map_or(0, Buffer::len);
+        self.ahead.get_or_insert_default().note(length, pending);
+    }
+
+    /// How many bytes may be dropped.
+    pub(super) fn droppable(&self) -> usize {
+        self.ahead.as_ref().map_or(0, |ahead| ahead.droppable())
+    }
+
+    /// Drops the oldest message that may be dropped, unless it is among the `last` bytes that are
+    /// pending. Returns its length.
+    pub(super) fn drop_oldest(&mut self, last: usize) -> Option<usize> {
+        let dropped = self.ahead.as_mut()?.drop_oldest(&mut self.pending, last);
+        self.drop_vacant();
+        dropped
+    }
+
+    /// Messages were taken back that had been noted as droppable.
+    pub(super) fn forget_taken_back(&mut self) {
+        let pending = self.pending.as_ref().map_or(0, Buffer::len);
+        if let Some(ahead) = &mut self.ahead {
+            ahead.forget_beyond(pending);
+        }
+        self.drop_vacant();
+    }
+
+    /// What is wrong with it between two turns, if anything is.
+    pub(super) fn unsound(&self) -> Option<&'static str> {
+        self.ahead.as_ref()?.unsound(self.pending.as_ref().map_or(0, Buffer::len))
     }
 
     /// Throws away everything that is not in flight. Returns the buffers for the pool.
@@ -108,7 +216,8 @@ impl Outbound {
             self.in_flight = 0;
             self.in_flight_capacity = 0;
         }
-        [self.pending.take(), self.unsent.take()]
+        let unsent = self.ahead.take().and_then(|ahead| ahead.unsent);
+        [self.pending.take(), unsent.filter(|unsent| !unsent.is_shared())]
     }
 }
 
@@ -124,7 +233,7 @@ mod tests {
     /// Takes the next batch, and has it in flight.
     fn depart(outbound: &mut Outbound) -> Option<Buffer> {
         let batch = match outbound.in_flight {
-            0 => outbound.pending.take(),
+            0 => outbound.take_next(),
             _ => outbound.take_unsent(),
         }?;
         outbound.departs(batch.len(), batch.held());

@@ -56,7 +56,7 @@ impl Bounds {
 pub(crate) struct Output {
     /// What is queued and not in flight.
     buffer: Buffer,
-    /// How many bytes are in flight, or wait behind tickets.
+    /// How many bytes are in flight, or go ahead of the queue, or wait behind tickets.
     elsewhere: usize,
     /// Where the output of the present callback begins, to be taken back if it panics.
     mark: usize,
@@ -84,8 +84,41 @@ impl Output {
         (self.buffer, self.replies)
     }
 
+    /// Takes out what is queued, for a message to be queued behind it: to be
+    /// [put back](Self::put_queue).
+    pub(super) fn take_queue(&mut self) -> Option<Buffer> {
+        if self.buffer.is_empty() {
+            return None;
+        }
+        Some(std::mem::replace(&mut self.buffer, Buffer::with_capacity(0)))
+    }
+
+    /// Puts the queue back. Its last bytes are `of_callback`, and so many are `elsewhere`.
+    pub(super) fn put_queue(
+        &mut self,
+        queue: Option<Buffer>,
+        elsewhere: usize,
+        of_callback: usize,
+    ) {
+        if let Some(queue) = queue {
+            self.buffer = queue;
+        }
+        self.set_elsewhere(elsewhere);
+        self.mark = self.buffer.len().saturating_sub(of_callback);
+    }
+
+    /// How many bytes the present callback has queued.
+    pub(crate) fn since_mark(&self) -> usize {
+        self.buffer.len() - self.mark
+    }
+
+    fn set_elsewhere(&mut self, elsewhere: usize) {
+        self.elsewhere = elsewhere;
+        self.much = self.bounds.high.saturating_sub(elsewhere).min(self.bounds.spacious);
+    }
+
     /// How many bytes are queued or in flight, or wait behind tickets.
-    pub(crate) const fn queued(&self) -> usize {
+    pub(crate) fn queued(&self) -> usize {
         self.buffer.len() + self.elsewhere
     }
 
@@ -97,7 +130,7 @@ impl Output {
 
     /// What is appended from now on is of another callback.
     #[inline]
-    pub(crate) const fn begin_callback(&mut self, origin: Origin) {
+    pub(crate) fn begin_callback(&mut self, origin: Origin) {
         self.mark = self.buffer.len();
         self.origin = origin;
     }
@@ -149,16 +182,14 @@ impl Output {
         }
         let grown = behind.len() - before;
         *held += grown;
-        self.elsewhere += grown;
-        self.much = self.bounds.high.saturating_sub(self.elsewhere).min(self.bounds.spacious);
+        self.set_elsewhere(self.elsewhere + grown);
         self.judge(conn, is_first);
     }
 
     /// What waited behind a ticket comes into the queue. It is counted already.
     pub(super) fn push_held(&mut self, held: &[u8]) {
         self.buffer.vec().extend_from_slice(held);
-        self.elsewhere = self.elsewhere.saturating_sub(held.len());
-        self.much = self.bounds.high.saturating_sub(self.elsewhere).min(self.bounds.spacious);
+        self.set_elsewhere(self.elsewhere.saturating_sub(held.len()));
     }
 
     /// Takes half a reply back.

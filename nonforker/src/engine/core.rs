@@ -300,7 +300,7 @@ impl Core {
     /// Takes the queue of a connection out, for callbacks to write to.
     #[inline(always)]
     pub(crate) fn begin_output(&mut self, slot: &mut Slot, origin: Origin) -> Output {
-        let Lent { buffer, hint, in_flight } = slot.conn.lend();
+        let Lent { buffer, hint, elsewhere } = slot.conn.lend();
         // Whether there will be a reply is not known, but a warm buffer costs nothing. While memory
         // is scarce nobody is to be blamed for one that is too large.
         let buffer = match buffer {
@@ -314,7 +314,7 @@ impl Core {
             room: self.memory.room(slot.accounted()),
             ..self.pool.bounds()
         };
-        Output::new(buffer, in_flight + slot.conn.held(), bounds, origin)
+        Output::new(buffer, elsewhere, bounds, origin)
     }
 
     /// Puts the queue back behind callbacks for so many frames, and has the connection flushed if

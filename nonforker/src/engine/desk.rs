@@ -5,7 +5,7 @@ use std::{
     rc::Rc,
 };
 
-use super::{rules::Rules, slot::ServiceId};
+use super::{rules::Rules, slot::ServiceId, topics::Topics};
 use crate::{conn::deadlines::Tick, error::NoSuchService};
 
 /// See the [module](self).
@@ -29,6 +29,10 @@ pub(crate) struct Desk {
     pub(crate) due: Option<Tick>,
     /// A connection of it has taken a ticket at some time.
     pub(crate) defers: bool,
+    /// What its connections have subscribed to.
+    pub(crate) topics: Topics,
+    /// Its prototype of a codec, an [`Rc`] of a type that only it knows.
+    pub(crate) prototype: Box<dyn Any>,
 }
 
 /// The one of these services, each a handler's type and a name, that has this handler and this name.

@@ -34,6 +34,7 @@ impl Core {
         slot.counters().panics.add(1);
         let message = message(payload);
         tracing::error!(peer = %slot.peer(), callback, "the handler panicked: {message}");
+        slot.conn.forget_taken_back();
         self.close(slot, CloseReason::Panicked);
     }
 

@@ -34,6 +34,7 @@ impl<D: Driver> Engine<D> {
             next += 1;
         }
         self.shard.core.dirty.clear();
+        self.shard.core.memory.settle_savings();
     }
 
     /// Sends what is queued, carries an end on, and turns receiving on or off.
@@ -45,7 +46,10 @@ impl<D: Driver> Engine<D> {
         let ends = slot.conn.ends_when_flushed();
         while let Some(batch) = slot.conn.next_batch() {
             // Is the next step to close, to handle what waits, or to have memory again?
-            let awaited = ends || slot.conn.bars().has(Bars::PRESSURED) || core.memory.is_scarce();
+            let awaited = ends
+                || slot.conn.bars().has(Bars::PRESSURED)
+                || slot.conn.outbound().has_more()
+                || core.memory.is_scarce();
             let (length, held) = (batch.len(), batch.held());
             match driver.send(token, batch, awaited) {
                 Some(Sent { batch, result: Ok(count) }) => core.sent(slot, count, batch),
@@ -137,6 +141,7 @@ impl<S> Shard<S> {
     fn tell_closed(&mut self, entry: &mut Entry) {
         let reason = entry.slot.conn.take_reason().unwrap_or(CloseReason::Defect);
         self.core.log_end(&entry.slot, &reason);
+        self.core.leave_topics(&mut entry.slot);
         if entry.slot.has_opened() {
             self.call_entry(entry, |service, scope| service.closed(scope, &reason));
         }

@@ -9,9 +9,12 @@
 //! While memory is scarce, who holds how much is kept in order, so that nobody has to look at ten
 //! thousand idle connections to find the one that is in the way. Otherwise it costs nothing.
 
-use std::{cmp::Reverse, collections::BTreeSet};
+use std::{cmp::Reverse, collections::BTreeSet, sync::Arc};
 
-use crate::{conn::deadlines::Tick, driver::Token};
+use crate::{
+    conn::{deadlines::Tick, payload::Savings},
+    driver::Token,
+};
 
 /// How scarce memory is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -27,6 +30,7 @@ pub(crate) enum Scarcity {
 /// The account of all buffers.
 #[derive(Debug)]
 pub(crate) struct Memory {
+    /// The sum of what connections hold, with the bytes of a payload for each that waits for it.
     used: usize,
     /// What other shards of the server hold, as far as they have said.
     elsewhere: usize,
@@ -34,6 +38,11 @@ pub(crate) struct Memory {
     reported: usize,
     /// How many shards there are.
     shards: usize,
+    /// How much of that is too much, since the payload is there once.
+    saved: usize,
+    savings: Arc<Savings>,
+    /// Whether there are payloads.
+    saves: bool,
     budget: usize,
     /// A hundredth of it.
     percent: usize,
@@ -56,12 +65,15 @@ pub(crate) struct Memory {
 
 impl Memory {
     /// Nothing used of `budget` bytes, which so many shards share.
-    pub(crate) const fn new(budget: usize, shards: usize) -> Self {
+    pub(crate) fn new(budget: usize, shards: usize) -> Self {
         Self {
             used: 0,
             elsewhere: 0,
             reported: 0,
             shards,
+            saved: 0,
+            savings: Arc::default(),
+            saves: false,
             budget,
             percent: budget / 100,
             scarcity: Scarcity::Ample,
@@ -170,8 +182,24 @@ impl Memory {
         !matches!(self.scarcity, Scarcity::Ample)
     }
 
+    #[inline]
     pub(crate) const fn used(&self) -> usize {
-        self.used
+        self.used.saturating_sub(self.saved)
+    }
+
+    /// Where it is counted how much payloads save, for one that is made.
+    pub(super) const fn savings(&mut self) -> &Arc<Savings> {
+        self.saves = true;
+        &self.savings
+    }
+
+    /// What connections hold is settled: what payloads save is, too.
+    #[inline]
+    pub(super) fn settle_savings(&mut self) {
+        if self.saves {
+            self.saved = self.savings.saved();
+            self.saves = self.savings.handed_out() > 0;
+        }
     }
 
     /// How much one connection may hold that holds so much now, with all others as they are.
@@ -182,7 +210,7 @@ impl Memory {
 
     /// What is used in all shards.
     pub(crate) const fn total(&self) -> usize {
-        self.used + self.elsewhere
+        self.used() + self.elsewhere
     }
 
     /// The part of the budget of one shard.
@@ -193,7 +221,7 @@ impl Memory {
     /// What the others are to be told that this shard holds, if they know it too inexactly: what they
     /// know, and what is so. What leaves is as good as given back.
     pub(super) fn to_report(&self) -> Option<(usize, usize)> {
-        let held = self.used.saturating_sub(self.leaving);
+        let held = self.used().saturating_sub(self.leaving);
         let is_news = held.abs_diff(self.reported) > self.part() / 64;
         (is_news || held == 0 && self.reported > 0).then_some((self.reported, held))
     }
@@ -226,7 +254,8 @@ impl Memory {
     /// A shard that holds no more than its part gives those a moment that hold more: they are woken
     /// when memory becomes scarce, and give up something first.
     pub(crate) const fn excess(&self) -> usize {
-        let mercy = if self.used <= self.part() && self.shards > 1 { self.budget / 16 } else { 0 };
+        let mercy =
+            if self.used() <= self.part() && self.shards > 1 { self.budget / 16 } else { 0 };
         self.total().saturating_sub(self.leaving).saturating_sub(self.budget.saturating_add(mercy))
     }
 
@@ -266,6 +295,9 @@ impl Memory {
         let used: usize = held.iter().map(|&(_, held, _)| held).sum();
         if used != self.used {
             return Some(format!("the memory account says {}, connections hold {used}", self.used));
+        }
+        if self.saved != self.savings.saved() {
+            return Some("what payloads save is not settled".to_owned());
         }
         if starved != self.starved {
             return Some(format!("{starved} are not read from, not {}", self.starved));

@@ -48,6 +48,7 @@ pub(crate) mod table;
 mod throttle;
 pub(crate) mod tickets;
 mod timers;
+pub(crate) mod topics;
 mod unused;
 
 use std::{io, os::fd::OwnedFd, sync::Arc, time::Duration};

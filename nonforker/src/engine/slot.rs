@@ -3,7 +3,7 @@
 //! A slot says in which lists the connection stands, what of it is in which account, and what was
 //! last asked about its peer. Every function that changes these together is here.
 
-use std::{mem, rc::Rc, time::Duration};
+use std::{mem, rc::Rc, sync::Arc, time::Duration};
 
 pub(crate) use super::marks::End;
 use super::{
@@ -55,6 +55,10 @@ struct Extra {
     traffic: Option<Traffic>,
     /// An idle timeout of its own; for ever, if that is `None`.
     idle_timeout: Option<Option<Duration>>,
+    /// What it has subscribed to.
+    topics: Vec<Arc<[u8]>>,
+    /// How many messages were dropped that it had subscribed to.
+    dropped: u64,
 }
 
 /// What went both ways on a connection.
@@ -111,6 +115,37 @@ impl Slot {
     pub(super) fn idle_timeout(&self) -> Option<Duration> {
         let own = self.extra.as_ref().and_then(|extra| extra.idle_timeout);
         own.unwrap_or(self.rules.idle_timeout)
+    }
+
+    // What is published to it.
+
+    /// What it has subscribed to.
+    pub(super) fn topics(&self) -> &[Arc<[u8]>] {
+        self.extra.as_ref().map_or(&[], |extra| &extra.topics)
+    }
+
+    pub(super) fn note_topic(&mut self, topic: Arc<[u8]>) {
+        self.extra.get_or_insert_default().topics.push(topic);
+    }
+
+    /// Returns whether it had subscribed to the topic.
+    pub(super) fn forget_topic(&mut self, topic: &[u8]) -> bool {
+        let Some(extra) = &mut self.extra else { return false };
+        let found = extra.topics.iter().position(|name| **name == *topic);
+        found.map(|index| extra.topics.swap_remove(index)).is_some()
+    }
+
+    pub(super) fn take_topics(&mut self) -> Vec<Arc<[u8]>> {
+        self.extra.as_mut().map(|extra| mem::take(&mut extra.topics)).unwrap_or_default()
+    }
+
+    /// How many messages were dropped that it had subscribed to.
+    pub(crate) fn dropped(&self) -> u64 {
+        self.extra.as_ref().map_or(0, |extra| extra.dropped)
+    }
+
+    pub(super) fn drops(&mut self, count: u64) {
+        self.extra.get_or_insert_default().dropped += count;
     }
 
     #[inline]

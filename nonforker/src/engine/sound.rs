@@ -52,6 +52,16 @@ impl<D: Driver> Engine<D> {
         if let Some(wrong) = core.tickets.unsound(table, goes_on) {
             return Some(wrong);
         }
+        let mut subscriptions = 0;
+        for desk in &core.desks {
+            match desk.topics.unsound(table) {
+                Ok(count) => subscriptions += count,
+                Err(wrong) => return Some(wrong.to_owned()),
+            }
+        }
+        if table.slots().map(|slot| slot.topics().len()).sum::<usize>() != subscriptions {
+            return Some("a connection has subscribed to a topic that does not know it".to_owned());
+        }
         let starved = table.slots().filter(|slot| slot.is_starved()).count();
         core.memory.unsound(&held, starved)
     }
@@ -113,7 +123,7 @@ impl<D: Driver> Engine<D> {
         let conn = &slot.conn;
         let (state, bars) = (conn.state(), conn.bars());
         let queued = conn.outbound().queued() > 0;
-        if let Some(wrong) = conn.unsound_tickets() {
+        if let Some(wrong) = conn.unsound_tickets().or_else(|| conn.unsound_queue()) {
             return Some(wrong);
         }
         let idle =

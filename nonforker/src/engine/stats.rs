@@ -31,6 +31,9 @@ pub struct Stats {
     pub tickets: u64,
     /// Tickets that are open now.
     pub open_tickets: u64,
+    /// Messages that were published and dropped so far, because the peer did not take them: see
+    /// [`Overflow`](crate::Overflow).
+    pub dropped: u64,
     /// Times a handler panicked.
     pub panics: u64,
     /// Times a codec took more bytes than there were, or none: a defect in that codec if not 0.
@@ -52,6 +55,7 @@ impl Stats {
             buffered_bytes: self.buffered_bytes + other.buffered_bytes,
             panics: self.panics + other.panics,
             codec_defects: self.codec_defects + other.codec_defects,
+            dropped: self.dropped + other.dropped,
             defects: self.defects + other.defects,
             tickets: self.tickets + other.tickets,
             open_tickets: self.open_tickets + other.open_tickets,
@@ -89,6 +93,7 @@ pub(crate) struct Counters {
     pub(crate) sent_bytes: Counter,
     pub(crate) tickets: Counter,
     pub(crate) tickets_ended: Counter,
+    pub(crate) dropped: Counter,
     pub(crate) panics: Counter,
     pub(crate) codec_defects: Counter,
     pub(crate) defects: Counter,
@@ -113,6 +118,7 @@ impl Counters {
         let tickets = self.tickets.get();
         stats.tickets += tickets;
         stats.open_tickets += tickets.saturating_sub(ended);
+        stats.dropped += self.dropped.get();
         stats.panics += self.panics.get();
         stats.codec_defects += self.codec_defects.get();
         stats.defects += self.defects.get();

@@ -40,6 +40,7 @@ use crate::{
         service::{Scope, Service},
         slot::{ServiceId, Slot},
         table::{Entry, Table},
+        topics::Topics,
     },
     error::CloseReason,
     handler::{Frames, Handler, Outcome},
@@ -47,14 +48,14 @@ use crate::{
 
 /// A [`Service`] whose types are known.
 pub(crate) struct Typed<H: Handler, F> {
-    prototype: H::Codec,
+    prototype: Rc<H::Codec>,
     frames: F,
     name: Option<String>,
 }
 
 impl<H: Handler, F: Frames<H>> Typed<H, F> {
-    pub(crate) const fn new(prototype: H::Codec, frames: F) -> Self {
-        Self { prototype, frames, name: None }
+    pub(crate) fn new(prototype: H::Codec, frames: F) -> Self {
+        Self { prototype: Rc::new(prototype), frames, name: None }
     }
 
     /// Makes one callback and sees to what it answers.
@@ -134,6 +135,8 @@ impl<H: Handler, F: Frames<H>> Service for Typed<H, F> {
             timers: Box::new(ServiceAlarms::<H>::default()),
             due: None,
             defers: false,
+            topics: Topics::default(),
+            prototype: Box::new(Rc::clone(&self.prototype)),
         }
     }
 
@@ -154,7 +157,8 @@ impl<H: Handler, F: Frames<H>> Service for Typed<H, F> {
     }
 
     fn entry(&self, core: &mut Core, mut slot: Slot) -> Box<Entry> {
-        let made = catch_unwind(AssertUnwindSafe(|| Member::<H>::new(self.prototype.clone())));
+        let made =
+            catch_unwind(AssertUnwindSafe(|| Member::<H>::new(H::Codec::clone(&self.prototype))));
         match made {
             Ok(member) => Box::new(Entry { slot, member }),
             Err(payload) => {

@@ -43,4 +43,5 @@ mod spawned;
 mod stream;
 mod threads;
 mod timeouts;
+mod topics;
 mod urgent;

@@ -32,6 +32,7 @@ mod shards;
 mod speed;
 mod tickets;
 mod time;
+mod topics;
 mod turns;
 mod waiting;
 mod warnings;

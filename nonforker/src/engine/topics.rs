@@ -1,0 +1,286 @@
+//! The topics of a service: which connections have subscribed to each, and how a message comes to one.
+//!
+//! ```text
+//!  publish ── encoded once ──▶ Message ──▶ each subscriber: room? ──┬── short: copied to its queue
+//!                                                                   ├── long: the payload is shared
+//!                                                                   └── none: dropped, or it closes
+//! ```
+//!
+//! A topic is known to its service while it has subscribers, and a connection knows its topics. So it
+//! leaves all of them when it closes, and a topic without subscribers takes no memory.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    mem,
+    sync::Arc,
+};
+
+use super::{core::Core, slot::Slot, table::Table};
+use crate::{
+    conn::{
+        output::Output,
+        payload::{Payload, SHARED_MIN},
+        pushed::{Overflow, Room},
+    },
+    driver::Token,
+    error::SubscribeError,
+};
+
+/// How many topics a connection may have subscribed to.
+pub(crate) const TOPICS_MAX: usize = 1000;
+
+/// The longest topic, in bytes.
+pub(crate) const TOPIC_LENGTH_MAX: usize = 256;
+
+/// Those that have subscribed to a topic, in the order in which messages are queued for them.
+pub(crate) type Subscribers = BTreeMap<Token, Overflow>;
+
+/// See the [module](self).
+#[derive(Debug, Default)]
+pub(crate) struct Topics {
+    subscribers: HashMap<Arc<[u8]>, Subscribers>,
+}
+
+impl Topics {
+    /// How many have subscribed to a topic.
+    pub(crate) fn count(&self, topic: &[u8]) -> usize {
+        self.subscribers.get(topic).map_or(0, BTreeMap::len)
+    }
+
+    /// Takes out who has subscribed to a topic, for a message to be delivered: to be
+    /// [put back](Self::put_back).
+    pub(crate) fn take(&mut self, topic: &[u8]) -> Subscribers {
+        self.subscribers.get_mut(topic).map(mem::take).unwrap_or_default()
+    }
+
+    pub(crate) fn put_back(&mut self, topic: &[u8], taken: Subscribers) {
+        if let Some(place) = self.subscribers.get_mut(topic) {
+            *place = taken;
+        }
+    }
+
+    /// Returns the name of the topic, to be remembered.
+    fn join(&mut self, topic: &[u8], token: Token, overflow: Overflow) -> Arc<[u8]> {
+        if let Some((name, _)) = self.subscribers.get_key_value(topic) {
+            let name = Arc::clone(name);
+            self.subscribers.entry(Arc::clone(&name)).or_default().insert(token, overflow);
+            return name;
+        }
+        let name = Arc::<[u8]>::from(topic);
+        self.subscribers.insert(Arc::clone(&name), Subscribers::from([(token, overflow)]));
+        name
+    }
+
+    fn leave(&mut self, topic: &[u8], token: Token) {
+        let Some(subscribers) = self.subscribers.get_mut(topic) else { return };
+        subscribers.remove(&token);
+        if subscribers.is_empty() {
+            self.subscribers.remove(topic);
+        }
+    }
+
+    /// What is wrong between two turns, if anything is, and how many subscriptions there are.
+    pub(super) fn unsound(&self, table: &Table) -> Result<usize, &'static str> {
+        let mut count = 0;
+        for (topic, subscribers) in &self.subscribers {
+            if subscribers.is_empty() {
+                return Err("a topic without subscribers takes memory");
+            }
+            count += subscribers.len();
+            for &token in subscribers.keys() {
+                let Some(slot) = table.get(token) else {
+                    return Err("a connection that is gone has not left a topic");
+                };
+                if !slot.is_open() || !slot.topics().contains(topic) {
+                    return Err("a topic has a subscriber that does not know it");
+                }
+            }
+        }
+        Ok(count)
+    }
+}
+
+/// A message, encoded.
+#[derive(Clone, Debug)]
+pub(crate) enum Message {
+    /// It is copied to each queue.
+    Short(Vec<u8>),
+    /// It is not.
+    Long(Arc<Payload>),
+}
+
+impl Message {
+    pub(crate) fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Short(bytes) => bytes,
+            Self::Long(payload) => payload.bytes(),
+        }
+    }
+}
+
+impl Core {
+    /// A connection subscribes to a topic of its service. If it has, `overflow` is changed.
+    pub(crate) fn subscribe(
+        &mut self,
+        slot: &mut Slot,
+        topic: &[u8],
+        overflow: Overflow,
+    ) -> Result<(), SubscribeError> {
+        if topic.len() > TOPIC_LENGTH_MAX {
+            return Err(SubscribeError::TooLong { length: topic.len(), max: TOPIC_LENGTH_MAX });
+        }
+        if !slot.is_open() || !slot.conn.state().handles() {
+            return Ok(());
+        }
+        let topics = &mut self.desks[slot.service() as usize].topics;
+        let is_new = !slot.topics().iter().any(|name| **name == *topic);
+        if is_new && slot.topics().len() >= TOPICS_MAX {
+            return Err(SubscribeError::TooMany { max: TOPICS_MAX });
+        }
+        let name = topics.join(topic, slot.token(), overflow);
+        if is_new {
+            slot.note_topic(name);
+        }
+        Ok(())
+    }
+
+    /// A connection leaves a topic. Returns whether it had subscribed.
+    pub(crate) fn unsubscribe(&mut self, slot: &mut Slot, topic: &[u8]) -> bool {
+        let had = slot.forget_topic(topic);
+        if had {
+            self.desks[slot.service() as usize].topics.leave(topic, slot.token());
+        }
+        had
+    }
+
+    /// A connection that closes leaves its topics.
+    pub(super) fn leave_topics(&mut self, slot: &mut Slot) {
+        for topic in slot.take_topics() {
+            self.desks[slot.service() as usize].topics.leave(&topic, slot.token());
+        }
+    }
+
+    /// Makes a message of what `encode` appends. It is short, if it is not worth sharing.
+    pub(crate) fn message(&mut self, encoded: Vec<u8>) -> Message {
+        if encoded.len() < SHARED_MIN {
+            return Message::Short(encoded);
+        }
+        Message::Long(Payload::new(encoded, self.memory.savings()))
+    }
+
+    /// Queues a message for a connection that has subscribed. Returns whether it is queued.
+    pub(crate) fn deliver(
+        &mut self,
+        slot: &mut Slot,
+        message: &Message,
+        overflow: Overflow,
+    ) -> bool {
+        if !slot.conn.takes_messages() {
+            return false;
+        }
+        let is_there = self.make_room(slot, message.bytes().len(), overflow, 0);
+        if is_there {
+            match message {
+                Message::Short(bytes) => self.push_copy(slot, bytes),
+                Message::Long(payload) => {
+                    let marks = slot.rules().marks;
+                    slot.conn.push_shared(payload, &marks);
+                }
+            }
+            slot.called(0, 1, message.bytes().len());
+            if overflow == Overflow::DropOldest {
+                slot.conn.note_droppable(message.bytes().len());
+            }
+        }
+        self.mark_dirty(slot);
+        is_there
+    }
+
+    /// The same for the connection whose callback this is: what it has sent itself goes before. The
+    /// message is copied, so that all of the callback's output is in one place if it panics.
+    pub(crate) fn deliver_own(
+        &mut self,
+        slot: &mut Slot,
+        output: &mut Output,
+        message: &Message,
+        overflow: Overflow,
+    ) -> bool {
+        if !slot.conn.takes_messages() {
+            return false;
+        }
+        let length = message.bytes().len();
+        let of_callback = output.since_mark();
+        slot.conn.take_output(output);
+        let is_there = self.make_room(slot, length, overflow, of_callback);
+        if is_there {
+            self.push_copy(slot, message.bytes());
+            slot.called(0, 1, message.bytes().len());
+            if overflow == Overflow::DropOldest {
+                slot.conn.note_droppable(length);
+            }
+        }
+        slot.conn.return_output(output, of_callback + if is_there { length } else { 0 });
+        self.mark_dirty(slot);
+        is_there
+    }
+
+    fn push_copy(&mut self, slot: &mut Slot, bytes: &[u8]) {
+        let marks = slot.rules().marks;
+        slot.conn.push_copy(bytes, &marks, |least| self.pool.take(least));
+        self.collected += bytes.len();
+    }
+
+    fn make_room(
+        &mut self,
+        slot: &mut Slot,
+        length: usize,
+        overflow: Overflow,
+        last: usize,
+    ) -> bool {
+        let marks = slot.rules().marks;
+        let Room { dropped, is_there } = slot.conn.make_room(length, overflow, &marks, last);
+        if dropped > 0 {
+            slot.counters().dropped.add(usize::try_from(dropped).unwrap_or(usize::MAX));
+            slot.drops(dropped);
+            // Its peer may have caught up already, with what is left.
+            if slot.is_relieved() {
+                self.mark_runnable(slot);
+            }
+        }
+        is_there
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use slotmap::SlotMap;
+
+    use super::{Overflow, Token, Topics};
+
+    #[test]
+    fn a_topic_is_known_while_it_has_subscribers() {
+        let mut topics = Topics::default();
+        let mut tokens = SlotMap::<Token, ()>::with_key();
+        let [one, two] = [tokens.insert(()), tokens.insert(())];
+        let name = topics.join(b"news", one, Overflow::Close);
+        assert_eq!(*topics.join(b"news", two, Overflow::DropOldest), *name);
+        topics.join(b"news", one, Overflow::DropNewest);
+        assert_eq!((topics.count(b"news"), topics.count(b"new")), (2, 0));
+        let taken = topics.take(b"news");
+        assert_eq!(
+            taken.iter().map(|(_, &overflow)| overflow).collect::<Vec<_>>(),
+            [Overflow::DropNewest, Overflow::DropOldest]
+        );
+        topics.put_back(b"news", taken);
+        topics.leave(b"news", one);
+        topics.leave(b"news", one);
+        topics.leave(b"unknown", one);
+        assert_eq!(topics.count(b"news"), 1);
+        topics.leave(b"news", two);
+        assert_eq!(topics.count(b"news"), 0);
+        assert!(topics.subscribers.is_empty(), "it takes no memory");
+        let taken = topics.take(b"news");
+        topics.put_back(b"news", taken);
+        assert!(topics.subscribers.is_empty());
+    }
+}

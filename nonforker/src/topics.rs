@@ -1,0 +1,222 @@
+//! What is said to many at once: connections subscribe to topics, and messages are published to them.
+
+use std::{
+    any::Any,
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    rc::Rc,
+};
+
+use crate::{
+    codec::{Codec, Encode, EncodeError},
+    conn::{output::Output, pushed::Overflow},
+    connections::Connections,
+    context::{Conn, Member},
+    engine::{
+        slot::Slot,
+        topics::{Message, Subscribers},
+    },
+    error::{CloseReason, SubscribeError},
+    handler::Handler,
+};
+
+/// The connection whose callback this is, for a message that comes to it as well.
+pub(crate) struct Own<'a> {
+    pub(crate) slot: &'a mut Slot,
+    pub(crate) output: &'a mut Output,
+    pub(crate) member: &'a mut dyn Any,
+}
+
+impl<H: Handler> Conn<'_, H> {
+    /// From now on this connection gets what is [published](Connections::publish) to a topic of this
+    /// service, until it [leaves](Self::unsubscribe) the topic or closes. If it has subscribed to it
+    /// already, `overflow` takes the place of the former one.
+    ///
+    /// A topic is any bytes, up to 256, and there is nothing to be created. A connection that closes
+    /// subscribes to nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`SubscribeError`] if the topic is longer, or if the connection has subscribed to 1,000 topics.
+    /// Nothing changes then.
+    ///
+    /// # Examples
+    ///
+    /// A line `+rust` subscribes, a line `-rust` leaves, and a line `rust is fine` is published to
+    /// `rust`:
+    ///
+    /// ```
+    /// use nonforker::{Outcome, Overflow, Server, codec::Lines};
+    ///
+    /// let server = Server::new().serve("127.0.0.1:0", Lines::new(), |conn, line| -> Outcome {
+    ///     match line {
+    ///         [b'+', topic @ ..] => conn.subscribe(topic, Overflow::DropOldest)?,
+    ///         [b'-', topic @ ..] => _ = conn.unsubscribe(topic),
+    ///         _ => {
+    ///             let topic = line.split(|&byte| byte == b' ').next().unwrap_or(line);
+    ///             conn.publish(topic, line)?;
+    ///         }
+    ///     }
+    ///     Ok(())
+    /// });
+    /// # let _ = server;
+    /// ```
+    pub fn subscribe(
+        &mut self,
+        topic: impl AsRef<[u8]>,
+        overflow: Overflow,
+    ) -> Result<(), SubscribeError> {
+        self.core.subscribe(self.slot, topic.as_ref(), overflow)
+    }
+
+    /// This connection gets no more of a topic. What is queued for it stays so. Returns whether it had
+    /// subscribed.
+    pub fn unsubscribe(&mut self, topic: impl AsRef<[u8]>) -> bool {
+        self.core.unsubscribe(self.slot, topic.as_ref())
+    }
+
+    /// Queues a message for every connection of this service that has subscribed to a topic, this one
+    /// included: see [`Connections::publish`].
+    ///
+    /// This connection gets it between what it was sent before and after this call. It waits for no
+    /// open [ticket](Self::defer), although what is [sent](Self::send) does.
+    ///
+    /// # Errors
+    ///
+    /// [`EncodeError`] if the codec cannot frame it. Then nobody gets it.
+    pub fn publish<R>(&mut self, topic: impl AsRef<[u8]>, reply: R) -> Result<usize, EncodeError>
+    where
+        H::Codec: Encode<R>,
+        R: Clone,
+    {
+        self.others().publish(topic, reply)
+    }
+
+    /// How many messages were dropped so far that this connection had subscribed to, because the peer
+    /// did not take them in time: see [`Overflow`]. [`Handler::relieved`] is called when it has caught
+    /// up, a good moment to send it the state of things.
+    #[must_use]
+    pub fn dropped(&self) -> u64 {
+        self.slot.dropped()
+    }
+}
+
+impl<H: Handler> Connections<'_, H> {
+    /// Queues a message for every connection of this service that has
+    /// [subscribed](Conn::subscribe) to a topic, the one whose callback this is included. Returns for
+    /// how many it was queued: 0 for a topic that nobody has subscribed to.
+    ///
+    /// The message is framed once, by a clone of the codec that the service was given, unless a codec
+    /// says that it does not [share](Codec::shares). From 1 KiB on its bytes are not copied: they are
+    /// in memory once, however many connections wait for them. Each subscriber gets the messages of a
+    /// topic in the order in which they were published. For one that does not keep up, [`Overflow`]
+    /// says what happens beyond [`Limits::output_cap`](crate::Limits::output_cap).
+    ///
+    /// Only the `others` of [`Conn::parts`] are without the connection whose callback it is, since
+    /// its output is lent.
+    ///
+    /// # Errors
+    ///
+    /// [`EncodeError`] if the codec cannot frame it. Then nobody gets it. A connection whose own codec
+    /// frames it, and cannot, closes.
+    ///
+    /// # Examples
+    ///
+    /// A thread publishes:
+    ///
+    /// ```
+    /// use nonforker::{Connections, Handler, PostError, Remote, codec::Lines};
+    ///
+    /// fn tell<H: Handler<Codec = Lines>>(remote: &Remote<H>, price: u64) -> Result<(), PostError> {
+    ///     remote.post(move |_, all: &mut Connections<'_, H>| {
+    ///         all.publish("price", price.to_string())?;
+    ///         nonforker::Outcome::Ok(())
+    ///     })
+    /// }
+    /// ```
+    pub fn publish<R>(&mut self, topic: impl AsRef<[u8]>, reply: R) -> Result<usize, EncodeError>
+    where
+        H::Codec: Encode<R>,
+        R: Clone,
+    {
+        let topic = topic.as_ref();
+        if self.subscribers(topic) == 0 {
+            return Ok(0);
+        }
+        let message = self.encode(&reply)?;
+        let service = self.service as usize;
+        let subscribers = self.core.desks[service].topics.take(topic);
+        // A codec may panic: the subscribers are still there then.
+        let queued =
+            catch_unwind(AssertUnwindSafe(|| self.deliver(&subscribers, message.as_ref(), &reply)));
+        self.core.desks[service].topics.put_back(topic, subscribers);
+        queued.map_or_else(|payload| resume_unwind(payload), Ok)
+    }
+
+    /// How many connections of this service have subscribed to a topic, those included that close just
+    /// now.
+    #[must_use]
+    pub fn subscribers(&self, topic: impl AsRef<[u8]>) -> usize {
+        self.core.desks[self.service as usize].topics.count(topic.as_ref())
+    }
+
+    /// The message as a new connection's codec frames it, if it frames it as all do.
+    fn encode<R>(&mut self, reply: &R) -> Result<Option<Message>, EncodeError>
+    where
+        H::Codec: Encode<R>,
+        R: Clone,
+    {
+        let prototype = self.core.desks[self.service as usize].prototype.downcast_ref();
+        let prototype: &Rc<H::Codec> =
+            prototype.expect("a service is found by the type of its handler");
+        if !prototype.shares() {
+            return Ok(None);
+        }
+        let mut encoded = Vec::new();
+        H::Codec::clone(prototype).encode(reply.clone(), &mut encoded)?;
+        Ok(Some(self.core.message(encoded)))
+    }
+
+    /// Returns for how many it was queued.
+    fn deliver<R>(
+        &mut self,
+        subscribers: &Subscribers,
+        shared: Option<&Message>,
+        reply: &R,
+    ) -> usize
+    where
+        H::Codec: Encode<R>,
+        R: Clone,
+    {
+        let Self { core, table, own, .. } = self;
+        let mut queued = 0;
+        for (&token, &overflow) in subscribers {
+            let (slot, member, output) = match (own.as_mut(), table.entry(token)) {
+                (_, Some(entry)) => (&mut entry.slot, &mut entry.member, None),
+                (Some(Own { slot, output, member }), None) if slot.token() == token => {
+                    (&mut **slot, &mut **member, Some(&mut **output))
+                }
+                _ => continue,
+            };
+            let Some(Member { codec, .. }) = member.downcast_mut::<Member<H>>() else { continue };
+            let alone;
+            let message = match shared {
+                Some(message) if codec.shares() => message,
+                _ => {
+                    let mut encoded = Vec::new();
+                    if let Err(error) = codec.encode(reply.clone(), &mut encoded) {
+                        core.close(slot, CloseReason::Encode(error));
+                        continue;
+                    }
+                    alone = Message::Short(encoded);
+                    &alone
+                }
+            };
+            let is_queued = match output {
+                None => core.deliver(slot, message, overflow),
+                Some(output) => core.deliver_own(slot, output, message, overflow),
+            };
+            queued += usize::from(is_queued);
+        }
+        queued
+    }
+}
