@@ -242,7 +242,7 @@ fn one_shard_may_use_what_the_others_do_not() {
         let held = usize::try_from(net.stats().buffered_bytes).expect("it fits");
         assert!(held > BUDGET / 4, "{held}: more than its part");
         assert!(
-            of_first.iter().all(|client| !client.ending().is_some()),
+            of_first.iter().all(|client| client.ending().is_none()),
             "while the whole is ample"
         );
     });
