@@ -45,6 +45,11 @@ impl ConnId {
         Self { shard, token }
     }
 
+    /// The number of its shard.
+    pub(crate) const fn shard(self) -> usize {
+        self.shard as usize
+    }
+
     /// The connection's token, if it is on this shard.
     pub(crate) const fn token_on(self, shard: u16) -> Option<Token> {
         if self.shard == shard { Some(self.token) } else { None }

@@ -112,8 +112,8 @@ impl Handle {
         &self,
         name: Option<&str>,
     ) -> std::result::Result<Remote<H>, NoSuchService> {
-        let (mailbox, service) = self.group.of_shard(0).find::<H>(name)?;
-        Ok(Remote::new(mailbox, service))
+        let service = self.group.find::<H>(name)?;
+        Ok(Remote::new(self.group.mailboxes(), 0, service))
     }
 
     /// The same, whatever the machine has.

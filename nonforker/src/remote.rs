@@ -62,14 +62,17 @@ use crate::{
 /// # }
 /// ```
 pub struct Remote<H: Handler> {
-    mailbox: Arc<Mailbox>,
+    /// Of each shard.
+    mailboxes: Arc<[Arc<Mailbox>]>,
+    /// Where closures are called.
+    shard: usize,
     service: ServiceId,
     handler: PhantomData<fn(H)>,
 }
 
 impl<H: Handler> Clone for Remote<H> {
     fn clone(&self) -> Self {
-        Self::new(Arc::clone(&self.mailbox), self.service)
+        Self::new(Arc::clone(&self.mailboxes), self.shard, self.service)
     }
 }
 
@@ -80,8 +83,49 @@ impl<H: Handler> fmt::Debug for Remote<H> {
 }
 
 impl<H: Handler> Remote<H> {
-    pub(crate) const fn new(mailbox: Arc<Mailbox>, service: ServiceId) -> Self {
-        Self { mailbox, service, handler: PhantomData }
+    pub(crate) const fn new(
+        mailboxes: Arc<[Arc<Mailbox>]>,
+        shard: usize,
+        service: ServiceId,
+    ) -> Self {
+        Self { mailboxes, shard, service, handler: PhantomData }
+    }
+
+    /// How many [shards](crate::Shards) the server has: 1 if it has none.
+    #[must_use]
+    pub fn shards(&self) -> usize {
+        self.mailboxes.len()
+    }
+
+    /// The same service in another shard of the server, counted from 0: there closures are called
+    /// then. `None` if there are not so many.
+    ///
+    /// One from a [`Connections`] is for the shard that this is of, every other one for shard 0.
+    ///
+    /// # Examples
+    ///
+    /// All clients of all shards are told:
+    ///
+    /// ```
+    /// use nonforker::{Conn, Handler, Outcome, PostError, Remote, codec::Lines};
+    /// # struct News;
+    /// # impl Handler for News {
+    /// #     type Codec = Lines;
+    /// #     type Session = ();
+    /// #     fn frame(&mut self, _conn: &mut Conn<'_, Self>, _line: &[u8]) -> Outcome { Ok(()) }
+    /// # }
+    ///
+    /// fn tell(remote: &Remote<News>) -> Result<(), PostError> {
+    ///     (0..).map_while(|shard| remote.shard(shard)).try_for_each(|one| {
+    ///         one.post(|_news, all| all.for_each(|reader| reader.send("it rains")))
+    ///     })
+    /// }
+    /// # let _ = tell;
+    /// ```
+    #[must_use]
+    pub fn shard(&self, shard: usize) -> Option<Self> {
+        let exists = shard < self.mailboxes.len();
+        exists.then(|| Self::new(Arc::clone(&self.mailboxes), shard, self.service))
     }
 
     /// Has `call` called in the server's loop, with the handler and all connections of its service.
@@ -124,14 +168,15 @@ impl<H: Handler> Remote<H> {
         F: FnOnce(&mut H, &mut Connections<'_, H>) -> R + Send + 'static,
         R: IntoOutcome + 'static,
     {
-        self.mailbox.post(call, |call| {
+        self.mailboxes[self.shard].post(call, |call| {
             let errand = Box::new(Posted { call, types: PhantomData::<fn(H) -> R> });
             Letter::Post { service: self.service, errand }
         })
     }
 
     /// Has a reply queued for one connection, framed by its codec, as
-    /// [`Other::send`](crate::Other::send) does. If it has closed meanwhile, nothing happens.
+    /// [`Other::send`](crate::Other::send) does, in whatever shard it is. If it has closed meanwhile,
+    /// nothing happens.
     ///
     /// # Errors
     ///
@@ -145,11 +190,16 @@ impl<H: Handler> Remote<H> {
         H::Codec: Encode<R>,
         R: Send + 'static,
     {
-        self.post(move |_, all| {
+        let send = move |_: &mut H, all: &mut Connections<'_, H>| {
             if let Ok(mut other) = all.get(id) {
                 other.send(reply);
             }
-        })
+        };
+        match self.shard(id.shard()) {
+            Some(shard) => shard.post(send),
+            // It is of another server, and has as good as closed.
+            None => Ok(()),
+        }
     }
 }
 
@@ -258,6 +308,7 @@ impl<H: Handler> Connections<'_, H> {
     /// ```
     #[must_use]
     pub fn remote(&self) -> Remote<H> {
-        Remote::new(Arc::clone(&self.core.mail.mailbox), self.service)
+        let mailboxes = self.core.group.mailboxes();
+        Remote::new(mailboxes, self.core.shard.into(), self.service)
     }
 }

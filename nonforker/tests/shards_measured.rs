@@ -2,7 +2,7 @@
 //!
 //! `cargo test --release -p nonforker --test shards_measured -- --ignored --nocapture`
 
-#![expect(clippy::print_stdout, clippy::disallowed_methods, reason = "this is a measurement")]
+#![expect(clippy::disallowed_methods, reason = "this is a measurement")]
 
 use std::{
     fs,

@@ -27,10 +27,12 @@ use std::{
     },
 };
 
-use super::{desk::Desk, places::room, shared::Shared, slot::ServiceId, stats::Stats};
+use super::{
+    desk::Desk, mail::Mailbox, places::room, shared::Shared, slot::ServiceId, stats::Stats,
+};
 use crate::{
     config::Limits,
-    error::{Error, Result},
+    error::{Error, NoSuchService, Result},
 };
 
 /// Where connections of one address are counted: for all services, or for one alone.
@@ -177,6 +179,21 @@ impl Group {
     pub(crate) fn service_stats(&self, service: usize) -> Option<Stats> {
         let each = self.reached().iter().filter_map(|member| member.shared.service_stats(service));
         each.reduce(|sum, stats| sum.plus(&stats))
+    }
+
+    /// Which service has this handler and this name: the same one in each shard.
+    pub(crate) fn find<H: 'static>(
+        &self,
+        name: Option<&str>,
+    ) -> std::result::Result<ServiceId, NoSuchService> {
+        let first = self.reached().first().ok_or(NoSuchService::Unknown)?;
+        first.shared.find::<H>(name)
+    }
+
+    /// Where to post to each shard, from the first one on.
+    pub(crate) fn mailboxes(&self) -> Arc<[Arc<Mailbox>]> {
+        // Nobody is served, and no handle is given away, before all of them are bound.
+        self.reached().iter().map_while(|member| member.shared.mailbox()).collect()
     }
 
     // Places.

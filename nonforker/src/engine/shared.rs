@@ -83,14 +83,19 @@ impl Shared {
         self.bound.get()?.counters.snapshot_of(service)
     }
 
-    /// Where to post to a service, and which one it is.
+    /// Which service has this handler and this name.
     pub(crate) fn find<H: 'static>(
         &self,
         name: Option<&str>,
-    ) -> std::result::Result<(Arc<Mailbox>, ServiceId), NoSuchService> {
+    ) -> std::result::Result<ServiceId, NoSuchService> {
         let bound = self.bound.get().ok_or(NoSuchService::Unknown)?;
         let services = bound.services.iter().map(|(handler, name)| (*handler, name.as_deref()));
-        Ok((Arc::clone(&bound.mailbox), find::<H, _>(services, name)?))
+        find::<H, _>(services, name)
+    }
+
+    /// Where to post, once the server is bound.
+    pub(crate) fn mailbox(&self) -> Option<Arc<Mailbox>> {
+        self.bound.get().map(|bound| Arc::clone(&bound.mailbox))
     }
 
     /// The server is bound with these limits. From now on they can be set, and it has mail.

@@ -1,9 +1,12 @@
 //! Several shards in one network: what they share, how clients are spread, and how all end.
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use nonforker::{
-    Conn, ConnId, Handler, Limits, Outcome, Server, Stats,
+    Conn, ConnId, Connections, Handler, Limits, Outcome, Server, Stats,
     codec::Lines,
     sim::{Client, Ending, Faults, Net, Simulation, work},
 };
@@ -239,7 +242,7 @@ fn one_shard_may_use_what_the_others_do_not() {
         let held = usize::try_from(net.stats().buffered_bytes).expect("it fits");
         assert!(held > BUDGET / 4, "{held}: more than its part");
         assert!(
-            of_first.iter().all(|client| !client.ending().is_some()),
+            of_first.iter().all(|client| client.ending().is_none()),
             "while the whole is ample"
         );
     });
@@ -300,5 +303,42 @@ fn what_each_shard_counts_is_part_of_the_sum() {
         assert_eq!(all.accepted, 30);
         assert!(each.iter().all(|stats| stats.accepted > 0), "{each:?}");
         drop(clients);
+    });
+}
+
+#[test]
+fn other_threads_reach_every_shard_and_each_connection_by_its_id() {
+    Simulation::new(server(plain())).shards(3).seeds(0..30).run(|net| {
+        let clients = crowd(net, 30);
+        let remote = net.remote::<Where>().expect("there is one such service");
+        assert_eq!(remote.shards(), 3);
+        assert!(remote.shard(3).is_none());
+        let ids = Arc::new(Mutex::new(Vec::new()));
+        for number in 0..3 {
+            let (shard, told) = (remote.shard(number).expect("it exists"), Arc::clone(&ids));
+            let note = move |_: &mut Where, all: &mut Connections<'_, Where>| {
+                let here = all.ids();
+                assert!(here.iter().all(|&id| shard_of(id) == number), "{here:?}");
+                told.lock().expect("nobody panics").extend(here);
+            };
+            shard.post(note).expect("it runs");
+        }
+        net.settle();
+        assert_eq!(ids.lock().expect("nobody panics").len(), 30);
+        // Whoever has a remote reaches all of them.
+        for &id in ids.lock().expect("nobody panics").iter() {
+            remote.send(id, format!("to {id}")).expect("it runs");
+        }
+        net.settle();
+        let mut said: Vec<_> = clients.iter().map(Client::received).collect();
+        let mut expected: Vec<_> = ids
+            .lock()
+            .expect("nobody panics")
+            .iter()
+            .map(|id| format!("to {id}\n").into_bytes())
+            .collect();
+        said.sort();
+        expected.sort();
+        assert_eq!(said, expected);
     });
 }
