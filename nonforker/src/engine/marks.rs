@@ -49,3 +49,13 @@ pub(crate) enum Usage {
     Greeted,
     Used,
 }
+
+/// What went both ways on a connection.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Traffic {
+    pub(crate) since: u64,
+    pub(crate) received_bytes: u64,
+    pub(crate) sent_bytes: u64,
+    pub(crate) frames: u64,
+    pub(crate) replies: u64,
+}

@@ -3,15 +3,16 @@
 //! A slot says in which lists the connection stands, what of it is in which account, and what was
 //! last asked about its peer. Every function that changes these together is here.
 
-use std::{mem, rc::Rc, sync::Arc, time::Duration};
+use std::{mem, rc::Rc, time::Duration};
 
-pub(crate) use super::marks::End;
+pub(crate) use super::marks::{End, Traffic};
 use super::{
     marks::{DIRTY, HEARD, Marks, PROGRESSED, RUNNABLE, Receiving, Usage, WATCHED},
     memory::Memory,
     rules::Rules,
     stats::Counters,
     timers::Scheduled,
+    topics::Subscribed,
 };
 use crate::{
     address::{PackedPeer, Peer},
@@ -55,20 +56,7 @@ struct Extra {
     traffic: Option<Traffic>,
     /// An idle timeout of its own; for ever, if that is `None`.
     idle_timeout: Option<Option<Duration>>,
-    /// What it has subscribed to.
-    topics: Vec<Arc<[u8]>>,
-    /// How many messages were dropped that it had subscribed to.
-    dropped: u64,
-}
-
-/// What went both ways on a connection.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Traffic {
-    pub(crate) since: u64,
-    pub(crate) received_bytes: u64,
-    pub(crate) sent_bytes: u64,
-    pub(crate) frames: u64,
-    pub(crate) replies: u64,
+    subscribed: Subscribed,
 }
 
 impl Slot {
@@ -92,9 +80,7 @@ impl Slot {
 
     /// Counts what goes both ways from `now` on, in nanoseconds.
     pub(super) fn count_traffic(&mut self, now: u64) {
-        let traffic =
-            Traffic { since: now, received_bytes: 0, sent_bytes: 0, frames: 0, replies: 0 };
-        self.watch().traffic = Some(traffic);
+        self.watch().traffic = Some(Traffic { since: now, ..Traffic::default() });
     }
 
     pub(crate) const fn token(&self) -> Token {
@@ -117,35 +103,13 @@ impl Slot {
         own.unwrap_or(self.rules.idle_timeout)
     }
 
-    // What is published to it.
-
-    /// What it has subscribed to.
-    pub(super) fn topics(&self) -> &[Arc<[u8]>] {
-        self.extra.as_ref().map_or(&[], |extra| &extra.topics)
+    /// What concerns its topics, if it ever subscribed to one.
+    pub(super) fn subscribed(&self) -> Option<&Subscribed> {
+        self.extra.as_ref().map(|extra| &extra.subscribed)
     }
 
-    pub(super) fn note_topic(&mut self, topic: Arc<[u8]>) {
-        self.extra.get_or_insert_default().topics.push(topic);
-    }
-
-    /// Returns whether it had subscribed to the topic.
-    pub(super) fn forget_topic(&mut self, topic: &[u8]) -> bool {
-        let Some(extra) = &mut self.extra else { return false };
-        let found = extra.topics.iter().position(|name| **name == *topic);
-        found.map(|index| extra.topics.swap_remove(index)).is_some()
-    }
-
-    pub(super) fn take_topics(&mut self) -> Vec<Arc<[u8]>> {
-        self.extra.as_mut().map(|extra| mem::take(&mut extra.topics)).unwrap_or_default()
-    }
-
-    /// How many messages were dropped that it had subscribed to.
-    pub(crate) fn dropped(&self) -> u64 {
-        self.extra.as_ref().map_or(0, |extra| extra.dropped)
-    }
-
-    pub(super) fn drops(&mut self, count: u64) {
-        self.extra.get_or_insert_default().dropped += count;
+    pub(super) fn subscribed_mut(&mut self) -> &mut Subscribed {
+        &mut self.extra.get_or_insert_default().subscribed
     }
 
     #[inline]

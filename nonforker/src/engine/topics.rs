@@ -100,6 +100,25 @@ impl Topics {
     }
 }
 
+/// What a connection has subscribed to.
+#[derive(Debug, Default)]
+pub(crate) struct Subscribed {
+    topics: Vec<Arc<[u8]>>,
+    /// How many messages were dropped that it had subscribed to.
+    dropped: u64,
+}
+
+impl Slot {
+    pub(super) fn topics(&self) -> &[Arc<[u8]>] {
+        self.subscribed().map_or(&[], |subscribed| &subscribed.topics)
+    }
+
+    /// How many messages were dropped that it had subscribed to.
+    pub(crate) fn dropped(&self) -> u64 {
+        self.subscribed().map_or(0, |subscribed| subscribed.dropped)
+    }
+}
+
 /// A message, encoded.
 #[derive(Clone, Debug)]
 pub(crate) enum Message {
@@ -139,23 +158,27 @@ impl Core {
         }
         let name = topics.join(topic, slot.token(), overflow);
         if is_new {
-            slot.note_topic(name);
+            slot.subscribed_mut().topics.push(name);
         }
         Ok(())
     }
 
     /// A connection leaves a topic. Returns whether it had subscribed.
     pub(crate) fn unsubscribe(&mut self, slot: &mut Slot, topic: &[u8]) -> bool {
-        let had = slot.forget_topic(topic);
-        if had {
-            self.desks[slot.service() as usize].topics.leave(topic, slot.token());
-        }
-        had
+        let Some(index) = slot.topics().iter().position(|name| **name == *topic) else {
+            return false;
+        };
+        slot.subscribed_mut().topics.swap_remove(index);
+        self.desks[slot.service() as usize].topics.leave(topic, slot.token());
+        true
     }
 
     /// A connection that closes leaves its topics.
     pub(super) fn leave_topics(&mut self, slot: &mut Slot) {
-        for topic in slot.take_topics() {
+        if slot.topics().is_empty() {
+            return;
+        }
+        for topic in mem::take(&mut slot.subscribed_mut().topics) {
             self.desks[slot.service() as usize].topics.leave(&topic, slot.token());
         }
     }
@@ -241,7 +264,7 @@ impl Core {
         let Room { dropped, is_there } = slot.conn.make_room(length, overflow, &marks, last);
         if dropped > 0 {
             slot.counters().dropped.add(usize::try_from(dropped).unwrap_or(usize::MAX));
-            slot.drops(dropped);
+            slot.subscribed_mut().dropped += dropped;
             // Its peer may have caught up already, with what is left.
             if slot.is_relieved() {
                 self.mark_runnable(slot);
