@@ -29,7 +29,7 @@ impl Handler for Chat {
                 user.send(format!("* {line} is taken"));
                 return Ok(());
             }
-            self.moderator.get_or_insert(user.id());
+            self.moderator.get_or_insert_with(|| user.id());
             self.users.insert(line.clone(), user.id());
             return enter(user, line, "lobby".into());
         };

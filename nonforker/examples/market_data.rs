@@ -9,6 +9,7 @@ use nonforker::{
 
 /// Each symbol is a topic.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Market;
 
 impl Handler for Market {
@@ -30,6 +31,8 @@ impl Handler for Market {
 }
 
 /// From any thread: all who have subscribed to the symbol get its price.
+/// # Errors
+/// Those of [`Remote::post`]: if it is full, this quote is left out.
 pub fn quote(remote: &Remote<Market>, symbol: &'static str, price: u64) -> Result<(), PostError> {
     remote.post(move |_, all: &mut Connections<'_, Market>| -> Outcome {
         all.publish(symbol, format!("{symbol} {price}"))?;
@@ -41,9 +44,8 @@ pub fn quote(remote: &Remote<Market>, symbol: &'static str, price: u64) -> Resul
 fn watch(remote: &Remote<Market>) {
     for price in 100.. {
         for symbol in ["ABC", "XYZ"] {
-            if quote(remote, symbol, price) == Err(PostError::Ended) {
-                return;
-            } // If it is full, this quote is left out: the next one comes soon.
+            let Err(PostError::Ended) = quote(remote, symbol, price) else { continue };
+            return;
         }
         thread::sleep(Duration::from_millis(10));
     }
@@ -51,8 +53,7 @@ fn watch(remote: &Remote<Market>) {
 
 fn main() -> Result<(), Box<dyn Error>> {
     let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:1685".into());
-    let server =
-        Server::new().serve_with(address, Lines::new(), Market).drain_on_signals().bind()?;
+    let server = Server::new().serve_with(address, Lines::new(), Market).bind()?;
     let remote = server.remote::<Market>()?;
     thread::spawn(move || watch(&remote));
     Ok(server.run()?)

@@ -205,13 +205,16 @@ impl Starting {
             if let Some(core) = core {
                 pin_to(core);
             }
-            let ends_all = EndsAll { group: Arc::clone(&part.group), shard };
+            let all = Arc::clone(&part.group);
             let served = catch_unwind(AssertUnwindSafe(|| serve(&*make, part, &tell, &gone)));
             let served = served.unwrap_or_else(|payload| {
                 let message = message(&*payload).to_owned();
                 Err(Error::ShardPanicked { shard: shard.into(), message })
             });
-            ends_all.unless_ended_well(&served);
+            // Unless it ended by a drain, all others are drained.
+            if matches!(&served, Err(error) if !matches!(error, Error::CutOff { .. })) {
+                all.drain();
+            }
             served
         };
         let thread = thread::Builder::new().name(format!("nonforker-{shard}")).spawn(serve);
@@ -273,6 +276,7 @@ fn serve(
     go: &mpsc::Receiver<()>,
 ) -> Result<()> {
     let (others, is_first) = (part.group.shards() - 1, part.first.is_none());
+    let shard = part.shard;
     let (bound, made) = make().bind_part(part)?;
     let shares = || bound.engine.shares().map_err(Error::Driver);
     let count = if is_first { others } else { 0 };
@@ -280,25 +284,12 @@ fn serve(
     let ready = Ready { made, addresses: bound.addresses().to_vec(), listeners };
     // If nobody waits any more, another shard could not start.
     match tell.send(ready).is_ok() && go.recv().is_ok() {
-        true => bound.run(),
+        true => bound.run().inspect_err(|error| {
+            if !matches!(error, Error::CutOff { .. }) {
+                tracing::error!(shard, "a shard has failed, the server drains: {error}");
+            }
+        }),
         false => Ok(()),
-    }
-}
-
-/// Drains all shards if one ends in another way than by a drain.
-struct EndsAll {
-    group: Arc<Group>,
-    shard: u16,
-}
-
-impl EndsAll {
-    fn unless_ended_well(self, served: &Result<()>) {
-        if let Err(error) = served
-            && !matches!(error, Error::CutOff { .. })
-        {
-            tracing::error!(shard = self.shard, "a shard has failed, the server drains: {error}");
-            self.group.drain();
-        }
     }
 }
 

@@ -13,6 +13,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     path::PathBuf,
     process::{Child, Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering::Relaxed},
     thread,
     time::{Duration, Instant},
 };
@@ -38,8 +39,10 @@ impl Example {
             "{} is built by `cargo test`, without --test or --all-targets",
             binary.display()
         );
-        let socket = env::temp_dir();
-        let socket = socket.join(format!("nonforker-{name}-{driver}-{}.sock", std::process::id()));
+        static STARTED: AtomicU32 = AtomicU32::new(0);
+        let (process, number) = (std::process::id(), STARTED.fetch_add(1, Relaxed));
+        let socket = format!("nonforker-{name}-{driver}-{process}-{number}.sock");
+        let socket = env::temp_dir().join(socket);
         let address = format!("unix:{}", socket.display());
         let mut command = Command::new(binary);
         if name == "logging" {

@@ -130,8 +130,9 @@ impl Output {
 
     /// What is appended from now on is of another callback.
     #[inline]
-    pub(crate) fn begin_callback(&mut self, origin: Origin) {
-        self.mark = self.buffer.len();
+    pub(crate) const fn begin_callback(&mut self, origin: Origin) {
+        // What is lent begins at the front of its vector.
+        self.mark = self.buffer.vec().len();
         self.origin = origin;
     }
 

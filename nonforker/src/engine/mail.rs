@@ -167,6 +167,12 @@ impl Mail {
         self.more || !self.taken.is_empty()
     }
 
+    /// Takes letters out of the mailbox if all that were taken before are read. If not, there may be
+    /// more in it: the wake-up for those is used up.
+    fn fetch(&mut self) {
+        self.more = !self.taken.is_empty() || self.mailbox.take(&mut self.taken);
+    }
+
     pub(super) fn set_posts_max(&self, posts_max: usize) {
         self.mailbox.queue().posts_max = posts_max;
     }
@@ -195,10 +201,7 @@ impl<S> Shard<S> {
     /// Reads the mail, up to a bound. It has a bound of its own on replies, so that clients whose
     /// replies fill a turn do not keep it waiting.
     pub(super) fn read_mail(&mut self) {
-        if self.core.mail.taken.is_empty() {
-            let Mail { mailbox, taken, more } = &mut self.core.mail;
-            *more = mailbox.take(taken);
-        }
+        self.core.mail.fetch();
         let before = self.core.collected;
         while self.core.collected < before.saturating_add(COLLECTED_MAX)
             && let Some(letter) = self.core.mail.taken.pop_front()
@@ -243,6 +246,22 @@ mod tests {
     fn post(mailbox: &Mailbox) -> Result<(), PostError> {
         let seal = |()| Letter::Post { service: 0, errand: Box::new(Nothing) };
         mailbox.post((), seal).map_err(|((), error)| error)
+    }
+
+    #[test]
+    fn what_is_posted_while_letters_are_left_is_not_forgotten() {
+        let mut mail = Mail::new(Mailbox::new(10, Waker::new(|| {})));
+        let mailbox = Arc::clone(&mail.mailbox);
+        assert_eq!((post(&mailbox), post(&mailbox)), (Ok(()), Ok(())));
+        mail.fetch();
+        // The turn is over after the first of them, and then another one wakes the driver.
+        mail.taken.pop_front();
+        assert_eq!(post(&mailbox), Ok(()));
+        mail.fetch();
+        mail.taken.pop_front();
+        assert!(mail.taken.is_empty() && mail.is_left(), "nobody wakes the driver again");
+        mail.fetch();
+        assert_eq!((mail.taken.len(), mail.more), (1, false));
     }
 
     #[test]

@@ -20,6 +20,7 @@ mod open_tickets;
 mod others;
 mod posting;
 mod proxy;
+mod published;
 mod replay;
 mod scarcity;
 #[path = "../../../cli/src/scenarios/mod.rs"]

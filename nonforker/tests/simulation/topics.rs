@@ -12,7 +12,7 @@ const ADDRESS: &str = "127.0.0.1:1685";
 
 /// Lines, in capitals once that is asked for. A line `mute` is not framed, and `bomb` panics.
 #[derive(Clone)]
-struct Voice {
+pub(crate) struct Voice {
     lines: Lines,
     shouts: bool,
 }
@@ -44,9 +44,9 @@ impl Encode<&str> for Voice {
 
 /// Does what the words of a line say.
 #[derive(Clone, Default)]
-struct Board {
+pub(crate) struct Board {
     reasons: Rc<RefCell<Vec<String>>>,
-    ticket: Rc<RefCell<Option<Ticket<Self>>>>,
+    pub(crate) ticket: Rc<RefCell<Option<Ticket<Self>>>>,
     relieved: Rc<RefCell<Vec<u64>>>,
 }
 
@@ -132,7 +132,7 @@ thread_local! {
 }
 
 /// The handler of the server that this thread has made last.
-fn board() -> Board {
+pub(crate) fn board() -> Board {
     BOARD.with_borrow(Clone::clone)
 }
 
@@ -151,12 +151,12 @@ fn server() -> Server {
         .name("two")
 }
 
-fn quiet() -> Simulation {
+pub(crate) fn quiet() -> Simulation {
     Simulation::new(server).faults(|_| Faults::none()).seeds(0..20)
 }
 
 /// A client that says this, when all of it is handled.
-fn says(net: &Net, line: &str) -> Client {
+pub(crate) fn says(net: &Net, line: &str) -> Client {
     let client = net.connect();
     client.set_window(1 << 20);
     client.send(line);
@@ -432,33 +432,5 @@ fn a_codec_in_a_mode_of_its_own_frames_for_itself() {
         soft.send("count:news publish:news=again\n");
         assert!(soft.receive_until("again\n").ends_with(b"2 of news\nagain\n"));
         assert_eq!(loud.receive_until("AGAIN\n"), b"AGAIN\n");
-    });
-}
-
-#[test]
-fn what_a_callback_published_to_itself_is_taken_back_if_it_panics() {
-    for text in ["short".to_owned(), "long".repeat(1000)] {
-        quiet().run(|net| {
-            let (one, two) = (says(net, "oldest:news"), says(net, "oldest:news"));
-            one.send(format!("a publish:news={text}\nb publish:news={text} c panic\n"));
-            let (received, ending) = one.receive_to_end();
-            assert_eq!(received, format!("a\n{text}\n").into_bytes(), "whole callbacks");
-            assert_eq!(ending, Some(Ending::Finished));
-            two.expect(format!("{text}\n{text}\n"));
-        });
-    }
-}
-
-#[test]
-fn what_is_published_waits_for_no_ticket() {
-    quiet().run(|net| {
-        let (one, two) = (says(net, "close:news"), says(net, "close:news"));
-        one.send("before defer behind publish:news=own\n");
-        one.expect("before\nown\n");
-        two.send("publish:news=hello\n");
-        one.expect("hello\n");
-        let ticket = board().ticket.take().expect("it was taken");
-        ticket.send("answer").expect("it is there");
-        one.expect("answer\nbehind\n");
     });
 }
