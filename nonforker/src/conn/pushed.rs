@@ -21,7 +21,7 @@ use crate::error::CloseReason;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Overflow {
-    /// The connection closes with [`CloseReason::OutputOverflow`](crate::CloseReason::OutputOverflow):
+    /// The connection closes with [`CloseReason::OutputOverflow`]:
     /// for messages of which none may be missing.
     #[default]
     Close,

@@ -4,7 +4,7 @@ use super::Net;
 use crate::{Connections, Handler, NoSuchService, PostError, Remote};
 
 impl Net {
-    /// Posts a closure to a service, as a thread does with a [`Remote`](crate::Remote). It is called
+    /// Posts a closure to a service, as a thread does with a [`Remote`]. It is called
     /// when time goes on.
     ///
     /// # Errors
