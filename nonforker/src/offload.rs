@@ -8,7 +8,6 @@
 //! not started.
 
 use std::{
-    any::Any,
     collections::VecDeque,
     fmt,
     marker::PhantomData,
@@ -20,6 +19,7 @@ use std::{
 
 use crate::{
     context::Conn,
+    engine::mail::discard,
     handler::{Handler, IntoOutcome},
     ticket::Ticket,
 };
@@ -210,11 +210,6 @@ impl Drop for OffloadThreads {
     }
 }
 
-/// Drops a job, which holds what is the user's.
-fn discard(job: Box<dyn Job>) -> Result<(), Box<dyn Any + Send>> {
-    catch_unwind(AssertUnwindSafe(|| drop(job)))
-}
-
 impl Shared {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -223,12 +218,12 @@ impl Shared {
     /// The life of a thread.
     fn work(&self, number: usize) {
         while let Some(job) = self.next(number) {
-            let done = if job.is_wanted() {
-                catch_unwind(AssertUnwindSafe(|| job.run()))
+            let panicked = if job.is_wanted() {
+                catch_unwind(AssertUnwindSafe(|| job.run())).err()
             } else {
                 discard(job)
             };
-            if done.is_err() {
+            if panicked.is_some() {
                 tracing::error!("offloaded work panicked as it was dropped");
             }
         }

@@ -211,8 +211,7 @@ impl Starting {
                 let message = message(&*payload).to_owned();
                 Err(Error::ShardPanicked { shard: shard.into(), message })
             });
-            // Unless it ended by a drain, all others are drained.
-            if matches!(&served, Err(error) if !matches!(error, Error::CutOff { .. })) {
+            if served.as_ref().is_err_and(is_failure) {
                 all.drain();
             }
             served
@@ -285,12 +284,17 @@ fn serve(
     // If nobody waits any more, another shard could not start.
     match tell.send(ready).is_ok() && go.recv().is_ok() {
         true => bound.run().inspect_err(|error| {
-            if !matches!(error, Error::CutOff { .. }) {
+            if is_failure(error) {
                 tracing::error!(shard, "a shard has failed, the server drains: {error}");
             }
         }),
         false => Ok(()),
     }
+}
+
+/// Whether a shard ended with this otherwise than by a drain or a stop.
+const fn is_failure(error: &Error) -> bool {
+    !matches!(error, Error::CutOff { .. })
 }
 
 /// The cores on which shards are to stay, if they are.

@@ -211,11 +211,7 @@ impl<H: Handler> Connections<'_, H> {
                     &alone
                 }
             };
-            let is_queued = match output {
-                None => core.deliver(slot, message, overflow),
-                Some(output) => core.deliver_own(slot, output, message, overflow),
-            };
-            queued += usize::from(is_queued);
+            queued += usize::from(core.deliver(slot, output, message, overflow));
         }
         queued
     }

@@ -131,18 +131,23 @@ fn echo_sends_every_line_back() {
     });
 }
 
+/// A chat, and two that have joined it.
+fn chat_of_two(driver: &str) -> (Example, BufReader<UnixStream>, BufReader<UnixStream>) {
+    let example = Example::start("chat", driver);
+    let mut ann = example.connect();
+    send(&mut ann, b"ann\n");
+    assert_eq!(line(&mut ann), "* ann joined lobby");
+    let mut bob = example.connect();
+    send(&mut bob, b"bob\n");
+    assert_eq!(line(&mut bob), "* bob joined lobby");
+    assert_eq!(line(&mut ann), "* bob joined lobby");
+    (example, ann, bob)
+}
+
 #[test]
 fn chat_says_to_everybody_in_the_room_and_to_nobody_else() {
     on_every_driver(|driver| {
-        let example = Example::start("chat", driver);
-        let mut ann = example.connect();
-        send(&mut ann, b"ann\n");
-        assert_eq!(line(&mut ann), "* ann joined lobby");
-        let mut bob = example.connect();
-        send(&mut bob, b"bob\n");
-        assert_eq!(line(&mut bob), "* bob joined lobby");
-        assert_eq!(line(&mut ann), "* bob joined lobby");
-
+        let (_example, mut ann, mut bob) = chat_of_two(driver);
         send(&mut bob, b"hello\n");
         assert_eq!(line(&mut ann), "bob: hello");
         assert_eq!(line(&mut bob), "bob: hello");
@@ -163,14 +168,7 @@ fn chat_says_to_everybody_in_the_room_and_to_nobody_else() {
 #[test]
 fn chat_has_a_moderator_who_can_kick() {
     on_every_driver(|driver| {
-        let example = Example::start("chat", driver);
-        let mut ann = example.connect();
-        send(&mut ann, b"ann\n");
-        assert_eq!(line(&mut ann), "* ann joined lobby");
-        let mut bob = example.connect();
-        send(&mut bob, b"bob\n");
-        assert_eq!(line(&mut bob), "* bob joined lobby");
-        assert_eq!(line(&mut ann), "* bob joined lobby");
+        let (_example, mut ann, mut bob) = chat_of_two(driver);
         send(&mut ann, b"/kick bob\n");
         assert_eq!(rest(&mut bob), b"");
         assert_eq!(line(&mut ann), "* bob left lobby");

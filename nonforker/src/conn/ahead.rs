@@ -102,9 +102,7 @@ impl Ahead {
             while droppable.messages.front().is_some_and(|message| message.at < droppable.base) {
                 droppable.take_oldest();
             }
-            if droppable.messages.is_empty() {
-                self.droppable = None;
-            }
+            self.drop_vacant();
         }
         Some(batch)
     }
@@ -133,11 +131,9 @@ impl Ahead {
             return None;
         }
         droppable.take_oldest();
-        // To what comes behind it, it is as if so many bytes had left the queue.
+        // The messages behind it move to the front, as if this one had left the queue.
         droppable.base += length;
-        if droppable.messages.is_empty() {
-            self.droppable = None;
-        }
+        self.drop_vacant();
         for index in 0..self.segments.len() {
             let segment = &mut self.segments[index];
             if offset >= segment.len() {
@@ -162,7 +158,7 @@ impl Ahead {
         Some(length)
     }
 
-    /// Forgets messages that were taken back: there are so many bytes `pending`.
+    /// Forgets messages that a callback took back, which leaves this number of bytes `pending`.
     pub(super) fn forget_beyond(&mut self, pending: usize) {
         let Some(droppable) = &mut self.droppable else { return };
         let end = droppable.base + self.bytes + pending;
@@ -172,9 +168,12 @@ impl Ahead {
             droppable.messages.pop_back();
             droppable.bytes -= length;
         }
-        if droppable.messages.is_empty() {
-            self.droppable = None;
-        }
+        self.drop_vacant();
+    }
+
+    /// Gives up the list of messages if it is empty.
+    fn drop_vacant(&mut self) {
+        self.droppable.take_if(|droppable| droppable.messages.is_empty());
     }
 
     /// What is wrong with it between two turns, if anything is.

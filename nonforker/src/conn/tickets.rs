@@ -101,6 +101,15 @@ impl Tickets {
         self.places.iter().map(|place| &place.open).chain(&self.loose)
     }
 
+    fn open_mut(&mut self) -> impl Iterator<Item = &mut Open> {
+        self.places.iter_mut().map(|place| &mut place.open).chain(&mut self.loose)
+    }
+
+    /// Finds out when the first ticket is due.
+    fn find_due(&mut self) {
+        self.due = self.open().filter_map(|open| open.due).min();
+    }
+
     fn count(&self) -> usize {
         self.places.len() + self.loose.len()
     }
@@ -239,8 +248,8 @@ impl Connection {
         self.bars.set(Bars::DEFERRED, bars_frames);
     }
 
-    /// Puts off a close until all tickets are answered, if any is open. Returns whether that is so:
-    /// then nothing more is sent but the answers.
+    /// Puts off a close in order until all tickets are answered: then nothing more is sent but the
+    /// answers. Returns the reason if the connection closes now, since no ticket is open.
     pub(super) fn closes_behind_tickets(&mut self, reason: CloseReason) -> Option<CloseReason> {
         let waits = matches!(
             reason,
@@ -309,25 +318,23 @@ impl Connection {
     /// Whether a ticket is due at `now`.
     pub(crate) fn is_answer_late(&mut self, now: Tick) -> bool {
         let Some(tickets) = tickets_mut(&mut self.rare) else { return false };
-        tickets.due = tickets.open().filter_map(|open| open.due).min();
+        tickets.find_due();
         tickets.due.is_some_and(|due| due <= now)
     }
 
     /// Tickets that are due at `now` are due at `at`.
     pub(crate) fn put_off_answers(&mut self, now: Tick, at: Tick) {
         let Some(tickets) = tickets_mut(&mut self.rare) else { return };
-        let places = tickets.places.iter_mut().map(|place| &mut place.open);
-        for open in places.chain(&mut tickets.loose) {
+        for open in tickets.open_mut() {
             open.due = open.due.map(|due| if due <= now { at } else { due });
         }
-        tickets.due = tickets.open().filter_map(|open| open.due).min();
+        tickets.find_due();
     }
 
     /// From now on all open tickets are due then.
     pub(crate) fn set_answer_due(&mut self, due: Option<Tick>) {
         let Some(tickets) = tickets_mut(&mut self.rare) else { return };
-        let places = tickets.places.iter_mut().map(|place| &mut place.open);
-        places.chain(&mut tickets.loose).for_each(|open| open.due = due);
+        tickets.open_mut().for_each(|open| open.due = due);
         tickets.due = due;
     }
 

@@ -133,51 +133,52 @@ impl Group {
         }
     }
 
-    pub(crate) fn drain(&self) {
-        self.each(Shared::drain);
+    /// Asks all shards, those also that the server has joined meanwhile: see [`join`](Self::join).
+    fn ask(&self, ask: fn(&Shared)) {
+        self.each(ask);
         fence(SeqCst);
         if let Some(whole) = self.joined.get() {
-            whole.drain();
+            whole.each(ask);
         }
+    }
+
+    pub(crate) fn drain(&self) {
+        self.ask(Shared::drain);
     }
 
     pub(crate) fn stop(&self) {
-        self.each(Shared::stop);
-        fence(SeqCst);
-        if let Some(whole) = self.joined.get() {
-            whole.stop();
-        }
+        self.ask(Shared::stop);
     }
 
-    /// Those whom a handle reaches.
-    fn reached(&self) -> &[Member] {
-        self.joined.get().map_or(&self.members, |whole| &whole.members)
+    /// The group that a handle reaches: the one that the server has joined, or its own.
+    fn whole(&self) -> &Self {
+        self.joined.get().map_or(self, |whole| whole)
     }
 
     /// Posts new limits to all shards, if they can be followed.
     pub(crate) fn post_limits(&self, limits: &Limits) -> Result<()> {
-        let posting = self.joined.get().map_or(&self.posting, |whole| &whole.posting);
+        let Self { members, posting, has_new_limits, .. } = self.whole();
         let _one_at_a_time = posting.lock().unwrap_or_else(PoisonError::into_inner);
-        let members = self.reached();
         if !members.iter().all(|member| member.shared.is_bound()) {
             return Err(Error::NotBound);
         }
-        let new = self.joined.get().map_or(&self.has_new_limits, |whole| &whole.has_new_limits);
-        new.store(true, Relaxed);
+        has_new_limits.store(true, Relaxed);
         // All were bound with the same limits: what one can follow, all can.
         members.iter().try_for_each(|member| member.shared.post_limits(limits.clone()))
     }
 
     pub(crate) fn stats(&self) -> Stats {
-        self.reached().iter().fold(Stats::default(), |sum, member| sum.plus(&member.shared.stats()))
+        let members = self.whole().members.iter();
+        members.fold(Stats::default(), |sum, member| sum.plus(&member.shared.stats()))
     }
 
     pub(crate) fn shard_stats(&self, shard: usize) -> Option<Stats> {
-        self.reached().get(shard).map(|member| member.shared.stats())
+        self.whole().members.get(shard).map(|member| member.shared.stats())
     }
 
     pub(crate) fn service_stats(&self, service: usize) -> Option<Stats> {
-        let each = self.reached().iter().filter_map(|member| member.shared.service_stats(service));
+        let members = self.whole().members.iter();
+        let each = members.filter_map(|member| member.shared.service_stats(service));
         each.reduce(|sum, stats| sum.plus(&stats))
     }
 
@@ -186,14 +187,14 @@ impl Group {
         &self,
         name: Option<&str>,
     ) -> std::result::Result<ServiceId, NoSuchService> {
-        let first = self.reached().first().ok_or(NoSuchService::Unknown)?;
+        let first = self.whole().members.first().ok_or(NoSuchService::Unknown)?;
         first.shared.find::<H>(name)
     }
 
     /// Where to post to each shard, from the first one on.
     pub(crate) fn mailboxes(&self) -> Arc<[Arc<Mailbox>]> {
         // Nobody is served, and no handle is given away, before all of them are bound.
-        self.reached().iter().map_while(|member| member.shared.mailbox()).collect()
+        self.whole().members.iter().map_while(|member| member.shared.mailbox()).collect()
     }
 
     // Places.
@@ -326,10 +327,13 @@ impl Group {
         self.members[usize::from(shard)].connections.store(connections, Relaxed);
     }
 
+    fn others(&self, shard: u16) -> impl Iterator<Item = (usize, &Member)> {
+        self.members.iter().enumerate().filter(move |&(other, _)| other != shard.into())
+    }
+
     /// The other shard with the fewest connections, and how many those are.
     pub(super) fn emptiest_other(&self, shard: u16) -> Option<(usize, usize)> {
-        let others = self.members.iter().enumerate().filter(|&(other, _)| other != shard.into());
-        others
+        self.others(shard)
             .map(|(other, member)| (member.connections.load(Relaxed), other))
             .min()
             .map(|(connections, other)| (other, connections))
@@ -366,11 +370,7 @@ impl Group {
 
     /// Has all other shards see how things are.
     pub(super) fn wake_others(&self, shard: u16) {
-        for (_, member) in
-            self.members.iter().enumerate().filter(|&(other, _)| other != shard.into())
-        {
-            member.shared.wake();
-        }
+        self.others(shard).for_each(|(_, member)| member.shared.wake());
     }
 
     pub(super) fn has_accepted(&self, connections: usize) {

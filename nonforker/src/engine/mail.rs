@@ -193,7 +193,7 @@ impl Drop for Mail {
 }
 
 /// Drops what a user gave us, whose code may panic. Returns what it panicked with.
-pub(super) fn discard<T>(given: T) -> Option<Box<dyn Any + Send>> {
+pub(crate) fn discard<T>(given: T) -> Option<Box<dyn Any + Send>> {
     catch_unwind(AssertUnwindSafe(|| drop(given))).err()
 }
 

@@ -268,9 +268,7 @@ impl Memory {
     /// Whether it is scarce, or may have become so.
     #[inline]
     pub(super) const fn wants_attention(&self) -> bool {
-        self.total() >= self.percent * 70
-            || !matches!(self.scarcity, Scarcity::Ample)
-            || self.look_at.is_some()
+        self.total() >= self.ample() || self.is_scarce() || self.look_at.is_some()
     }
 
     /// Decides how scarce memory is now. Returns the former answer if it was another.

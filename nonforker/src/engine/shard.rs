@@ -390,7 +390,7 @@ impl<S> Sink<S> for Shard<S> {
             if slot.received() {
                 core.watch_received(slot, bytes.len());
             }
-            if core.tickets.are_out() && slot.conn.state().handles() {
+            if core.tickets.are_out() {
                 self.unusual |= core.wait_for_tickets(slot);
             }
             if !slot.conn.takes_frames_in_place() {

@@ -43,7 +43,7 @@ pub struct Stats {
 }
 
 impl Stats {
-    /// Those of two shards together.
+    /// Those of two services or shards together.
     pub(crate) const fn plus(self, other: &Self) -> Self {
         Self {
             accepted: self.accepted + other.accepted,
@@ -107,21 +107,25 @@ pub(crate) struct AllCounters {
 }
 
 impl Counters {
-    fn add_to(&self, stats: &mut Stats) {
-        stats.accepted += self.accepted.get();
-        stats.closed += self.closed.get();
-        stats.refused += self.refused.get();
-        stats.frames += self.frames.get();
-        stats.received_bytes += self.received_bytes.get();
-        stats.sent_bytes += self.sent_bytes.get();
+    fn snapshot(&self) -> Stats {
+        // A ticket ends after it was counted: so it is read first how many have ended.
         let ended = self.tickets_ended.get();
         let tickets = self.tickets.get();
-        stats.tickets += tickets;
-        stats.open_tickets += tickets.saturating_sub(ended);
-        stats.dropped += self.dropped.get();
-        stats.panics += self.panics.get();
-        stats.codec_defects += self.codec_defects.get();
-        stats.defects += self.defects.get();
+        Stats {
+            accepted: self.accepted.get(),
+            closed: self.closed.get(),
+            refused: self.refused.get(),
+            frames: self.frames.get(),
+            received_bytes: self.received_bytes.get(),
+            sent_bytes: self.sent_bytes.get(),
+            buffered_bytes: 0,
+            tickets,
+            open_tickets: tickets.saturating_sub(ended),
+            dropped: self.dropped.get(),
+            panics: self.panics.get(),
+            codec_defects: self.codec_defects.get(),
+            defects: self.defects.get(),
+        }
     }
 }
 
@@ -134,16 +138,11 @@ impl AllCounters {
     }
 
     pub(crate) fn snapshot(&self) -> Stats {
-        let mut stats = Stats { buffered_bytes: self.buffered_bytes.get(), ..Stats::default() };
-        for service in &self.services {
-            service.add_to(&mut stats);
-        }
-        stats
+        let stats = Stats { buffered_bytes: self.buffered_bytes.get(), ..Stats::default() };
+        self.services.iter().fold(stats, |sum, service| sum.plus(&service.snapshot()))
     }
 
     pub(crate) fn snapshot_of(&self, service: usize) -> Option<Stats> {
-        let mut stats = Stats::default();
-        self.services.get(service)?.add_to(&mut stats);
-        Some(stats)
+        self.services.get(service).map(|service| service.snapshot())
     }
 }

@@ -192,39 +192,14 @@ impl Core {
     }
 
     /// Queues a message for a connection that has subscribed. Returns whether it is queued.
+    ///
+    /// The connection whose callback this is has lent its queue to an `output`: what it has sent itself
+    /// goes before. The message is copied then, so that all of the callback's output is in one place
+    /// if it panics.
     pub(crate) fn deliver(
         &mut self,
         slot: &mut Slot,
-        message: &Message,
-        overflow: Overflow,
-    ) -> bool {
-        if !slot.conn.takes_messages() {
-            return false;
-        }
-        let is_there = self.make_room(slot, message.bytes().len(), overflow, 0);
-        if is_there {
-            match message {
-                Message::Short(bytes) => self.push_copy(slot, bytes),
-                Message::Long(payload) => {
-                    let marks = slot.rules().marks;
-                    slot.conn.push_shared(payload, &marks);
-                }
-            }
-            slot.called(0, 1, message.bytes().len());
-            if overflow == Overflow::DropOldest {
-                slot.conn.note_droppable(message.bytes().len());
-            }
-        }
-        self.mark_dirty(slot);
-        is_there
-    }
-
-    /// The same for the connection whose callback this is: what it has sent itself goes before. The
-    /// message is copied, so that all of the callback's output is in one place if it panics.
-    pub(crate) fn deliver_own(
-        &mut self,
-        slot: &mut Slot,
-        output: &mut Output,
+        mut output: Option<&mut Output>,
         message: &Message,
         overflow: Overflow,
     ) -> bool {
@@ -232,17 +207,27 @@ impl Core {
             return false;
         }
         let length = message.bytes().len();
-        let of_callback = output.since_mark();
-        slot.conn.take_output(output);
+        let of_callback = output.as_deref().map_or(0, Output::since_mark);
+        if let Some(output) = output.as_deref_mut() {
+            slot.conn.take_output(output);
+        }
         let is_there = self.make_room(slot, length, overflow, of_callback);
         if is_there {
-            self.push_copy(slot, message.bytes());
-            slot.called(0, 1, message.bytes().len());
+            match message {
+                Message::Long(payload) if output.is_none() => {
+                    let marks = slot.rules().marks;
+                    slot.conn.push_shared(payload, &marks);
+                }
+                message => self.push_copy(slot, message.bytes()),
+            }
+            slot.called(0, 1, length);
             if overflow == Overflow::DropOldest {
                 slot.conn.note_droppable(length);
             }
         }
-        slot.conn.return_output(output, of_callback + if is_there { length } else { 0 });
+        if let Some(output) = output {
+            slot.conn.return_output(output, of_callback + if is_there { length } else { 0 });
+        }
         self.mark_dirty(slot);
         is_there
     }

@@ -49,7 +49,7 @@ impl Watched {
 
 impl Accepting<Watched> {
     /// Whether the kernel is to say when a peer connects.
-    fn waits_to_be_told(&self) -> bool {
+    fn is_to_be_watched(&self) -> bool {
         self.on && !self.readable && self.extra.watch == Arm::Idle
     }
 }
@@ -78,12 +78,12 @@ impl UringDriver {
         }
     }
 
-    /// What this shard is told of, no other one is: it is to be told no more.
+    /// Ends the watch of a listener: the kernel reports each peer to one shard only.
     fn end_watch(&mut self, listener: ListenerId) {
         let Some(accepting) = self.listeners.get_mut(listener) else { return };
         let watched = &mut accepting.extra;
         if watched.watch == Arm::Armed && self.ring.cancel(watched.name(listener)).is_ok() {
-            // From here on another shard is told.
+            // The ring may not have been given the watch yet, which names the descriptor.
             let _ = self.ring.hand_over();
             watched.watch = Arm::Idle;
             watched.number = watched.number.wrapping_add(1);
@@ -93,8 +93,11 @@ impl UringDriver {
     /// Has the ring watch the listeners that others have too and of which no connection waits.
     fn watch_shared(&mut self) {
         for listener in 0..self.listeners.len() {
-            let is_idle = |accepting: &Accepting<Watched>| accepting.waits_to_be_told();
-            if self.listeners.get_mut(listener).is_some_and(|accepting| is_idle(accepting)) {
+            if self
+                .listeners
+                .get_mut(listener)
+                .is_some_and(|accepting| accepting.is_to_be_watched())
+            {
                 self.watch_listener(listener);
             }
         }
@@ -122,13 +125,8 @@ impl UringDriver {
     }
 
     pub(super) fn unlisten(&mut self, listener: ListenerId) {
+        self.end_watch(listener);
         let Some(accepting) = self.listeners.remove(listener) else { return };
-        if accepting.extra.watch == Arm::Armed
-            && self.ring.cancel(accepting.extra.name(listener)).is_ok()
-        {
-            // The ring may not have been given the watch yet, which names the descriptor.
-            let _ = self.ring.hand_over();
-        }
         // The kernel keeps the socket until the watch has ended; no peer reaches it any more. What
         // was given may be another's too, which goes on using it.
         accepting.listener.shut();
