@@ -104,7 +104,7 @@ pub(crate) struct InstructionArgs {
     #[arg(long, conflicts_with = "check")]
     pub(crate) record: bool,
 
-    /// Fail if a number differs from bench/baseline.json by more than 6 %
+    /// Fail if a number differs from bench/baseline.json by more than 2 %
     #[arg(long)]
     pub(crate) check: bool,
 }

@@ -1,5 +1,5 @@
 //! A game: `north`, `south`, `east` and `west` move you, and all see where everybody is, twenty times
-//! a second. A player who is too slow for that misses the oldest pictures.
+//! a second. A client that is too slow for that misses the oldest pictures.
 
 use std::{collections::BTreeMap, time::Duration};
 

@@ -1,5 +1,5 @@
 //! Quotes: a line with a symbol subscribes to it, with `-` before it leaves it. A thread makes the
-//! quotes. A client that is too slow for all of them misses the oldest, and is told how many.
+//! quotes. A client that is too slow misses the oldest, and gets a line that says how many.
 
 use std::{error::Error, thread, time::Duration};
 

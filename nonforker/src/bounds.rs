@@ -151,7 +151,7 @@ pub(crate) fn check_mode(mode: u32) -> Result<()> {
     Err(refuse("unix_mode", format!("{mode:#o}"), bound))
 }
 
-/// Whether so many threads can be had.
+/// Checks the number of threads that work is offloaded to.
 pub(crate) fn check_threads(threads: Option<usize>) -> Result<()> {
     match threads {
         Some(0) => Err(refuse("offload_threads", 0, "at least 1".to_owned())),

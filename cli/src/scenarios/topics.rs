@@ -12,7 +12,7 @@ use super::ADDRESS;
 
 const TOPICS: [&str; 2] = ["a", "b"];
 
-/// Subscribes to what a line says, and minds that it is told what was dropped.
+/// Subscribes to what a line says, and checks that `relieved` is called after messages were dropped.
 pub(super) struct Board;
 
 impl Handler for Board {
@@ -131,7 +131,7 @@ fn judge(
         let how = topics.iter().find(|(topic, _)| *topic == index).map(|(_, how)| *how);
         assert_eq!(published[index].get(number).map(String::as_str), Some(line), "it is whole");
         assert!(number >= next[index], "in order, and once");
-        assert!(how.is_some(), "only who has subscribed hears it");
+        assert!(how.is_some(), "only a subscriber gets it");
         assert!(how != Some(b'c') || number == next[index], "one is missing");
         next[index] = number + 1;
         heard += 1;

@@ -67,7 +67,7 @@ pub(crate) struct Connection {
 /// What a connection has that ends, or has yet to answer.
 #[derive(Debug, Default)]
 struct Rare {
-    /// Why, until that is told.
+    /// Why, until its handler gets the reason.
     reason: Option<CloseReason>,
     /// How many bytes of the peer were thrown away.
     discarded: u32,
@@ -329,7 +329,7 @@ impl Connection {
         }
     }
 
-    /// The batch is in flight. It was so long, and takes so much memory.
+    /// The batch is in flight: `length` bytes, in a buffer of `held` bytes.
     pub(crate) fn departs(&mut self, length: usize, held: usize) {
         self.outbound.departs(length, held);
     }

@@ -128,7 +128,7 @@ impl Outbound {
         }
     }
 
-    /// The batch that was taken is in flight. It was so long, and takes so much memory.
+    /// The batch that was taken is in flight: `length` bytes, in a buffer of `held` bytes.
     pub(crate) fn departs(&mut self, length: usize, held: usize) {
         self.in_flight = length;
         self.in_flight_capacity = u32::try_from(held).unwrap_or(u32::MAX);
