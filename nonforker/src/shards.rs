@@ -8,7 +8,7 @@
 //!
 //! The first thread opens the listeners; then the others start, and get descriptors of
 //! the same sockets. Nobody is served before all are ready, so a shard that cannot start leaves
-//! nothing behind. Whoever ends with an error drains all the others.
+//! nothing behind. A shard that ends with an error drains all the others.
 //!
 //! What the shards have in common while they serve is in [`engine::group`](crate::engine::group).
 

@@ -118,7 +118,7 @@ impl<S> Shard<S> {
     /// Decides whether this shard accepts. If it was `asked` to look, the others have changed.
     fn balance(&mut self, asked: bool) {
         if self.phase != Phase::Serving {
-            // Who is in the backlog is served, whoever has the room.
+            // Clients in the backlog are served by any shard that has room.
             return self.yield_no_more(usize::MAX);
         }
         let (own, balance) = (self.table.len(), &self.acceptor.balance);

@@ -1,4 +1,4 @@
-//! What the shards of a server share: whom a handle reaches, and the limits that hold for all of
+//! What the shards of a server share: which of them a handle reaches, and the limits that hold for all of
 //! them together.
 //!
 //! ```text
@@ -119,7 +119,7 @@ impl Group {
     /// A server that was made alone becomes one of `whole`. What was asked of it is asked of all.
     pub(crate) fn join(&self, whole: &Arc<Self>) {
         let _ = self.joined.set(Arc::clone(whole));
-        // Whoever asks has set the request before it looks for `joined`; here it is the other way
+        // A thread that asks sets the request before it reads `joined`; here it is the other way
         // round. So at least one of the two sees what the other did.
         fence(SeqCst);
         for member in &self.members {

@@ -123,3 +123,29 @@ fn a_turn_is_short_however_much_one_client_has_sent() {
         assert_eq!(busy.exactly(2000), b"x\n".repeat(1000));
     });
 }
+
+/// The kernel may leave a flag of its ring set when it has nothing to report: the driver took it for
+/// work to come, and did not see that sends were done.
+#[test]
+fn long_lines_of_several_clients_at_once_are_all_answered() {
+    const LINES: usize = 4000;
+    on_every_driver(|case| {
+        let server = case.start(echo);
+        let mut line = vec![b'x'; 60 * 1024];
+        line[60 * 1024 - 1] = b'\n';
+        thread::scope(|scope| {
+            for _ in 0..3 {
+                let (mut client, line) = (server.connect(), &line);
+                scope.spawn(move || {
+                    // Three are under way all the time.
+                    (0..2).for_each(|_| client.send(line));
+                    for _ in 0..LINES {
+                        client.send(line);
+                        client.exactly(line.len());
+                    }
+                    client.exactly(2 * line.len());
+                });
+            }
+        });
+    });
+}

@@ -206,10 +206,12 @@ impl Ring {
         };
         pass_over(entered)?;
         self.collect();
-        for _ in 0..TRIES {
+        for tries in 0..TRIES {
             let queue = self.ring.submission();
-            // A signal may end the wait while the kernel has something to report.
-            let unreported = self.taken.is_empty() && queue.taskrun();
+            // A signal may end the wait while the kernel has something to report. The kernel may also
+            // leave this flag set when it has nothing, until there is something again: another thread
+            // of it sets the flag after the report was made. So one more look has to do.
+            let unreported = tries == 0 && self.taken.is_empty() && queue.taskrun();
             if queue.is_empty() && !queue.cq_overflow() && !unreported {
                 drop(queue);
                 self.flights.conclude();
