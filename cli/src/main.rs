@@ -29,6 +29,7 @@ mod serve;
 mod signals;
 mod sim;
 mod sink;
+mod tls;
 mod values;
 
 use std::process::ExitCode;

@@ -19,6 +19,7 @@ use crate::{
     ending::Ending,
     log::Log,
     signals::Signals,
+    tls,
     values::Codec,
 };
 
@@ -36,7 +37,7 @@ pub(crate) fn run(args: &ServeArgs) -> Result<ExitCode, Ending> {
     }
     let server = server(args)?.bind()?;
     let handle = server.handle();
-    signals.obey(server.handle())?;
+    signals.obey(server.handle(), tls::reload(&args.tls, server.handle(), server.addresses().len()))?;
     if !args.program.quiet {
         announce(server.addresses(), &args.service.codec);
     }
@@ -52,7 +53,8 @@ fn run_shards(args: &ServeArgs, signals: Signals) -> Result<ExitCode, Ending> {
     let make = move || server(&settings).unwrap_or_default();
     let running = Shards::new(shards, make).pin(pin).bind()?;
     let handle = running.handle();
-    signals.obey(running.handle())?;
+    let listeners = running.addresses().len();
+    signals.obey(running.handle(), tls::reload(&args.tls, running.handle(), listeners))?;
     if !args.program.quiet {
         announce(running.addresses(), &args.service.codec);
     }
@@ -83,6 +85,7 @@ fn server(args: &ServeArgs) -> Result<Server, Ending> {
         true => server.proxy_protocol(service.proxy_from.iter().cloned().collect::<Networks>()),
         false => server,
     };
+    let server = tls::secure(server, &args.tls)?;
     Ok(more.iter().cloned().fold(server, Server::also_on))
 }
 
@@ -135,6 +138,7 @@ pub(crate) fn limits(args: &ServeArgs) -> Limits {
         .tcp_user_timeout(timeouts.tcp_user_timeout.0)
         .drain_timeout(timeouts.drain_timeout.0.unwrap_or(Duration::MAX))
         .handshake_timeout(timeouts.handshake_timeout)
+        .handshakes_max(args.tls.max_handshakes.get())
         .linger_timeout(timeouts.linger_timeout)
         .slow_handler(timeouts.slow_handler.0)
         .busy_poll(timeouts.busy_poll.0)

@@ -83,6 +83,7 @@ impl Limits {
         check_duration("idle_timeout", self.idle_timeout)?;
         self.check_probing()?;
         check_duration("handshake_timeout", Some(self.handshake_timeout))?;
+        count("handshakes_max", Some(self.handshakes_max), CONNECTIONS_WHY)?;
         check_duration("linger_timeout", Some(self.linger_timeout))?;
         let drain = Some(self.drain_timeout).filter(|&timeout| timeout != Duration::MAX);
         check_duration("drain_timeout", drain)?;
@@ -245,6 +246,7 @@ mod tests {
         ("max_connections", |limits, max| limits.max_connections(Some(max)), 1, COUNT_MAX),
         ("max_connections_per_ip", |limits, max| limits.max_connections_per_ip(Some(max)), 1, COUNT_MAX),
         ("tickets_max", Limits::tickets_max, 1, COUNT_MAX),
+        ("handshakes_max", Limits::handshakes_max, 1, COUNT_MAX),
         ("remote_max", Limits::remote_max, 1, COUNT_MAX),
         ("memory_budget", |limits, max| limits.memory_budget(Some(max)), 4096, SIZE_MAX),
     ];

@@ -172,6 +172,8 @@ mod offload;
 mod parts;
 mod remote;
 mod running;
+#[cfg(feature = "_rustls")]
+mod secure;
 mod server;
 mod service;
 mod service_limits;
@@ -180,6 +182,7 @@ mod shards;
 pub mod signals;
 pub mod sim;
 mod ticket;
+mod tls;
 mod topics;
 
 pub use address::{Address, AddressError, Peer};
@@ -205,3 +208,6 @@ pub use server::Server;
 pub use service_limits::ServiceLimits;
 pub use shards::Shards;
 pub use ticket::Ticket;
+pub use tls::TlsError;
+#[cfg(feature = "_rustls")]
+pub use tls::{ClientAuth, Tls, TlsFacts};

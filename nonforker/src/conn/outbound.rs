@@ -46,7 +46,7 @@ pub(crate) struct Lent {
 pub(crate) struct Outbound {
     pub(super) pending: Option<Buffer>,
     /// What goes before `pending`, if anything does.
-    ahead: Option<Box<Ahead>>,
+    pub(super) ahead: Option<Box<Ahead>>,
     /// How many bytes are with the driver, or unsent.
     pub(super) in_flight: usize,
     /// In bytes, at most 4 GiB: it is for the memory account only.
@@ -76,6 +76,11 @@ impl Outbound {
     #[inline]
     pub(crate) fn is_sending(&self) -> bool {
         self.in_flight > 0 && self.ahead.as_ref().is_none_or(|ahead| ahead.unsent.is_none())
+    }
+
+    /// Whether bytes are in flight, or were sent in part.
+    pub(crate) const fn is_in_flight(&self) -> bool {
+        self.in_flight > 0
     }
 
     /// Whether more is to be sent behind the batch that was taken.
@@ -122,7 +127,7 @@ impl Outbound {
         batch
     }
 
-    fn drop_vacant(&mut self) {
+    pub(super) fn drop_vacant(&mut self) {
         if self.ahead.as_ref().is_some_and(|ahead| ahead.is_vacant()) {
             self.ahead = None;
         }
@@ -161,11 +166,11 @@ impl Outbound {
     }
 
     /// Queues a payload, which is not copied.
-    pub(super) fn push_shared(&mut self, payload: &Arc<Payload>) {
+    pub(super) fn push_shared(&mut self, payload: &Arc<Payload>, is_encrypted: bool) {
         let segment = Buffer::sharing(payload);
         let is_empty = self.is_empty();
         let ahead = self.ahead.get_or_insert_default();
-        if is_empty {
+        if is_empty && !is_encrypted {
             // It leaves in this turn, as the remainder of a short send does.
             let (length, held) = (segment.len(), segment.held());
             ahead.unsent = Some(segment);

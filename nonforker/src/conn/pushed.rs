@@ -80,7 +80,7 @@ impl Connection {
 
     /// Queues a payload, which is not copied.
     pub(crate) fn push_shared(&mut self, payload: &Arc<Payload>, marks: &Watermarks) {
-        self.outbound.push_shared(payload);
+        self.outbound.push_shared(payload, self.is_encrypted());
         self.is_pushed(marks);
     }
 

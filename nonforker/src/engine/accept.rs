@@ -43,6 +43,7 @@ use crate::{
     },
     driver::{Driver, ListenerId, Op, Token},
     networks::Networks,
+    tls::Tls,
 };
 
 /// How long to wait after the system had no descriptor, or no memory, for another connection.
@@ -58,6 +59,8 @@ struct Door {
     service: ServiceId,
     /// Whose connections begin with a PROXY header: then nobody else may connect.
     proxies: Option<Networks>,
+    /// Its connections begin with a TLS handshake.
+    tls: Option<Tls>,
     /// Failures in a row that blame the connection, since the last pause.
     refusals: u32,
     /// The driver was asked to accept.
@@ -96,7 +99,19 @@ impl<S> Acceptor<S> {
     }
 
     pub(super) fn add(&mut self, service: ServiceId, proxies: Option<Networks>) {
-        self.doors.push(Door { service, proxies, refusals: 0, open: false });
+        self.doors.push(Door { service, proxies, tls: None, refusals: 0, open: false });
+    }
+
+    /// From now on connections of this listener begin with a handshake by these certificates.
+    pub(super) fn set_tls(&mut self, listener: ListenerId, tls: Tls) {
+        if let Some(door) = self.doors.get_mut(listener) {
+            door.tls = Some(tls);
+        }
+    }
+
+    /// The certificates with which connections of this listener begin, and their service.
+    pub(super) fn of_listener(&self, listener: ListenerId) -> Option<(Option<Tls>, ServiceId)> {
+        self.doors.get(listener).map(|door| (door.tls.clone(), door.service))
     }
 
     pub(super) const fn set_connections_max(&mut self, connections_max: usize) {
@@ -106,7 +121,7 @@ impl<S> Acceptor<S> {
     /// Counts anew how many connections each address has: the rules about that have changed.
     pub(super) fn count_addresses(&mut self, table: &Table, group: &Group) {
         let before = std::mem::take(&mut self.per_ip);
-        for slot in table.slots().filter(|slot| slot.has_opened()) {
+        for slot in table.slots().filter(|slot| slot.counts()) {
             if let Some((key, _)) = slot.rules().per_ip(&slot.peer()) {
                 *self.per_ip.entry(key).or_default() += 1;
             }
@@ -163,7 +178,7 @@ impl<S> Acceptor<S> {
     /// A connection has closed: what the system lacked may be there now.
     pub(super) fn released(&mut self, slot: &Slot, group: &Group) {
         self.exhausted_until = self.exhausted_until.and(Some(Tick::MIN));
-        if slot.has_opened()
+        if slot.counts()
             && let Some((place, _)) = slot.rules().per_ip(&slot.peer())
             && let Some(count) = self.per_ip.get_mut(&place)
         {
@@ -250,6 +265,7 @@ impl<S> Shard<S> {
             }
             let (listener, socket, peer) = acceptor.parked.remove(at)?;
             let door = &acceptor.doors[listener];
+            let tls = door.tls.clone();
             let rules = Rc::clone(&core.desks.get(service as usize)?.rules);
             let pipe = match &door.proxies {
                 Some(proxies) if !proxies.contains(&peer) => {
@@ -268,7 +284,7 @@ impl<S> Shard<S> {
                         core.leave_place(service);
                         continue;
                     }
-                    Pipe::Plain
+                    if tls.is_some() { Pipe::Tls } else { Pipe::Plain }
                 }
             };
             let of = services.get_mut(service as usize)?;
@@ -276,6 +292,12 @@ impl<S> Shard<S> {
                 let slot = core.new_slot(token, peer.clone(), rules, pipe);
                 of.entry(core, slot)
             });
+            if let Some(tls) = tls
+                && let Some(mut entry) = table.take(token)
+            {
+                core.begin_handshake(table, &mut entry.slot, tls);
+                table.put_back(entry);
+            }
             core.memory.ajar = false;
             tracing::debug!(%peer, "accepted");
             return Some((token, socket));
@@ -320,6 +342,9 @@ impl Core {
         }
         slot.counters().accepted.add(1);
         self.mark_dirty(&mut slot);
+        if pipe == Pipe::Tls {
+            slot.is_let_in();
+        }
         if slot.conn.state() == State::Arriving {
             self.arm(&mut slot, Kind::Handshake, self.limits.handshake_timeout);
         } else {

@@ -28,7 +28,8 @@ use std::{
 };
 
 use super::{
-    desk::Desk, mail::Mailbox, places::room, shared::Shared, slot::ServiceId, stats::Stats,
+    certificates::Certificates, desk::Desk, mail::Mailbox, places::room, shared::Shared,
+    slot::ServiceId, stats::Stats,
 };
 use crate::{
     config::Limits,
@@ -56,6 +57,7 @@ pub(crate) struct Group {
     /// Limits are posted to all shards or to none.
     posting: Mutex<()>,
     has_new_limits: AtomicBool,
+    pub(crate) tls: Certificates,
 }
 
 /// One shard, as the others see it. Each has cache lines of its own.
@@ -93,6 +95,7 @@ impl Group {
             accepted: AtomicUsize::new(0),
             posting: Mutex::new(()),
             has_new_limits: AtomicBool::new(false),
+            tls: Certificates::default(),
         })
     }
 
@@ -165,6 +168,15 @@ impl Group {
         has_new_limits.store(true, Relaxed);
         // All were bound with the same limits: what one can follow, all can.
         members.iter().try_for_each(|member| member.shared.post_limits(limits.clone()))
+    }
+
+    /// Replaces the certificates of a listener in all shards.
+    #[cfg(feature = "_rustls")]
+    pub(crate) fn set_tls(&self, listener: usize, tls: crate::Tls) -> Result<()> {
+        let Self { members, tls: certificates, .. } = self.whole();
+        certificates.replace(listener, tls)?;
+        members.iter().for_each(|member| member.shared.wake());
+        Ok(())
     }
 
     pub(crate) fn stats(&self) -> Stats {

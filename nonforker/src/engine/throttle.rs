@@ -33,10 +33,11 @@ pub(crate) enum Notice {
     Header,
     Unanswered,
     AnswerTimeout,
+    Tls,
 }
 
 impl Notice {
-    const ALL: [Self; 19] = [
+    const ALL: [Self; 20] = [
         Self::Accept,
         Self::Full,
         Self::PerIp,
@@ -56,11 +57,13 @@ impl Notice {
         Self::Header,
         Self::Unanswered,
         Self::AnswerTimeout,
+        Self::Tls,
     ];
 
     /// The kind of line that says that a connection was closed by policy, if it was.
     pub(crate) const fn of(reason: &CloseReason) -> Option<Self> {
         match reason {
+            CloseReason::Tls(_) | CloseReason::Truncated => Some(Self::Tls),
             CloseReason::Unused => Some(Self::Unused),
             CloseReason::FrameTimeout => Some(Self::FrameTimeout),
             CloseReason::WriteTimeout => Some(Self::WriteTimeout),
@@ -94,6 +97,7 @@ impl Notice {
             Self::Header => "connections were refused before they opened",
             Self::Unanswered => "connections were closed whose ticket was dropped",
             Self::AnswerTimeout => "connections were closed that were not answered in time",
+            Self::Tls => "connections were closed that broke the rules of TLS",
             Self::TooLong => "connections were closed whose frame was too long",
         }
     }
@@ -108,6 +112,7 @@ impl Notice {
                 | Self::IdleTimeout
                 | Self::OutputOverflow
                 | Self::TooLong
+                | Self::Tls
         )
     }
 }

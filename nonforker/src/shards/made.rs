@@ -8,7 +8,7 @@ use crate::{
     engine::group::Group,
     error::{Error, Result},
     listening::Place,
-    server::Server,
+    server::{Secured, Server},
     service_limits::AllLimits,
 };
 
@@ -34,6 +34,8 @@ pub(crate) struct Made {
     /// Where it is to listen, in words, and which service serves there.
     places: Vec<String>,
     services: usize,
+    /// What encrypts the connections of each service: in every shard it is that of the first.
+    pub(crate) tls: Vec<Secured>,
     limits: AllLimits,
     pub(crate) drain_on_signals: bool,
 }
@@ -51,6 +53,7 @@ impl Made {
         Self {
             places: places.collect(),
             services: server.services(),
+            tls: server.tls.clone(),
             limits: server.limits.clone(),
             drain_on_signals: server.drains_on_signals(),
         }
@@ -65,6 +68,13 @@ impl Made {
         if self.services != other.services {
             let (own, others) = (self.services, other.services);
             return Some(format!("it has {others} services, and the first {own}"));
+        }
+        let kinds = |made: &Self| {
+            let kind = |it: &Secured| (it.at_once.is_some(), it.later.is_some());
+            made.tls.iter().map(kind).collect::<Vec<_>>()
+        };
+        if kinds(self) != kinds(other) {
+            return Some("it does not encrypt what the first does".to_owned());
         }
         (self.limits != other.limits).then(|| "it has other limits than the first".to_owned())
     }

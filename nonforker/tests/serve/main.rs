@@ -43,5 +43,9 @@ mod spawned;
 mod stream;
 mod threads;
 mod timeouts;
+#[cfg(feature = "_rustls")]
+mod tls;
+#[cfg(feature = "_rustls")]
+mod tls_client;
 mod topics;
 mod urgent;
