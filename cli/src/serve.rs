@@ -37,7 +37,8 @@ pub(crate) fn run(args: &ServeArgs) -> Result<ExitCode, Ending> {
     }
     let server = server(args)?.bind()?;
     let handle = server.handle();
-    signals.obey(server.handle(), tls::reload(&args.tls, server.handle(), server.addresses().len()))?;
+    signals
+        .obey(server.handle(), tls::reload(&args.tls, server.handle(), server.addresses().len()))?;
     if !args.program.quiet {
         announce(server.addresses(), &args.service.codec);
     }

@@ -46,6 +46,10 @@ mod timeouts;
 #[cfg(feature = "_rustls")]
 mod tls;
 #[cfg(feature = "_rustls")]
+mod tls_bad;
+#[cfg(feature = "_rustls")]
 mod tls_client;
+#[cfg(feature = "_rustls")]
+mod tls_others;
 mod topics;
 mod urgent;

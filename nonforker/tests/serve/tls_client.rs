@@ -7,8 +7,8 @@ use std::{
 
 use nonforker::{Address, Tls};
 use rcgen::{
-    BasicConstraints, Certificate, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer,
-    KeyPair,
+    BasicConstraints, Certificate, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa,
+    Issuer, KeyPair,
 };
 use rustls::{
     ClientConfig, ClientConnection, RootCertStore, SupportedProtocolVersion,
@@ -39,6 +39,9 @@ impl Authority {
     pub(crate) fn new() -> Self {
         let key = KeyPair::generate().expect("a key");
         let mut params = CertificateParams::new(Vec::new()).expect("no names");
+        // Authorities of one name would be taken for each other.
+        let name = format!("{:x?}", &key.public_key_raw()[..16]);
+        params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let certificate = params.self_signed(&key).expect("it signs itself");
         Self { certificate, issuer: Issuer::new(params, key) }
@@ -99,6 +102,7 @@ pub(crate) struct TlsClient {
     pub(crate) raw: Client,
     pub(crate) tls: ClientConnection,
     received: Vec<u8>,
+    failed: Option<rustls::Error>,
 }
 
 impl TlsClient {
@@ -109,8 +113,9 @@ impl TlsClient {
     /// Over a connection that is there, before anything of the handshake.
     pub(crate) fn over(raw: Client, config: &Arc<ClientConfig>, name: &str) -> Self {
         let name = ServerName::try_from(name.to_owned()).expect("a good name");
-        let tls = ClientConnection::new(Arc::clone(config), name).expect("a good config");
-        Self { raw, tls, received: Vec::new() }
+        let mut tls = ClientConnection::new(Arc::clone(config), name).expect("a good config");
+        tls.set_buffer_limit(None);
+        Self { raw, tls, received: Vec::new(), failed: None }
     }
 
     /// What TLS wants to send.
@@ -135,18 +140,30 @@ impl TlsClient {
 
     /// Sends what is to be sent, and takes in what comes. Returns whether anything came.
     pub(crate) fn step(&mut self) -> io::Result<bool> {
+        if let Some(error) = self.failed.take() {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, error));
+        }
         let records = self.records();
         self.raw.try_send(&records)?;
-        let mut bytes = [0; 16 * 1024];
-        let count = (&self.raw.socket).read(&mut bytes)?;
-        let mut bytes = &bytes[..count];
+        let mut bytes = self.raw.take_received();
+        if bytes.is_empty() {
+            bytes.resize(16 * 1024, 0);
+            let count = (&self.raw.socket).read(&mut bytes)?;
+            bytes.truncate(count);
+        }
+        let (count, mut bytes) = (bytes.len(), &bytes[..]);
         while !bytes.is_empty() {
             self.tls.read_tls(&mut bytes)?;
             let state = self.tls.process_new_packets();
-            let state = state.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
-            let mut plain = vec![0; state.plaintext_bytes_to_read()];
-            self.tls.reader().read_exact(&mut plain)?;
-            self.received.append(&mut plain);
+            // What came before an alert is there.
+            let mut plain = [0; 16 * 1024];
+            while let Ok(count @ 1..) = self.tls.reader().read(&mut plain) {
+                self.received.extend_from_slice(&plain[..count]);
+            }
+            if let Err(error) = state {
+                self.failed = Some(error);
+                break;
+            }
         }
         Ok(count > 0)
     }
