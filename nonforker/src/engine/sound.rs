@@ -84,11 +84,29 @@ impl<D: Driver> Engine<D> {
             engine.shard.acceptor.add_addresses(&mut per_ip);
         }
         let held = engines.clone().map(|engine| engine.shard.core.memory.known()).sum();
+        let tickets = engines.clone().map(|engine| engine.shard.core.tickets.open()).sum();
+        let mut topics = 0;
+        for core in engines.clone().map(|engine| &engine.shard.core) {
+            if core.tickets.has_waiting() && !group.lacks_tickets(core.shard) {
+                return Some("a shard waits for tickets, and nobody will wake it".to_owned());
+            }
+            for (service, desk) in (0..).zip(&core.desks) {
+                for topic in desk.topics.names() {
+                    topics += 1;
+                    if !group.has_topic(core.shard, service, topic) {
+                        return Some("other shards do not know a topic".to_owned());
+                    }
+                }
+            }
+        }
+        if topics != group.topics_entered() {
+            return Some("a topic without subscribers is known to other shards".to_owned());
+        }
         let connections = engines.clone().map(|engine| engine.shard.table.len()).sum::<usize>();
         if connections > self.shard.core.limits.connections() && !group.has_new_limits() {
             return Some(format!("there are {connections} connections in all shards"));
         }
-        group.unsound(&taken.collect::<Vec<_>>(), &per_ip, held)
+        group.unsound(&taken.collect::<Vec<_>>(), &per_ip, held, tickets)
     }
 
     /// Whether the next thing that it does by itself is to call a handler's timer, to close a silent

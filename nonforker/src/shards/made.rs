@@ -35,6 +35,7 @@ pub(crate) struct Made {
     places: Vec<String>,
     services: usize,
     limits: AllLimits,
+    offload_threads: Option<usize>,
     pub(crate) drain_on_signals: bool,
 }
 
@@ -52,6 +53,7 @@ impl Made {
             places: places.collect(),
             services: server.services(),
             limits: server.limits.clone(),
+            offload_threads: server.offload_threads,
             drain_on_signals: server.drains_on_signals(),
         }
     }
@@ -66,7 +68,8 @@ impl Made {
             let (own, others) = (self.services, other.services);
             return Some(format!("it has {others} services, and the first {own}"));
         }
-        (self.limits != other.limits).then(|| "it has other limits than the first".to_owned())
+        let is_alike = self.limits == other.limits && self.offload_threads == other.offload_threads;
+        (!is_alike).then(|| "it has other limits than the first".to_owned())
     }
 }
 
