@@ -161,6 +161,11 @@ impl Mailbox {
         self.push(queue, Letter::Publish(published.clone()));
     }
 
+    /// Whether letters wait in it.
+    pub(super) fn has_letters(&self) -> bool {
+        !self.queue().letters.is_empty()
+    }
+
     fn push(&self, mut queue: MutexGuard<'_, Queue>, letter: Letter) {
         queue.letters.push_back(letter);
         let wakes = !mem::replace(&mut queue.awake, true);

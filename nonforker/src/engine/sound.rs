@@ -109,6 +109,11 @@ impl<D: Driver> Engine<D> {
         group.unsound(&taken.collect::<Vec<_>>(), &per_ip, held, tickets)
     }
 
+    /// Whether mail waits that the shard has not read.
+    pub(crate) fn has_mail(&self) -> bool {
+        self.shard.core.mail.is_left() || self.shard.core.mail.mailbox.has_letters()
+    }
+
     /// Whether the next thing that it does by itself is to call a handler's timer, to close a silent
     /// connection, or nothing.
     pub(crate) fn rests(&self) -> bool {
