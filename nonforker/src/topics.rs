@@ -107,8 +107,8 @@ impl<H: Handler> Connections<'_, H> {
     /// how many it was queued: 0 for a topic that nobody has subscribed to.
     ///
     /// The message is framed once, by a clone of the codec that the service was given, unless a codec
-    /// says that it does not [share](Codec::shares). From 1 KiB on its bytes are not copied: they are
-    /// in memory once, however many connections wait for them. Each subscriber gets the messages of a
+    /// says that it does not [share](Codec::shares). Its bytes are in memory once, however many connections
+    /// wait for them, unless it is shorter than 1 KiB and other output is queued: then it is copied. Each subscriber gets the messages of a
     /// topic in the order in which they were published. For one that does not keep up, [`Overflow`]
     /// says what happens beyond [`Limits::output_cap`](crate::Limits::output_cap).
     ///
@@ -153,16 +153,15 @@ impl<H: Handler> Connections<'_, H> {
         if self.subscribers(topic) == 0 && elsewhere.is_none() {
             return Ok(0);
         }
-        let message = match (self.encode(&reply)?, elsewhere) {
-            (Some(encoded), None) => Some(self.core.message(encoded)),
-            (Some(encoded), Some((topic, shards))) => {
-                let encoded = Arc::new(encoded.into_boxed_slice());
+        let message = self.encode(&reply)?.map(|encoded| {
+            let encoded = Arc::new(encoded.into_boxed_slice());
+            if let Some((topic, shards)) = elsewhere {
+                let encoded = Arc::clone(&encoded);
                 let published = Published { service: self.service, topic, encoded };
                 self.core.publish_to(&shards, &published);
-                Some(self.core.message_of_many(published.encoded))
             }
-            (None, _) => None,
-        };
+            self.core.message(encoded)
+        });
         let encode = |codec: &mut H::Codec| {
             let mut encoded = Vec::new();
             Some(codec.encode(reply.clone(), &mut encoded).map(|()| encoded))
@@ -237,7 +236,7 @@ impl<H: Handler> Connections<'_, H> {
                 Some(message) if codec.shares() => message,
                 _ => match encode(codec) {
                     Some(Ok(encoded)) => {
-                        alone = Message::Short(encoded);
+                        alone = Message::Alone(encoded);
                         &alone
                     }
                     Some(Err(error)) => {

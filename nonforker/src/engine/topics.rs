@@ -27,7 +27,7 @@ use super::{
 use crate::{
     conn::{
         output::Output,
-        payload::{Encoded, Payload, SHARED_MIN},
+        payload::{Encoded, Payload},
         pushed::{Overflow, Room},
     },
     driver::Token,
@@ -137,17 +137,17 @@ impl Slot {
 /// A message, encoded.
 #[derive(Clone, Debug)]
 pub(crate) enum Message {
-    /// It is copied to each queue.
-    Short(Vec<u8>),
-    /// It is not.
-    Long(Arc<Payload>),
+    /// For one connection: it is copied to its queue.
+    Alone(Vec<u8>),
+    /// For many.
+    Shared(Arc<Payload>),
 }
 
 impl Message {
     pub(crate) fn bytes(&self) -> &[u8] {
         match self {
-            Self::Short(bytes) => bytes,
-            Self::Long(payload) => payload.bytes(),
+            Self::Alone(bytes) => bytes,
+            Self::Shared(payload) => payload.bytes(),
         }
     }
 }
@@ -165,7 +165,7 @@ impl<S> Shard<S> {
     pub(super) fn published(&mut self, Published { service, topic, encoded }: Published) {
         let Self { core, table, services, .. } = self;
         if let Some(typed) = services.get_mut(service as usize) {
-            let message = core.message_of_many(encoded);
+            let message = core.message(encoded);
             typed.published(core, table, service, &topic, &message);
         }
     }
@@ -244,21 +244,9 @@ impl Core {
         }
     }
 
-    /// Makes a message for connections of this shard, which may share it with others. It is short, if
-    /// it is not worth sharing.
-    pub(crate) fn message(&mut self, encoded: Vec<u8>) -> Message {
-        if encoded.len() < SHARED_MIN {
-            return Message::Short(encoded);
-        }
-        Message::Long(Payload::new(Arc::new(encoded.into_boxed_slice()), self.memory.savings()))
-    }
-
-    /// The same for what has come from another shard, or goes to others as well.
-    pub(crate) fn message_of_many(&mut self, encoded: Encoded) -> Message {
-        if encoded.len() < SHARED_MIN {
-            return Message::Short(encoded.to_vec());
-        }
-        Message::Long(Payload::new(encoded, self.memory.savings()))
+    /// Makes a message for many of what was encoded, which shards may have in common.
+    pub(crate) fn message(&mut self, encoded: Encoded) -> Message {
+        Message::Shared(Payload::new(encoded, self.memory.savings()))
     }
 
     /// Whether other shards have subscribers to a topic: then with its name, and which.
@@ -321,7 +309,7 @@ impl Core {
         let is_there = self.make_room(slot, length, overflow, of_callback);
         if is_there {
             match message {
-                Message::Long(payload) if output.is_none() => {
+                Message::Shared(payload) if output.is_none() && slot.conn.shares(length) => {
                     let marks = slot.rules().marks;
                     slot.conn.push_shared(payload, &marks);
                 }
