@@ -237,7 +237,7 @@ mod tests {
 
     /// Each setter of a size, with the least and the most it takes.
     #[rustfmt::skip]
-    const SIZES: [(&str, Set<usize>, usize, usize); 10] = [
+    const SIZES: [(&str, Set<usize>, usize, usize); 11] = [
         ("high_watermark", Limits::high_watermark, 0, SIZE_MAX),
         ("low_watermark", |limits, low| limits.high_watermark(SIZE_MAX).low_watermark(low), 0, SIZE_MAX),
         ("output_cap", Limits::output_cap, 0, SIZE_MAX),

@@ -22,7 +22,7 @@ use crate::{
     handler::{Closure, Frames, Handler, IntoOutcome, OnFrame},
     listening::{LISTEN_TRIES, Place, check, listen_error, patiently},
     networks::{Networks, NetworksError},
-    offload::OffloadThreads,
+    offload::{OffloadThreads, Pool},
     service::Typed,
     service_limits::{AllLimits, ServiceLimits},
     shards::Part,
@@ -73,7 +73,7 @@ pub struct Server {
     pub(crate) places: Vec<(Place, ServiceId)>,
     unix_mode: u32,
     driver: DriverKind,
-    offload_threads: Option<usize>,
+    pub(crate) offload_threads: Option<usize>,
     /// Which shard it becomes.
     pub(crate) part: Part,
     #[cfg(feature = "signals")]
@@ -406,9 +406,9 @@ impl Server {
         #[cfg(feature = "signals")]
         let drain_on_signals = self.drain_on_signals && self.part.group.is_alone();
         let handle = self.handle();
-        let threads = OffloadThreads::new(self.offload_threads);
+        let threads = self.part.group.pool(|| Pool::new(self.offload_threads));
         let (mut engine, addresses) = self.assemble(driver, LISTEN_TRIES)?;
-        engine.offload_to(threads);
+        engine.offload_to(OffloadThreads(threads));
         #[cfg(feature = "signals")]
         let watch = drain_on_signals.then(|| Watch::start(handle.clone()));
         Ok(Bound {

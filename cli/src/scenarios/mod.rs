@@ -41,7 +41,7 @@ impl std::fmt::Debug for Scenario {
 
 impl Scenario {
     /// Every scenario.
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 12] = [
         Self {
             name: "echo",
             about: "each client that reads is answered, unless its connection breaks",
@@ -104,6 +104,20 @@ impl Scenario {
                     .faults(Faults::swarm)
             },
             script: tickets,
+        },
+        Self {
+            name: "shards",
+            about: "on several shards too, each request is answered once and in order, as limits allow",
+            simulation: || {
+                Simulation::varied(|rng| Later::server(rng, narrow(rng), false)).shards(3)
+            },
+            script: |net| crowd(net, true),
+        },
+        Self {
+            name: "everywhere",
+            about: "what one shard publishes reaches the subscribers of all, whole and in order",
+            simulation: || Simulation::varied(topics::board).shards(3),
+            script: topics::publish,
         },
     ];
 

@@ -442,7 +442,7 @@ impl Outbound {
     fn clear_leaves(&mut self, count: usize) -> Option<Buffer> {
         let is_all = self.pending.as_ref().is_some_and(|pending| pending.len() == count);
         if is_all && self.ahead.is_none() {
-            return self.pending.take();
+            return self.pending.take().filter(|buffer| !buffer.is_shared());
         }
         let ahead = self.ahead.get_or_insert_default();
         let left = ahead.leave(count, &mut self.pending);
@@ -483,6 +483,6 @@ impl Outbound {
             ahead.discard_clear();
             self.drop_vacant();
         }
-        self.pending.take()
+        self.pending.take().filter(|buffer| !buffer.is_shared())
     }
 }

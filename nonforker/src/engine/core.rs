@@ -106,7 +106,7 @@ impl Core {
     ) -> Self {
         let epoch = (clock.now(), Instant::now());
         let (budget, _) = limits.budget();
-        let tickets = TicketOffice::new(limits.tickets_max);
+        let tickets = TicketOffice::new(limits.tickets_max, &group);
         Self {
             dirty: Vec::new(),
             runnable: Vec::new(),

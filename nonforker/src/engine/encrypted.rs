@@ -360,10 +360,10 @@ impl Core {
         if slot.conn.outbound().is_in_flight() {
             return slot.conn.next_unsent();
         }
-        if slot.conn.clear_is_lost() {
-            if let Some(lost) = slot.conn.discard_clear() {
-                self.pool.put(lost);
-            }
+        if slot.conn.clear_is_lost()
+            && let Some(lost) = slot.conn.discard_clear()
+        {
+            self.pool.put(lost);
         }
         let mut into = self.sealed_of(slot);
         if !slot.conn.shakes() {

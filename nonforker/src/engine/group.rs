@@ -14,11 +14,14 @@
 //! closed. Memory is one sum: a shard reports what it holds when that has changed by more than a
 //! 64th of its part of the budget, so the sum is wrong by less than a 64th of the budget.
 
+mod tickets;
+mod topics;
+
 use std::{
     collections::HashMap,
     net::IpAddr,
     sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
         atomic::{
             AtomicBool, AtomicUsize,
             Ordering::{Relaxed, SeqCst},
@@ -27,6 +30,7 @@ use std::{
     },
 };
 
+use self::{tickets::AllTickets, topics::AllTopics};
 use super::{
     certificates::Certificates, desk::Desk, mail::Mailbox, places::room, shared::Shared,
     slot::ServiceId, stats::Stats,
@@ -34,6 +38,7 @@ use super::{
 use crate::{
     config::Limits,
     error::{Error, NoSuchService, Result},
+    offload::Pool,
 };
 
 /// Where connections of one address are counted: for all services, or for one alone.
@@ -54,6 +59,10 @@ pub(crate) struct Group {
     held: AtomicUsize,
     /// How many connections all shards have taken.
     accepted: AtomicUsize,
+    tickets: AllTickets,
+    topics: AllTopics,
+    /// The threads for what handlers offload, as long as a shard has them.
+    offload: Mutex<Weak<Pool>>,
     /// Limits are posted to all shards or to none.
     posting: Mutex<()>,
     has_new_limits: AtomicBool,
@@ -70,6 +79,8 @@ struct Member {
     yields: AtomicBool,
     /// A client that it has accepted waits for a place.
     waits: AtomicBool,
+    /// A client of it waits for a ticket.
+    lacks_tickets: AtomicBool,
     /// It is to look at its listeners, and at its share, although no driver says so.
     looks: AtomicBool,
 }
@@ -93,6 +104,9 @@ impl Group {
             waiting: AtomicUsize::new(0),
             held: AtomicUsize::new(0),
             accepted: AtomicUsize::new(0),
+            tickets: AllTickets::default(),
+            topics: AllTopics::default(),
+            offload: Mutex::default(),
             posting: Mutex::new(()),
             has_new_limits: AtomicBool::new(false),
             tls: Certificates::default(),
@@ -115,6 +129,21 @@ impl Group {
     /// What one shard shares with other threads.
     pub(crate) fn of_shard(&self, shard: u16) -> &Arc<Shared> {
         &self.members[usize::from(shard)].shared
+    }
+
+    /// The threads of all shards for what handlers offload, which the first shard makes.
+    pub(crate) fn pool(&self, make: impl FnOnce() -> Pool) -> Arc<Pool> {
+        let mut known = self.offload.lock().unwrap_or_else(PoisonError::into_inner);
+        known.upgrade().unwrap_or_else(|| {
+            let pool = Arc::new(make());
+            *known = Arc::downgrade(&pool);
+            pool
+        })
+    }
+
+    /// Where to post to one shard, once all are bound.
+    pub(super) fn mailbox(&self, shard: u16) -> Option<Arc<Mailbox>> {
+        self.members.get(usize::from(shard))?.shared.mailbox()
     }
 
     // From outside.
@@ -280,7 +309,11 @@ impl Group {
         taken: &[usize],
         per_ip: &HashMap<AddressKey, usize>,
         held: usize,
+        tickets: usize,
     ) -> Option<String> {
+        if self.open_tickets() != tickets {
+            return Some(format!("{tickets} tickets are open, not {}", self.open_tickets()));
+        }
         let counts = self.counts();
         if !counts.taken.is_empty() && counts.taken != taken {
             return Some(format!("{taken:?} places are taken, not {:?}", counts.taken));

@@ -57,7 +57,7 @@ use std::{io, os::fd::OwnedFd, sync::Arc, time::Duration};
 
 use self::{
     group::Group,
-    mail::{Mail, Mailbox},
+    mail::{Mail, Mailbox, mail_bytes_max},
     service::Service,
     shard::Shard,
     slot::ServiceId,
@@ -90,7 +90,8 @@ impl<D: Driver> Engine<D> {
         number: u16,
     ) -> Self {
         group.of_shard(number).set_waker(driver.waker());
-        let mail = Mail::new(Mailbox::new(limits.server.remote_max, driver.waker()));
+        let bytes_max = mail_bytes_max(limits.server.budget().0, group.shards());
+        let mail = Mail::new(Mailbox::new(limits.server.remote_max, bytes_max, driver.waker()));
         let shard = Shard::new(limits, driver.clock(), services, group, number, mail);
         Self { driver, shard }
     }

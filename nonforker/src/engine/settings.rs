@@ -20,7 +20,7 @@ use std::{
     },
 };
 
-use super::{core::Core, rules::Rules, shard::Shard, slot::Slot};
+use super::{core::Core, mail::mail_bytes_max, rules::Rules, shard::Shard, slot::Slot};
 use crate::{
     config::Limits,
     conn::{deadlines::Kind, state::State},
@@ -75,7 +75,7 @@ impl<S> Shard<S> {
         core.memory.set_budget(budget);
         core.pool.set_budget(budget);
         acceptor.set_connections_max(limits.server.connections());
-        core.mail.set_posts_max(limits.server.remote_max);
+        core.mail.set_max(limits.server.remote_max, mail_bytes_max(budget, core.group.shards()));
         core.tickets.set_max(limits.server.tickets_max);
         core.limits = limits.server;
         for token in table.tokens() {

@@ -89,11 +89,34 @@ impl<D: Driver> Engine<D> {
             engine.shard.acceptor.add_addresses(&mut per_ip);
         }
         let held = engines.clone().map(|engine| engine.shard.core.memory.known()).sum();
+        let tickets = engines.clone().map(|engine| engine.shard.core.tickets.open()).sum();
+        let mut topics = 0;
+        for core in engines.clone().map(|engine| &engine.shard.core) {
+            if core.tickets.has_waiting() && !group.lacks_tickets(core.shard) {
+                return Some("a shard waits for tickets, and nobody will wake it".to_owned());
+            }
+            for (service, desk) in (0..).zip(&core.desks) {
+                for topic in desk.topics.names() {
+                    topics += 1;
+                    if !group.has_topic(core.shard, service, topic) {
+                        return Some("other shards do not know a topic".to_owned());
+                    }
+                }
+            }
+        }
+        if topics != group.topics_entered() {
+            return Some("a topic without subscribers is known to other shards".to_owned());
+        }
         let connections = engines.clone().map(|engine| engine.shard.table.len()).sum::<usize>();
         if connections > self.shard.core.limits.connections() && !group.has_new_limits() {
             return Some(format!("there are {connections} connections in all shards"));
         }
-        group.unsound(&taken.collect::<Vec<_>>(), &per_ip, held)
+        group.unsound(&taken.collect::<Vec<_>>(), &per_ip, held, tickets)
+    }
+
+    /// Whether mail waits that the shard has not read.
+    pub(crate) fn has_mail(&self) -> bool {
+        self.shard.core.mail.is_left() || self.shard.core.mail.mailbox.has_letters()
     }
 
     /// Whether the next thing that it does by itself is to call a handler's timer, to close a silent
@@ -123,7 +146,6 @@ impl<D: Driver> Engine<D> {
         others.min().is_none_or(|first| timer.is_some_and(|timer| timer < first))
     }
 
-    #[expect(clippy::too_many_lines, reason = "it is one list")]
     fn unsound_slot(&self, slot: &Slot) -> Option<&'static str> {
         let core = &self.shard.core;
         let conn = &slot.conn;

@@ -40,7 +40,7 @@ use crate::{
         service::{Scope, Service},
         slot::{ServiceId, Slot},
         table::{Entry, Table},
-        topics::Topics,
+        topics::{Message, Topics},
     },
     error::CloseReason,
     handler::{Frames, Handler, Outcome},
@@ -275,6 +275,21 @@ impl<H: Handler, F: Frames<H>> Service for Typed<H, F> {
             all.service_failed("timer", called);
         }
         all.note_earliest();
+    }
+
+    fn published(
+        &mut self,
+        core: &mut Core,
+        table: &mut Table,
+        id: ServiceId,
+        topic: &[u8],
+        message: &Message,
+    ) {
+        let mut all = Connections::<H>::new(core, table, id, 0);
+        // Only a codec of the user can panic.
+        let delivered =
+            catch_unwind(AssertUnwindSafe(|| _ = all.deliver_here(topic, Some(message), |_| None)));
+        all.service_failed("publish", delivered.map(Ok));
     }
 
     fn holds_frame(&self, entry: &Entry) -> bool {

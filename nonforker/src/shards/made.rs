@@ -37,6 +37,7 @@ pub(crate) struct Made {
     /// What encrypts the connections of each service: in every shard it is that of the first.
     pub(crate) tls: Vec<Secured>,
     limits: AllLimits,
+    offload_threads: Option<usize>,
     pub(crate) drain_on_signals: bool,
 }
 
@@ -55,6 +56,7 @@ impl Made {
             services: server.services(),
             tls: server.tls.clone(),
             limits: server.limits.clone(),
+            offload_threads: server.offload_threads,
             drain_on_signals: server.drains_on_signals(),
         }
     }
@@ -76,7 +78,8 @@ impl Made {
         if kinds(self) != kinds(other) {
             return Some("it does not encrypt what the first does".to_owned());
         }
-        (self.limits != other.limits).then(|| "it has other limits than the first".to_owned())
+        let is_alike = self.limits == other.limits && self.offload_threads == other.offload_threads;
+        (!is_alike).then(|| "it has other limits than the first".to_owned())
     }
 }
 
