@@ -251,6 +251,7 @@ fn whatever_clients_do_behind_tls_the_server_keeps_its_promises() {
     Simulation::new(server).seeds(0..600).run(|net| {
         deed(net, net.rng().between(0, DEEDS - 1));
         answered.set(answered.get() + net.stats().frames);
+        assert_eq!(net.stats().panics, 0, "the witness has seen nothing wrong");
         net.drain_in(Duration::from_secs(20));
     });
     assert!(answered.get() > 2000, "most of it works: {}", answered.get());
@@ -281,6 +282,8 @@ fn without_faults_everything_is_answered() {
         begun.settle(net);
         assert_eq!(begun.plain(), ("welcome\n".to_owned() + &replies(2)).as_bytes());
 
+        assert_eq!(net.stats().panics, 0, "the witness has seen nothing wrong");
+
         // Of four handshakes the oldest ends, and the newest is served.
         let silent: Vec<_> = (0..4)
             .map(|_| {
@@ -291,5 +294,24 @@ fn without_faults_everything_is_answered() {
             .collect();
         net.wait(Duration::from_secs(1));
         assert!(silent[0].ending().is_some() && silent[1].ending().is_none());
+    });
+}
+
+#[test]
+fn many_handshakes_at_once_wait_for_their_turn_and_all_are_made() {
+    let server = || server().limits(Limits::new());
+    Simulation::new(server).faults(|_| Faults::none()).seeds(0..30).run(|net| {
+        let clients: Vec<_> = (0..20).map(|_| TlsClient::new(net.connect_to(0))).collect();
+        for _ in 0..5 {
+            for client in &clients {
+                client.go_on();
+            }
+            net.wait(Duration::from_secs(1));
+        }
+        clients.iter().for_each(|client| client.send("line 0\n"));
+        for client in clients {
+            client.settle(net);
+            assert_eq!(client.plain(), b"line 0\n");
+        }
     });
 }
