@@ -148,6 +148,7 @@
 //!
 //! - `signals` (default): [`Server::drain_on_signals`], and the module `signals` for what it leaves out.
 
+mod access;
 mod address;
 mod alarms;
 mod bound;
@@ -182,7 +183,8 @@ pub mod sim;
 mod ticket;
 mod topics;
 
-pub use address::{Address, AddressError, Peer};
+pub use access::Access;
+pub use address::{Address, AddressError, Peer, PeerCredentials};
 pub use alarms::TimerId;
 pub use bound::Bound;
 pub use config::{Limits, raise_descriptor_limit};

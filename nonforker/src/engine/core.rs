@@ -15,6 +15,7 @@ use std::{
 };
 
 use super::{
+    aging::Ages,
     desk::Desk,
     group::Group,
     mail::Mail,
@@ -61,6 +62,7 @@ pub(crate) struct Core {
     pub(crate) runnable: Vec<Token>,
     pub(crate) desks: Vec<Desk>,
     pub(super) timers: Timers,
+    pub(super) ages: Ages,
     pub(crate) pool: Pool,
     pub(super) memory: Memory,
     pub(crate) limits: Limits,
@@ -110,6 +112,7 @@ impl Core {
             runnable: Vec::new(),
             desks: Vec::new(),
             timers: Timers::default(),
+            ages: Ages::default(),
             pool: Pool::new(budget),
             memory: Memory::new(budget, group.shards()),
             limits,

@@ -144,6 +144,7 @@ impl<S> Shard<S> {
             self.acceptor.look_at(),
             self.acceptor.balance.look_at(),
             self.phase.deadline(),
+            core.ages.next(),
             core.memory.look_at,
             core.throttles.tell_at(),
         ];
@@ -163,6 +164,7 @@ impl<S> Shard<S> {
     /// Whether accepting, memory or the phase is to be looked at in the next turn as well.
     pub(super) fn is_unusual(&self) -> bool {
         self.phase != Phase::Serving
+            || !self.uncut.is_empty()
             || self.core.memory.is_scarce()
             || self.acceptor.is_unusual()
             || self.core.mail.is_left()
@@ -317,6 +319,7 @@ impl<S> Shard<S> {
         let (slot, core) = (&mut entry.slot, &mut self.core);
         slot.conn.apply(Event::Released);
         core.timers.cancel(token, &mut slot.scheduled);
+        core.ages.remove(token);
         core.memory.account(token, slot.accounted(), 0, true);
         slot.counters().closed.add(1);
         core.leave_place(slot.service());

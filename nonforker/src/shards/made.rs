@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::{
+    access::Entrance,
     bound::Bound,
     driver::{ListenerShare, socket},
     engine::group::Group,
@@ -36,6 +37,7 @@ pub(crate) struct Made {
     services: usize,
     limits: AllLimits,
     offload_threads: Option<usize>,
+    entrances: Vec<Entrance>,
     pub(crate) drain_on_signals: bool,
 }
 
@@ -54,6 +56,7 @@ impl Made {
             services: server.services(),
             limits: server.limits.clone(),
             offload_threads: server.offload_threads,
+            entrances: server.entrances.clone(),
             drain_on_signals: server.drains_on_signals(),
         }
     }
@@ -68,7 +71,9 @@ impl Made {
             let (own, others) = (self.services, other.services);
             return Some(format!("it has {others} services, and the first {own}"));
         }
-        let is_alike = self.limits == other.limits && self.offload_threads == other.offload_threads;
+        let is_alike = self.limits == other.limits
+            && self.offload_threads == other.offload_threads
+            && self.entrances == other.entrances;
         (!is_alike).then(|| "it has other limits than the first".to_owned())
     }
 }
