@@ -4,8 +4,7 @@
 use std::collections::{HashMap, hash_map::DefaultHasher};
 use std::hash::{Hash, Hasher};
 
-use nonforker::codec::Resp;
-use nonforker::codec::resp::{Command, Reply};
+use nonforker::codec::{Resp, resp::Command, resp::Reply};
 use nonforker::{Conn, Connections, Handler, Outcome, Remote, Server, Shards};
 
 /// The keys that a shard owns, and how to reach each shard.
@@ -35,13 +34,15 @@ impl Handler for Store {
     fn frame(&mut self, conn: &mut Conn<'_, Self>, command: Command<'_>) -> Outcome {
         let args: Vec<_> = command.iter().map(<[u8]>::to_vec).collect();
         if !(command.is("GET") && args.len() == 2 || command.is("SET") && args.len() == 3) {
-            return Ok(conn.send(Reply::Error("ERR it is GET key, or SET key value")));
+            conn.send(Reply::Error("ERR it is GET key, or SET key value"));
+            return Ok(());
         }
         let mut hasher = DefaultHasher::new();
         args[1].hash(&mut hasher);
-        let owner = (hasher.finish() % self.1.len() as u64) as usize;
+        let owner = usize::try_from(hasher.finish() % self.1.len() as u64)?;
         if owner == conn.others().shard() {
-            return Ok(tell(conn, carry_out(self, &args)));
+            tell(conn, carry_out(self, &args));
+            return Ok(());
         }
         // This client's next command waits for it. If the owner is far behind, the client goes.
         let ticket = conn.defer();

@@ -295,7 +295,7 @@ mod tests {
     fn a_payload_is_all_that_is_pending_until_something_follows() {
         let savings = Arc::default();
         for (length, sends) in [(10, 1), (SHARED_MIN - 1, 1), (SHARED_MIN, 2)] {
-            let payload = Payload::new(vec![b'p'; length], &savings);
+            let payload = Payload::new(Arc::new(vec![b'p'; length].into()), &savings);
             let mut outbound = Outbound::default();
             assert!(outbound.is_shared(length), "nothing goes before it");
             outbound.push_shared(&payload);

@@ -11,9 +11,12 @@ use std::{
 use super::Group;
 use crate::engine::slot::ServiceId;
 
+/// The shards in which each topic of a service has subscribers.
+type OfService = HashMap<Arc<[u8]>, BTreeSet<u16>>;
+
 /// See the [module](self). By service.
 #[derive(Debug, Default)]
-pub(super) struct AllTopics(RwLock<Vec<HashMap<Arc<[u8]>, BTreeSet<u16>>>>);
+pub(super) struct AllTopics(RwLock<Vec<OfService>>);
 
 impl Group {
     /// A topic of a service has its first subscriber in a shard.
