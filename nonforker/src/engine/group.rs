@@ -14,6 +14,8 @@
 //! closed. Memory is one sum: a shard reports what it holds when that has changed by more than a
 //! 64th of its part of the budget, so the sum is wrong by less than a 64th of the budget.
 
+pub(crate) mod doors;
+mod rates;
 mod tickets;
 mod topics;
 
@@ -30,7 +32,7 @@ use std::{
     },
 };
 
-use self::{tickets::AllTickets, topics::AllTopics};
+use self::{doors::AllDoors, rates::Rates, tickets::AllTickets, topics::AllTopics};
 use super::{
     certificates::Certificates, desk::Desk, mail::Mailbox, places::room, shared::Shared,
     slot::ServiceId, stats::Stats,
@@ -41,8 +43,26 @@ use crate::{
     offload::Pool,
 };
 
-/// Where connections of one address are counted: for all services, or for one alone.
-pub(super) type AddressKey = (Option<ServiceId>, IpAddr);
+/// A network: an address and how many of its bits count, or [`u8::MAX`] for an address alone.
+pub(super) type Net = (IpAddr, u8);
+
+/// Where connections of one address or network are counted: for all services, or for one alone.
+pub(super) type AddressKey = (Option<ServiceId>, Net);
+
+/// The network of an address, of which so many bits count.
+pub(super) fn net_of(ip: IpAddr, (v4, v6): (u8, u8)) -> Net {
+    // A proxy may write an IPv4 address as an IPv6 one.
+    match ip.to_canonical() {
+        IpAddr::V4(ip) => {
+            let mask = u32::MAX.checked_shl(32 - u32::from(v4)).unwrap_or(0);
+            (IpAddr::V4((u32::from(ip) & mask).into()), v4)
+        }
+        IpAddr::V6(ip) => {
+            let mask = u128::MAX.checked_shl(128 - u32::from(v6)).unwrap_or(0);
+            (IpAddr::V6((u128::from(ip) & mask).into()), v6)
+        }
+    }
+}
 
 /// See the [module](self).
 #[derive(Debug)]
@@ -61,6 +81,8 @@ pub(crate) struct Group {
     accepted: AtomicUsize,
     tickets: AllTickets,
     topics: AllTopics,
+    doors: AllDoors,
+    rates: Rates,
     /// The threads for what handlers offload, as long as a shard has them.
     offload: Mutex<Weak<Pool>>,
     /// Limits are posted to all shards or to none.
@@ -106,6 +128,8 @@ impl Group {
             accepted: AtomicUsize::new(0),
             tickets: AllTickets::default(),
             topics: AllTopics::default(),
+            doors: AllDoors::default(),
+            rates: Rates::default(),
             offload: Mutex::default(),
             posting: Mutex::new(()),
             has_new_limits: AtomicBool::new(false),
