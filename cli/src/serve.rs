@@ -14,7 +14,7 @@ use nonforker::{
 
 use crate::{
     allocator,
-    args::{Driver, LastLine, ServeArgs, ServiceArgs},
+    args::{self, Driver, LastLine, ServeArgs, ServiceArgs, Task},
     console,
     ending::Ending,
     log::Log,
@@ -36,7 +36,7 @@ pub(crate) fn run(args: &ServeArgs) -> Result<ExitCode, Ending> {
     }
     let server = server(args)?.bind()?;
     let handle = server.handle();
-    signals.obey(server.handle())?;
+    obey(signals, args, server.handle())?;
     if !args.program.quiet {
         announce(server.addresses(), &args.service.codec);
     }
@@ -52,12 +52,40 @@ fn run_shards(args: &ServeArgs, signals: Signals) -> Result<ExitCode, Ending> {
     let make = move || server(&settings).unwrap_or_default();
     let running = Shards::new(shards, make).pin(pin).bind()?;
     let handle = running.handle();
-    signals.obey(running.handle())?;
+    obey(signals, args, running.handle())?;
     if !args.program.quiet {
         announce(running.addresses(), &args.service.codec);
     }
     let ended = running.wait();
     end(&handle, ended)
+}
+
+/// Obeys signals. SIGHUP reads the lists of who may connect again, if there is a file with settings.
+fn obey(signals: Signals, args: &ServeArgs, server: Handle) -> Result<(), Ending> {
+    let listeners = args.service.listen.len();
+    let has_file = args.program.config.is_some();
+    let handle = server.clone();
+    signals.obey(server, move || {
+        if !has_file {
+            return false;
+        }
+        // Flags win over the file, as at the start.
+        match args::from(std::env::args_os()) {
+            Ok(Task::Serve(new)) => {
+                let set = |listener| handle.set_access(listener, new.access.access());
+                if let Err(error) = (0..listeners).try_for_each(set) {
+                    tracing::warn!("SIGHUP: nothing changes: {error}");
+                } else {
+                    tracing::info!("SIGHUP: who may connect is read again");
+                }
+            }
+            Err(Ending::Usage(what)) => {
+                tracing::warn!("SIGHUP: nothing changes: {}", console::one_line(&what));
+            }
+            _ => tracing::warn!("SIGHUP: nothing changes: the file cannot be read"),
+        }
+        true
+    })
 }
 
 fn end(handle: &Handle, ended: nonforker::Result<()>) -> Result<ExitCode, Ending> {
@@ -79,6 +107,7 @@ fn server(args: &ServeArgs) -> Result<Server, Ending> {
         return Err(nonforker::Error::NothingToServe.into());
     };
     let server = with_codec(server, service, first.clone())?;
+    let server = args.access.guard(server);
     let server = match service.proxy_protocol {
         true => server.proxy_protocol(service.proxy_from.iter().cloned().collect::<Networks>()),
         false => server,
@@ -113,7 +142,7 @@ pub(crate) fn limits(args: &ServeArgs) -> Limits {
         Some(low) => set.low_watermark(low),
         None => set,
     };
-    low(Limits::new())
+    let set = low(Limits::new())
         .max_connections(limits.max_connections.map(NonZeroUsize::get))
         .max_connections_per_ip(limits.max_connections_per_ip.map(NonZeroUsize::get))
         .high_watermark(limits.high_watermark)
@@ -137,7 +166,8 @@ pub(crate) fn limits(args: &ServeArgs) -> Limits {
         .handshake_timeout(timeouts.handshake_timeout)
         .linger_timeout(timeouts.linger_timeout)
         .slow_handler(timeouts.slow_handler.0)
-        .busy_poll(timeouts.busy_poll.0)
+        .busy_poll(timeouts.busy_poll.0);
+    args.access.limit(set)
 }
 
 /// Says where it listens: one line for each address, and to a person how to try it.

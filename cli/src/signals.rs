@@ -36,7 +36,8 @@ const END: [&str; 2] = ["SIGTERM", "SIGINT"];
 /// These drain. SIGKILL follows SIGXCPU, and the end of all power SIGPWR.
 const WARN_OF_THE_END: [&str; 2] = ["SIGXCPU", "SIGPWR"];
 
-/// These do nothing, and the log says so: somebody may have hoped for more.
+/// These do nothing, and the log says so: somebody may have hoped for more. SIGHUP reads the
+/// configuration file again, if there is one.
 const TO_NO_END: [&str; 3] = ["SIGHUP", "SIGUSR1", "SIGUSR2"];
 
 /// These do nothing, as the real-time ones do.
@@ -81,7 +82,13 @@ impl Signals {
     }
 
     /// Obeys the signals, from now on and until the process ends, on a thread of their own.
-    pub(crate) fn obey(self, server: Handle) -> Result<(), Ending> {
+    ///
+    /// `reload` is called for SIGHUP, and says whether there was anything to do.
+    pub(crate) fn obey(
+        self,
+        server: Handle,
+        reload: impl Fn() -> bool + Send + 'static,
+    ) -> Result<(), Ending> {
         let mut draining = false;
         let obey = move |signal| {
             let name = Signal::try_from(signal).map_or("a signal", Signal::as_str);
@@ -89,6 +96,9 @@ impl Signals {
                 tracing::warn!("{name} again: ending at once");
                 server.stop();
                 exit_if_stuck(&server);
+            }
+            if name == "SIGHUP" && !draining && reload() {
+                return;
             }
             if TO_NO_END.contains(&name) || draining {
                 tracing::info!("{name}: nothing to do");

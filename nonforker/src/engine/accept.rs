@@ -56,7 +56,7 @@ const REFUSALS_MAX: u32 = 16;
 pub(super) struct Door {
     service: ServiceId,
     /// Whose connections begin with a PROXY header: then nobody else may connect.
-    proxies: Option<Networks>,
+    pub(super) proxies: Option<Networks>,
     /// Failures in a row that blame the connection, since the last pause.
     refusals: u32,
     /// The driver was asked to accept.
