@@ -18,6 +18,7 @@ use crate::{
     handlers::Handler,
     log::{Format, Level},
     sim,
+    tls::TlsArgs,
     values::{self, Codec, Timeout},
 };
 
@@ -125,6 +126,8 @@ pub(crate) enum Task {
 pub(crate) struct ServeArgs {
     #[command(flatten, next_help_heading = "What to serve")]
     pub(crate) service: ServiceArgs,
+    #[command(flatten, next_help_heading = "Encryption")]
+    pub(crate) tls: TlsArgs,
     #[command(flatten, next_help_heading = "Limits")]
     pub(crate) limits: LimitArgs,
     #[command(flatten, next_help_heading = "Who may come in")]
@@ -316,7 +319,7 @@ pub(crate) struct TimeoutArgs {
     #[arg(long, value_name = "DURATION", default_value = "off", value_parser = values::timeout)]
     pub(crate) busy_poll: Timeout,
 
-    /// How long the PROXY header of a connection may take
+    /// How long the PROXY header and the TLS handshake of a connection may take together
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = values::duration)]
     pub(crate) handshake_timeout: Duration,
 

@@ -35,6 +35,9 @@ pub(crate) fn flags(args: &ServeArgs) -> Result<(), Wrong> {
     let wrong = |flag: &str, what: String| Err(Wrong { flag: flag.replace('_', "-"), what });
     match serve::limits(args).check() {
         Ok(()) => {}
+        Err(Error::Limits { limit: "handshakes_max", value, bound }) => {
+            return wrong("max_handshakes", format!("{value} is {bound}"));
+        }
         Err(Error::Limits { limit, value, bound }) => {
             return wrong(limit, format!("{value} is {bound}"));
         }
@@ -46,6 +49,9 @@ pub(crate) fn flags(args: &ServeArgs) -> Result<(), Wrong> {
         if !any_port && listen.iter().skip(nth + 1).any(|other| other == address) {
             return wrong("listen", format!("{address} is given twice"));
         }
+    }
+    if let Some((flag, what)) = args.tls.check() {
+        return wrong(flag, what);
     }
     let has_lines = matches!(args.service.codec, Codec::Lines | Codec::Crlf);
     if args.service.last_line.is_some() && !has_lines {

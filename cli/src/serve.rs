@@ -19,6 +19,7 @@ use crate::{
     ending::Ending,
     log::Log,
     signals::Signals,
+    tls,
     values::Codec,
 };
 
@@ -36,7 +37,7 @@ pub(crate) fn run(args: &ServeArgs) -> Result<ExitCode, Ending> {
     }
     let server = server(args)?.bind()?;
     let handle = server.handle();
-    obey(signals, args, server.handle())?;
+    obey(signals, args, server.handle(), server.addresses().len())?;
     if !args.program.quiet {
         announce(server.addresses(), &args.service.codec);
     }
@@ -52,7 +53,7 @@ fn run_shards(args: &ServeArgs, signals: Signals) -> Result<ExitCode, Ending> {
     let make = move || server(&settings).unwrap_or_default();
     let running = Shards::new(shards, make).pin(pin).bind()?;
     let handle = running.handle();
-    obey(signals, args, running.handle())?;
+    obey(signals, args, running.handle(), running.addresses().len())?;
     if !args.program.quiet {
         announce(running.addresses(), &args.service.codec);
     }
@@ -60,32 +61,46 @@ fn run_shards(args: &ServeArgs, signals: Signals) -> Result<ExitCode, Ending> {
     end(&handle, ended)
 }
 
-/// Obeys signals. SIGHUP reads the lists of who may connect again, if there is a file with settings.
-fn obey(signals: Signals, args: &ServeArgs, server: Handle) -> Result<(), Ending> {
-    let listeners = args.service.listen.len();
-    let has_file = args.program.config.is_some();
-    let handle = server.clone();
-    signals.obey(server, move || {
-        if !has_file {
-            return false;
+/// Obeys signals. SIGHUP reads certificates again, and the lists of who may connect, where there are
+/// files with them.
+fn obey(
+    signals: Signals,
+    args: &ServeArgs,
+    server: Handle,
+    listeners: usize,
+) -> Result<(), Ending> {
+    let certificates = tls::reload(&args.tls, server.clone(), listeners);
+    let lists = args.program.config.as_ref().map(|_| server.clone());
+    if certificates.is_none() && lists.is_none() {
+        return signals.obey(server, None);
+    }
+    let mut certificates = certificates;
+    let reload = move || {
+        if let Some(reload) = &mut certificates {
+            reload();
         }
-        // Flags win over the file, as at the start.
-        match args::from(std::env::args_os()) {
-            Ok(Task::Serve(new)) => {
-                let set = |listener| handle.set_access(listener, new.access.access());
-                if let Err(error) = (0..listeners).try_for_each(set) {
-                    tracing::warn!("SIGHUP: nothing changes: {error}");
-                } else {
-                    tracing::info!("SIGHUP: who may connect is read again");
-                }
-            }
-            Err(Ending::Usage(what)) => {
-                tracing::warn!("SIGHUP: nothing changes: {}", console::one_line(&what));
-            }
-            _ => tracing::warn!("SIGHUP: nothing changes: the file cannot be read"),
+        if let Some(server) = &lists {
+            reload_lists(server, listeners);
         }
-        true
-    })
+    };
+    signals.obey(server, Some(Box::new(reload)))
+}
+
+/// Reads the settings again, and follows the lists in them. Flags win over the file, as at the start.
+fn reload_lists(server: &Handle, listeners: usize) {
+    match args::from(std::env::args_os()) {
+        Ok(Task::Serve(new)) => {
+            let set = |listener| server.set_access(listener, new.access.access());
+            match (0..listeners).try_for_each(set) {
+                Ok(()) => tracing::info!("SIGHUP: who may connect is read again"),
+                Err(error) => tracing::warn!("SIGHUP: nothing changes: {error}"),
+            }
+        }
+        Err(Ending::Usage(what)) => {
+            tracing::warn!("SIGHUP: nothing changes: {}", console::one_line(&what));
+        }
+        _ => tracing::warn!("SIGHUP: nothing changes: the file cannot be read"),
+    }
 }
 
 fn end(handle: &Handle, ended: nonforker::Result<()>) -> Result<ExitCode, Ending> {
@@ -112,6 +127,7 @@ fn server(args: &ServeArgs) -> Result<Server, Ending> {
         true => server.proxy_protocol(service.proxy_from.iter().cloned().collect::<Networks>()),
         false => server,
     };
+    let server = tls::secure(server, &args.tls)?;
     Ok(more.iter().cloned().fold(server, Server::also_on))
 }
 
@@ -164,6 +180,7 @@ pub(crate) fn limits(args: &ServeArgs) -> Limits {
         .tcp_user_timeout(timeouts.tcp_user_timeout.0)
         .drain_timeout(timeouts.drain_timeout.0.unwrap_or(Duration::MAX))
         .handshake_timeout(timeouts.handshake_timeout)
+        .handshakes_max(args.tls.max_handshakes.get())
         .linger_timeout(timeouts.linger_timeout)
         .slow_handler(timeouts.slow_handler.0)
         .busy_poll(timeouts.busy_poll.0);

@@ -85,6 +85,7 @@ impl Limits {
         check_duration("idle_timeout", self.idle_timeout)?;
         self.check_probing()?;
         check_duration("handshake_timeout", Some(self.handshake_timeout))?;
+        count("handshakes_max", Some(self.handshakes_max), CONNECTIONS_WHY)?;
         check_duration("linger_timeout", Some(self.linger_timeout))?;
         let drain = Some(self.drain_timeout).filter(|&timeout| timeout != Duration::MAX);
         check_duration("drain_timeout", drain)?;
@@ -238,7 +239,7 @@ mod tests {
 
     /// Each setter of a size, with the least and the most it takes.
     #[rustfmt::skip]
-    const SIZES: [(&str, Set<usize>, usize, usize); 12] = [
+    const SIZES: [(&str, Set<usize>, usize, usize); 13] = [
         ("high_watermark", Limits::high_watermark, 0, SIZE_MAX),
         ("low_watermark", |limits, low| limits.high_watermark(SIZE_MAX).low_watermark(low), 0, SIZE_MAX),
         ("output_cap", Limits::output_cap, 0, SIZE_MAX),
@@ -249,6 +250,7 @@ mod tests {
         ("max_connections_per_net", |limits, max| limits.max_connections_per_net(Some(max)), 1, COUNT_MAX),
         ("accept_rate", |limits, rate| limits.accept_rate(Some(rate)), 1, 1_000_000),
         ("tickets_max", Limits::tickets_max, 1, COUNT_MAX),
+        ("handshakes_max", Limits::handshakes_max, 1, COUNT_MAX),
         ("remote_max", Limits::remote_max, 1, COUNT_MAX),
         ("memory_budget", |limits, max| limits.memory_budget(Some(max)), 4096, SIZE_MAX),
     ];

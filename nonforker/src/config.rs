@@ -67,6 +67,7 @@ pub struct Limits {
     pub(crate) keepalive_count: u32,
     pub(crate) tcp_user_timeout: Option<Duration>,
     pub(crate) handshake_timeout: Duration,
+    pub(crate) handshakes_max: usize,
     pub(crate) linger_timeout: Duration,
     pub(crate) drain_timeout: Duration,
     pub(crate) slow_handler: Option<Duration>,
@@ -102,6 +103,7 @@ impl Default for Limits {
             keepalive_count: 6,
             tcp_user_timeout: None,
             handshake_timeout: Duration::from_secs(10),
+            handshakes_max: 1024,
             linger_timeout: Duration::from_secs(5),
             drain_timeout: Duration::from_secs(10),
             slow_handler: Some(Duration::from_millis(100)),
@@ -257,10 +259,21 @@ impl Limits {
     }
 
     /// How long what comes before the first request may take: a PROXY header, see
-    /// [`Server::proxy_protocol`](crate::Server::proxy_protocol). Default: 10 s.
+    /// [`Server::proxy_protocol`](crate::Server::proxy_protocol), and a TLS handshake together; or a
+    /// handshake that begins later. Default: 10 s.
     #[must_use]
     pub const fn handshake_timeout(mut self, timeout: Duration) -> Self {
         self.handshake_timeout = timeout;
+        self
+    }
+
+    /// The most TLS handshakes that are under way at a time. With one more the oldest of them ends. At
+    /// least 1; default: 1024. Shards have an equal part of it each.
+    ///
+    /// A client that stops in the middle of its handshake costs about 4 KiB until then.
+    #[must_use]
+    pub const fn handshakes_max(mut self, handshakes: usize) -> Self {
+        self.handshakes_max = handshakes;
         self
     }
 

@@ -13,6 +13,7 @@ use crate::{
     codec::{EncodeError, FrameError},
     handler::Failure,
     networks::NetworksError,
+    tls::TlsError,
 };
 
 /// The result of starting or running a server.
@@ -30,6 +31,9 @@ pub enum Error {
     /// The networks of proxies could not be understood.
     #[error(transparent)]
     Networks(#[from] NetworksError),
+    /// Certificates, keys or what else TLS needs cannot be used.
+    #[error("TLS: {0}")]
+    Tls(#[from] TlsError),
     /// A listener could not be opened.
     #[error("cannot listen on {address}: {hint}")]
     Listen {
@@ -123,6 +127,12 @@ pub enum CloseReason {
     PeerFinished,
     /// The connection broke: reset by the peer, unreachable, or another error of the network.
     Broken(io::Error),
+    /// The peer broke the rules of TLS, or did not complete the handshake in time, or has nothing in
+    /// common with this server. An alert told it so, if there is one for that.
+    Tls(TlsError),
+    /// The peer finished without the close_notify of TLS: somebody else may have cut its stream off. Its
+    /// complete requests were answered; what began behind them is no request.
+    Truncated,
     /// The peer's bytes could not be split into frames.
     Rejected(FrameError),
     /// A reply could not be turned into bytes.
@@ -178,6 +188,8 @@ impl fmt::Display for CloseReason {
         match self {
             Self::PeerFinished => f.write_str("the peer has finished"),
             Self::Broken(error) => write!(f, "connection broken: {error}"),
+            Self::Tls(error) => write!(f, "TLS: {error}"),
+            Self::Truncated => f.write_str("the peer's stream was cut off: no close_notify"),
             Self::Rejected(error) => write!(f, "{error}"),
             Self::Encode(error) => write!(f, "{error}"),
             Self::ByHandler => f.write_str("closed by the handler"),

@@ -173,6 +173,8 @@ mod offload;
 mod parts;
 mod remote;
 mod running;
+#[cfg(feature = "_rustls")]
+mod secure;
 mod server;
 mod service;
 mod service_limits;
@@ -181,6 +183,7 @@ mod shards;
 pub mod signals;
 pub mod sim;
 mod ticket;
+mod tls;
 mod topics;
 
 pub use access::Access;
@@ -207,3 +210,6 @@ pub use server::Server;
 pub use service_limits::ServiceLimits;
 pub use shards::Shards;
 pub use ticket::Ticket;
+pub use tls::TlsError;
+#[cfg(feature = "_rustls")]
+pub use tls::{ClientAuth, Tls, TlsFacts};

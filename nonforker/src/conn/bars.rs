@@ -2,7 +2,7 @@
 
 /// See the [module](self).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Bars(u8);
+pub(crate) struct Bars(u16);
 
 impl Bars {
     /// It takes no more requests and no more replies: it closes.
@@ -23,6 +23,8 @@ impl Bars {
 
     /// Our side ends behind what is queued. This bars no frame: they are handled, unanswered.
     pub(crate) const MUTE: Self = Self(1 << 7);
+    /// A TLS handshake has begun in the middle of the stream: nothing is a frame until it is done.
+    pub(crate) const SHAKES: Self = Self(1 << 8);
     /// One of them: a reply is dropped, or has to wait.
     pub(crate) const NOT_AT_ONCE: Self = Self(Self::CLOSED.0 | Self::MUTE.0 | Self::DEFERRED.0);
     /// One of them: the peer waits for our handler.
@@ -44,6 +46,11 @@ impl Bars {
     #[inline]
     pub(crate) const fn is_none(self) -> bool {
         self.0 & !Self::OPEN.0 == 0
+    }
+
+    /// Whether a handshake is under way, and has not to wait for its turn.
+    pub(crate) const fn only_shakes(self) -> bool {
+        self.0 & (Self::SHAKES.0 | Self::CLOSED.0 | Self::HELD.0) == Self::SHAKES.0
     }
 
     /// Whether nothing but [`HELD`](Self::HELD) keeps it from the next frame, if that does.

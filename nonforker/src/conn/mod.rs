@@ -24,6 +24,7 @@ mod ahead;
 pub(crate) mod bars;
 pub(crate) mod buffer;
 pub(crate) mod deadlines;
+pub(crate) mod encrypted;
 mod inbound;
 pub(crate) mod outbound;
 pub(crate) mod output;
@@ -38,6 +39,7 @@ use self::{
     bars::Bars,
     buffer::Buffer,
     deadlines::{Deadlines, Kind, Tick},
+    encrypted::Encrypted,
     inbound::Inbound,
     outbound::{Lent, Outbound, Watermarks},
     pipe::{Opening, Pipe},
@@ -60,11 +62,11 @@ pub(crate) struct Connection {
     inbound: Inbound,
     outbound: Outbound,
     deadlines: Deadlines,
-    /// Most connections do not end just now, and have no ticket open.
+    /// Most connections do not end just now, have no ticket open, and are not encrypted.
     rare: Option<Box<Rare>>,
 }
 
-/// What a connection has that ends, or has yet to answer.
+/// What a connection has that ends, has yet to answer, or is encrypted.
 #[derive(Debug, Default)]
 struct Rare {
     /// Why, until its handler gets the reason.
@@ -72,6 +74,16 @@ struct Rare {
     /// How many bytes of the peer were thrown away.
     discarded: u32,
     tickets: Option<Box<Tickets>>,
+    /// Its TLS, if it has any.
+    encrypted: Option<Box<Encrypted>>,
+}
+
+impl Rare {
+    /// Whether it is of no use.
+    const fn is_vacant(&self) -> bool {
+        let Self { reason, discarded, tickets, encrypted } = self;
+        reason.is_none() && *discarded == 0 && tickets.is_none() && encrypted.is_none()
+    }
 }
 
 impl Connection {
@@ -187,7 +199,11 @@ impl Connection {
 
     /// Opens the pipe up with all bytes that have arrived so far.
     pub(crate) fn open_up(&mut self, input: &[u8]) -> Opening {
-        self.pipe.open_up(input)
+        let opening = self.pipe.open_up(input);
+        if matches!(opening, Opening::Opened { .. }) {
+            self.pipe = self.pipe_behind();
+        }
+        opening
     }
 
     pub(crate) const fn pause(&mut self, on: bool) {
@@ -221,9 +237,14 @@ impl Connection {
     /// Whether the driver should receive.
     pub(crate) fn wants_receive(&self) -> bool {
         match self.state {
-            State::Open => self.bars.is_none() && matches!(self.incoming, Incoming::Flows),
+            State::Open => {
+                let may = self.bars.is_none() || self.bars.only_shakes();
+                may && matches!(self.incoming, Incoming::Flows)
+            }
             State::Draining => self.rare.as_ref().is_none_or(|rare| rare.discarded < DISCARD_MAX),
-            State::Arriving => matches!(self.incoming, Incoming::Flows),
+            State::Arriving => {
+                matches!(self.incoming, Incoming::Flows) && !self.bars.has(Bars::HELD)
+            }
             State::Lingering => true,
             State::HalfClosed | State::Finishing | State::Closing | State::Closed => false,
         }
@@ -368,7 +389,9 @@ impl Connection {
 
     /// The memory its buffers take, in bytes.
     pub(crate) fn capacity(&self) -> usize {
-        self.inbound.capacity() + self.outbound.capacity() + self.held_capacity()
+        let rare =
+            if self.rare.is_some() { self.held_capacity() + self.kept_of_records() } else { 0 };
+        self.inbound.capacity() + self.outbound.capacity() + rare
     }
 
     // By when.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!            PeerFinished                     Flushed
-//! Arriving
+//! Arriving ── CloseRequested ─▶ Draining
 //!     │ Arrived
 //!     ▼
 //!   Open ────────────────▶ HalfClosed   ┌──────────────▶ Lingering ─┐
@@ -100,7 +100,9 @@ impl State {
         Ok(match (self, event) {
             (Arriving, Arrived) => Open,
             // Nothing was promised to it.
-            (Arriving, PeerFinished | CloseRequested) => Closing,
+            (Arriving, PeerFinished) => Closing,
+            // An alert may be queued.
+            (Arriving, CloseRequested) => Draining,
 
             (Open, PeerFinished) => HalfClosed,
             (Open, CloseRequested) => Draining,
@@ -169,7 +171,7 @@ mod tests {
     #[rustfmt::skip]
     const TABLE: [(State, [Option<State>; 6]); 8] = [
         //            Arrived     PeerFinished      CloseRequested   Flushed           Failed         Released
-        (Arriving,   [Some(Open), Some(Closing),    Some(Closing),   Some(Arriving),   Some(Closing), None]),
+        (Arriving,   [Some(Open), Some(Closing),    Some(Draining),  Some(Arriving),   Some(Closing), None]),
         (Open,       [None,       Some(HalfClosed), Some(Draining),  Some(Open),       Some(Closing), None]),
         (HalfClosed, [None,       None,             Some(Finishing), Some(HalfClosed), Some(Closing), None]),
         (Draining,   [None,       Some(Finishing),  Some(Draining),  Some(Lingering),  Some(Closing), None]),

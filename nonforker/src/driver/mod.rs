@@ -116,8 +116,8 @@ pub(crate) enum Completion<'a, S> {
     Accepted { listener: ListenerId, socket: S, peer: Peer },
     /// Accepting failed, and is off now.
     AcceptFailed { listener: ListenerId, error: io::Error },
-    /// The peer sent this.
-    Received { token: Token, bytes: &'a [u8] },
+    /// The peer sent this. The sink may change the bytes, to decrypt them where they lie.
+    Received { token: Token, bytes: &'a mut [u8] },
     /// The peer has finished sending. Receiving is off now.
     EndOfStream { token: Token },
     /// The peer sent an urgent byte, beside its stream.
@@ -153,7 +153,7 @@ pub(crate) trait Sink<S> {
     fn take(&mut self, completion: Completion<'_, S>) -> Next;
 
     /// The peer sent these bytes: a [`Completion::Received`], of which there are most.
-    fn received(&mut self, token: Token, bytes: &[u8]) -> Next {
+    fn received(&mut self, token: Token, bytes: &mut [u8]) -> Next {
         self.take(Completion::Received { token, bytes })
     }
 

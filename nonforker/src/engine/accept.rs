@@ -42,6 +42,7 @@ use crate::{
     },
     driver::{Driver, ListenerId, Op, Token},
     networks::Networks,
+    tls::Tls,
 };
 
 /// How long to wait after the system had no descriptor, or no memory, for another connection.
@@ -57,6 +58,8 @@ pub(super) struct Door {
     service: ServiceId,
     /// Whose connections begin with a PROXY header: then nobody else may connect.
     pub(super) proxies: Option<Networks>,
+    /// Its connections begin with a TLS handshake.
+    pub(super) tls: Option<Tls>,
     /// Failures in a row that blame the connection, since the last pause.
     refusals: u32,
     /// The driver was asked to accept.
@@ -106,7 +109,19 @@ impl<S> Acceptor<S> {
 
     pub(super) fn add(&mut self, service: ServiceId, proxies: Option<Networks>) {
         let settings = self.entrances.get(self.doors.len()).cloned().unwrap_or_default();
-        self.doors.push(Door { service, proxies, refusals: 0, open: false, settings });
+        self.doors.push(Door { service, proxies, tls: None, refusals: 0, open: false, settings });
+    }
+
+    /// From now on connections of this listener begin with a handshake by these certificates.
+    pub(super) fn set_tls(&mut self, listener: ListenerId, tls: Tls) {
+        if let Some(door) = self.doors.get_mut(listener) {
+            door.tls = Some(tls);
+        }
+    }
+
+    /// The certificates with which connections of this listener begin, and their service.
+    pub(super) fn of_listener(&self, listener: ListenerId) -> Option<(Option<Tls>, ServiceId)> {
+        self.doors.get(listener).map(|door| (door.tls.clone(), door.service))
     }
 
     pub(super) const fn set_connections_max(&mut self, connections_max: usize) {
@@ -155,7 +170,7 @@ impl<S> Acceptor<S> {
     /// A connection has closed: what the system lacked may be there now.
     pub(super) fn released(&mut self, slot: &Slot, group: &Group) {
         self.exhausted_until = self.exhausted_until.and(Some(Tick::MIN));
-        if slot.has_opened() {
+        if slot.counts() {
             self.uncount_all(slot, group);
         } else if !self.arriving.is_empty() {
             self.arriving.remove(&slot.token());
@@ -221,6 +236,7 @@ impl<S> Shard<S> {
             }
             let (listener, socket, peer) = acceptor.parked.remove(at)?;
             let door = &acceptor.doors[listener];
+            let tls = door.tls.clone();
             let rules = Rc::clone(&core.desks.get(service as usize)?.rules);
             let mut word = None;
             let pipe = match &door.proxies {
@@ -244,6 +260,7 @@ impl<S> Shard<S> {
                         }
                         Pipe::Header
                     }
+                    None if tls.is_some() => Pipe::Tls,
                     None => Pipe::Plain,
                 },
             };
@@ -261,6 +278,12 @@ impl<S> Shard<S> {
                 && let Some(slot) = table.get_mut(token)
             {
                 core.tell_busy(slot, &word);
+            }
+            if let Some(tls) = tls
+                && let Some(mut entry) = table.take(token)
+            {
+                core.begin_handshake(table, &mut entry.slot, tls);
+                table.put_back(entry);
             }
             core.memory.ajar = false;
             tracing::debug!(%peer, "accepted");
@@ -307,6 +330,9 @@ impl Core {
         }
         slot.counters().accepted.add(1);
         self.mark_dirty(&mut slot);
+        if pipe == Pipe::Tls {
+            slot.is_let_in();
+        }
         if slot.conn.state() == State::Arriving {
             self.arm(&mut slot, Kind::Handshake, self.limits.handshake_timeout);
         } else {

@@ -134,7 +134,7 @@ impl<S> Acceptor<S> {
 /// How many connections of a shard each address and network has.
 fn counted(table: &Table) -> HashMap<AddressKey, usize> {
     let mut counts = HashMap::new();
-    for slot in table.slots().filter(|slot| slot.has_opened()) {
+    for slot in table.slots().filter(|slot| slot.counts()) {
         for (key, _) in slot.rules().caps(&slot.peer()).into_iter().flatten() {
             *counts.entry(key).or_default() += 1;
         }
@@ -158,8 +158,10 @@ impl<S> Shard<S> {
     pub(super) fn busy_word(&self, listener: ListenerId, why: Refusal) -> Option<Box<[u8]>> {
         let connections_max = self.core.limits.connections();
         let is_roomy = self.table.len() < connections_max - connections_max / 4;
-        let word = self.acceptor.doors[listener].settings.entrance.busy.as_ref();
-        word.filter(|_| is_roomy && why != Refusal::Denied).cloned()
+        let door = &self.acceptor.doors[listener];
+        let word = door.settings.entrance.busy.as_ref();
+        // In clear it is of no use to a client that waits for a handshake.
+        word.filter(|_| is_roomy && door.tls.is_none() && why != Refusal::Denied).cloned()
     }
 }
 

@@ -29,7 +29,12 @@ impl<S> Shard<S> {
                 Opening::Refused(why) => self.core.refuse_arriving(slot, &why),
                 Opening::Opened { consumed, source } => {
                     slot.arrived_as(source);
-                    if self.opens(entry) {
+                    if !self.is_let_in(entry) {
+                        // It closes.
+                    } else if entry.slot.conn.is_encrypted() {
+                        self.received_encrypted(entry, &mut bytes[consumed..].to_vec());
+                    } else {
+                        self.opens(entry);
                         let rest = &bytes[consumed..];
                         if entry.slot.conn.takes_frames_in_place() {
                             self.call_entry(entry, |service, scope| service.received(scope, rest));
@@ -55,7 +60,15 @@ impl<S> Shard<S> {
                 Opening::Refused(why) => self.core.refuse_arriving(slot, &why),
                 Opening::Opened { source, .. } => {
                     slot.arrived_as(source);
-                    if self.opens(entry) {
+                    if !self.is_let_in(entry) {
+                        // It closes.
+                    } else if entry.slot.conn.is_encrypted() {
+                        if let Some(rest) = entry.slot.conn.take_kept() {
+                            self.received_encrypted(entry, &mut rest.bytes().to_vec());
+                            self.core.pool.put(rest);
+                        }
+                    } else {
+                        self.opens(entry);
                         entry.slot.conn.hold();
                         self.call_entry(entry, |service, scope| service.advance(scope));
                     }
@@ -65,10 +78,10 @@ impl<S> Shard<S> {
         self.core.mark_dirty(&mut entry.slot);
     }
 
-    /// Opens a connection whose pipe is open, if there may be another one of its client.
-    fn opens(&mut self, entry: &mut Entry) -> bool {
+    /// Counts a connection of which it is known now whose it is, if there may be another one of its
+    /// client.
+    fn is_let_in(&mut self, entry: &mut Entry) -> bool {
         let (slot, core) = (&mut entry.slot, &mut self.core);
-        slot.conn.deadlines().clear(Kind::Handshake);
         let peer = slot.peer();
         let listener = self.acceptor.arriving.remove(&slot.token()).unwrap_or_default();
         if let Some(why) = self.acceptor.refusal(listener, &peer, slot.rules(), core) {
@@ -79,10 +92,17 @@ impl<S> Shard<S> {
             }
             return false;
         }
+        slot.is_let_in();
+        true
+    }
+
+    /// Opens a connection whose pipe is open.
+    pub(super) fn opens(&mut self, entry: &mut Entry) {
+        let (slot, core) = (&mut entry.slot, &mut self.core);
+        slot.conn.deadlines().clear(Kind::Handshake);
         slot.conn.apply(Event::Arrived);
         core.begins(slot);
         self.call_entry(entry, |service, scope| service.open(scope));
-        true
     }
 }
 

@@ -17,6 +17,7 @@ use std::{
 use super::{
     aging::Ages,
     desk::Desk,
+    encrypted::Handshakes,
     group::Group,
     mail::Mail,
     memory::Memory,
@@ -76,6 +77,7 @@ pub(crate) struct Core {
     pub(super) alone: bool,
     pub(crate) mail: Mail,
     pub(super) tickets: TicketOffice,
+    pub(super) handshakes: Handshakes,
     /// Who does what handlers offload.
     pub(crate) offload: Option<Box<dyn Threads>>,
     pub(super) clock: Clock,
@@ -124,6 +126,7 @@ impl Core {
             shard,
             mail,
             tickets,
+            handshakes: Handshakes::default(),
             offload: None,
             clock,
             now: 0,

@@ -217,7 +217,7 @@ impl<S> Shard<S> {
     /// From now on nothing is waited for on a connection.
     pub(super) fn cut(&mut self, token: Token) {
         if let Some(slot) = self.table.get_mut(token) {
-            if slot.conn.state() == State::Arriving {
+            if slot.conn.state() == State::Arriving || slot.conn.shakes() {
                 return self.core.fail(slot, CloseReason::Drained, false);
             }
             slot.conn.cut();
@@ -242,6 +242,7 @@ fn is_cut_off(slot: &Slot) -> bool {
 /// its end is the frame's.
 fn may_hold_frame(slot: &Slot) -> bool {
     let (conn, state) = (&slot.conn, slot.conn.state());
-    let may_be_complete = conn.bars().has(Bars::HELD) || state == State::HalfClosed;
+    let may_be_complete =
+        conn.bars().has(Bars::HELD) || state == State::HalfClosed && !conn.is_truncated();
     may_be_complete && state.handles() && !conn.kept().is_empty()
 }

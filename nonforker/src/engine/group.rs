@@ -15,13 +15,13 @@
 //! 64th of its part of the budget, so the sum is wrong by less than a 64th of the budget.
 
 pub(crate) mod doors;
+mod nets;
 mod rates;
 mod tickets;
 mod topics;
 
 use std::{
     collections::HashMap,
-    net::IpAddr,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
         atomic::{
@@ -32,36 +32,17 @@ use std::{
     },
 };
 
+pub(super) use self::nets::{AddressKey, Net, net_of};
 use self::{doors::AllDoors, rates::Rates, tickets::AllTickets, topics::AllTopics};
 use super::{
-    desk::Desk, mail::Mailbox, places::room, shared::Shared, slot::ServiceId, stats::Stats,
+    certificates::Certificates, desk::Desk, mail::Mailbox, places::room, shared::Shared,
+    slot::ServiceId, stats::Stats,
 };
 use crate::{
     config::Limits,
     error::{Error, NoSuchService, Result},
     offload::Pool,
 };
-
-/// A network: an address and how many of its bits count, or [`u8::MAX`] for an address alone.
-pub(super) type Net = (IpAddr, u8);
-
-/// Where connections of one address or network are counted: for all services, or for one alone.
-pub(super) type AddressKey = (Option<ServiceId>, Net);
-
-/// The network of an address, of which so many bits count.
-pub(super) fn net_of(ip: IpAddr, (v4, v6): (u8, u8)) -> Net {
-    // A proxy may write an IPv4 address as an IPv6 one.
-    match ip.to_canonical() {
-        IpAddr::V4(ip) => {
-            let mask = u32::MAX.checked_shl(32 - u32::from(v4)).unwrap_or(0);
-            (IpAddr::V4((u32::from(ip) & mask).into()), v4)
-        }
-        IpAddr::V6(ip) => {
-            let mask = u128::MAX.checked_shl(128 - u32::from(v6)).unwrap_or(0);
-            (IpAddr::V6((u128::from(ip) & mask).into()), v6)
-        }
-    }
-}
 
 /// See the [module](self).
 #[derive(Debug)]
@@ -87,6 +68,7 @@ pub(crate) struct Group {
     /// Limits are posted to all shards or to none.
     posting: Mutex<()>,
     has_new_limits: AtomicBool,
+    pub(crate) tls: Certificates,
 }
 
 /// One shard, as the others see it. Each has cache lines of its own.
@@ -131,6 +113,7 @@ impl Group {
             offload: Mutex::default(),
             posting: Mutex::new(()),
             has_new_limits: AtomicBool::new(false),
+            tls: Certificates::default(),
         })
     }
 
@@ -218,6 +201,15 @@ impl Group {
         has_new_limits.store(true, Relaxed);
         // All were bound with the same limits: what one can follow, all can.
         members.iter().try_for_each(|member| member.shared.post_limits(limits.clone()))
+    }
+
+    /// Replaces the certificates of a listener in all shards.
+    #[cfg(feature = "_rustls")]
+    pub(crate) fn set_tls(&self, listener: usize, tls: crate::Tls) -> Result<()> {
+        let Self { members, tls: certificates, .. } = self.whole();
+        certificates.replace(listener, tls)?;
+        members.iter().for_each(|member| member.shared.wake());
+        Ok(())
     }
 
     pub(crate) fn stats(&self) -> Stats {

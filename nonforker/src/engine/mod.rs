@@ -22,10 +22,12 @@ mod access;
 mod aging;
 mod arriving;
 mod balance;
+pub(crate) mod certificates;
 pub(crate) mod core;
 pub(crate) mod desk;
 pub(crate) mod drain;
 mod due;
+mod encrypted;
 pub(crate) mod failures;
 mod flush;
 pub(crate) mod group;
@@ -70,6 +72,7 @@ use crate::{
     networks::Networks,
     offload::Threads,
     service_limits::AllLimits,
+    tls::Tls,
 };
 
 /// The services of a server, by [`ServiceId`].
@@ -164,6 +167,29 @@ impl<D: Driver> Engine<D> {
         Ok(actual)
     }
 
+    /// Connections of a listener begin with a handshake by these certificates from now on.
+    pub(crate) fn set_tls(&mut self, listener: ListenerId, tls: Tls) {
+        self.shard.acceptor.set_tls(listener, tls);
+    }
+
+    /// What handlers of a service can change to, if they can.
+    pub(crate) fn set_start_tls(&mut self, service: ServiceId, tls: Option<Tls>) {
+        if let Some(desk) = self.shard.core.desks.get_mut(service as usize) {
+            desk.start_tls = tls;
+        }
+    }
+
+    /// All listeners are there: from now on their certificates can be replaced.
+    pub(crate) fn note_tls(&self) {
+        let Shard { core, acceptor, .. } = &self.shard;
+        let desks = &core.desks;
+        let in_force = (0..acceptor.listeners()).map(|listener| {
+            let (tls, service) = acceptor.of_listener(listener)?;
+            tls.or_else(|| desks.get(service as usize)?.start_tls.clone())
+        });
+        core.group.tls.note(in_force.collect());
+    }
+
     /// Tells every handler that the server begins.
     pub(crate) fn start(&mut self) -> Result<(), Error> {
         self.shard.start()
@@ -187,6 +213,7 @@ impl<D: Driver> Engine<D> {
         if self.shard.unusual {
             self.shard.follow_settings();
             self.shard.follow_doors();
+            self.shard.follow_certificates();
             self.shard.read_mail();
             self.admit();
             self.follow_others();

@@ -12,6 +12,7 @@ use super::{
     accept::Acceptor,
     core::{COLLECTED_MAX, Core},
     drain::Phase,
+    encrypted::Scratch,
     group::Group,
     mail::Mail,
     rules::Rules,
@@ -23,6 +24,7 @@ use super::{
 };
 use crate::{
     conn::{
+        bars::Bars,
         deadlines::{Kind, Tick},
         state::{Event, Manner, State},
     },
@@ -54,6 +56,9 @@ pub(super) struct Shard<S> {
     pub(super) due_at: Option<Tick>,
     /// Connections that go on in this turn.
     pub(super) running: Vec<Token>,
+    pub(super) scratch: Scratch,
+    /// How often certificates had been replaced when that was last looked at.
+    pub(super) certificates_seen: usize,
 }
 
 /// What a turn has brought.
@@ -95,6 +100,8 @@ impl<S> Shard<S> {
             unusual: true,
             due_at: None,
             running: Vec::new(),
+            scratch: Scratch::default(),
+            certificates_seen: 0,
         }
     }
 
@@ -118,6 +125,7 @@ impl<S> Shard<S> {
         }
         self.core.timers_moved = false;
         self.core.collected = 0;
+        self.core.handshakes.begin_turn();
         // What becomes runnable from here on has its turn in the next one.
         if !self.core.runnable.is_empty() {
             mem::swap(&mut self.core.runnable, &mut self.running);
@@ -280,6 +288,11 @@ impl<S> Shard<S> {
         if slot.conn.state() == State::Closing {
             return;
         }
+        let is_encrypted = slot.conn.is_encrypted();
+        if is_encrypted && self.finished_on_the_wire(token) {
+            return;
+        }
+        let Some(slot) = self.table.get_mut(token) else { return };
         slot.conn.apply(Event::PeerFinished);
         self.core.mark_dirty(slot);
         self.call(token, |service, scope| service.advance(scope));
@@ -318,6 +331,7 @@ impl<S> Shard<S> {
         let Some(mut entry) = self.table.remove(token) else { return };
         let (slot, core) = (&mut entry.slot, &mut self.core);
         slot.conn.apply(Event::Released);
+        core.is_shaken(slot);
         core.timers.cancel(token, &mut slot.scheduled);
         core.ages.remove(token);
         core.memory.account(token, slot.accounted(), 0, true);
@@ -347,6 +361,10 @@ impl<S> Shard<S> {
             let token = self.running[at];
             let Some(slot) = self.table.get_mut(token) else { continue };
             slot.runs();
+            if slot.conn.shakes() {
+                self.shake_on(token);
+            }
+            let Some(slot) = self.table.get_mut(token) else { continue };
             let is_relieved = slot.relieve();
             if !slot.conn.state().handles() {
                 continue;
@@ -384,19 +402,19 @@ impl<S> Sink<S> for Shard<S> {
     }
 
     /// The peer sent bytes.
-    fn received(&mut self, token: Token, bytes: &[u8]) -> Next {
+    fn received(&mut self, token: Token, bytes: &mut [u8]) -> Next {
         self.brought.something = true;
         if let Some(mut entry) = self.table.take(token) {
             let Self { core, table, services, .. } = self;
             let slot = &mut entry.slot;
             slot.rules.counters.received_bytes.add(bytes.len());
-            if slot.received() {
-                core.watch_received(slot, bytes.len());
-            }
+            let is_encrypted = slot.received() && core.watch_received(slot, bytes.len());
             if core.tickets.are_out() {
                 self.unusual |= core.wait_for_tickets(slot);
             }
-            if !slot.conn.takes_frames_in_place() {
+            if is_encrypted {
+                self.received_encrypted(&mut entry, bytes);
+            } else if !slot.conn.takes_frames_in_place() {
                 self.received_aside(&mut entry, bytes);
             } else if let Some(service) = services.get_mut(slot.rules.service as usize) {
                 service.received(Scope { core, table, entry: &mut entry }, bytes);
@@ -411,11 +429,13 @@ impl<S> Sink<S> for Shard<S> {
 }
 
 impl Core {
-    /// Bytes came to a connection on which more than usual depends on that.
+    /// Bytes came to a connection on which more than usual depends on that. Returns whether they are
+    /// encrypted.
     #[inline(never)]
-    fn watch_received(&mut self, slot: &mut Slot, count: usize) {
+    fn watch_received(&mut self, slot: &mut Slot, count: usize) -> bool {
         self.is_active(slot);
         slot.watch_received(count);
+        slot.conn.is_encrypted()
     }
 
     /// Frames may be here that have to wait: for us, so the peer's deadline stops. They go on in the
@@ -423,13 +443,15 @@ impl Core {
     pub(crate) fn hold(&mut self, slot: &mut Slot, is_turn_over: bool) {
         self.mark_dirty(slot);
         slot.conn.deadlines().clear(Kind::Frame);
+        // What follows a call for TLS is not for a codec.
+        let is_turn_over = is_turn_over || slot.conn.bars().has(Bars::SHAKES);
         if slot.conn.hold() && is_turn_over {
             self.mark_runnable(slot);
         }
     }
 
     /// Bytes came for which there is no use any more.
-    fn discarded(&mut self, slot: &mut Slot, count: usize) {
+    pub(super) fn discarded(&mut self, slot: &mut Slot, count: usize) {
         let enough = slot.conn.discard(count);
         if slot.conn.state() == State::Lingering {
             if enough {

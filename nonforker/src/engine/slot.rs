@@ -249,9 +249,19 @@ impl Slot {
         self.usage = Usage::Unused;
     }
 
+    /// Its address is counted, and its handshake is to come.
+    pub(super) const fn is_let_in(&mut self) {
+        self.usage = Usage::LetIn;
+    }
+
+    /// Whether its address is counted.
+    pub(super) fn counts(&self) -> bool {
+        self.usage > Usage::Arriving
+    }
+
     /// Whether it has opened at some time: the handler knows it, and its address is counted.
     pub(super) fn has_opened(&self) -> bool {
-        self.usage > Usage::Arriving
+        self.usage > Usage::LetIn
     }
 
     /// A proxy has said who the client is, or that it does not know.

@@ -52,6 +52,11 @@ impl<D: Driver> Engine<D> {
         if let Some(wrong) = core.tickets.unsound(table, goes_on) {
             return Some(wrong);
         }
+        let shaking = table.slots().filter(|slot| slot.conn.is_counted_as_shaking()).count();
+        if shaking != core.handshakes.open() {
+            let counted = core.handshakes.open();
+            return Some(format!("{shaking} handshakes are under way, not {counted}"));
+        }
         let mut subscriptions = 0;
         for desk in &core.desks {
             match desk.topics.unsound(table) {
@@ -155,9 +160,17 @@ impl<D: Driver> Engine<D> {
         if let Some(wrong) = conn.unsound_tickets().or_else(|| conn.unsound_queue()) {
             return Some(wrong);
         }
-        let idle =
-            conn.kept().is_empty() && !queued && conn.held() == 0 && !conn.outbound().is_sending();
+        let idle = !conn.keeps_records()
+            && conn.kept().is_empty()
+            && !queued
+            && conn.held() == 0
+            && !conn.outbound().is_sending();
         let waits = core.runnable.contains(&slot.token());
+        if let Some(wrong) = conn.unsound_records(waits) {
+            return Some(wrong);
+        }
+        // Nothing is sent in clear while the handshake is under way.
+        let queued = queued && !conn.shakes();
         let withheld = core.memory.withholds(slot.accounted());
         let is_told = conn.incoming() == Incoming::Told;
         let checks = [

@@ -36,10 +36,11 @@ pub(crate) enum Notice {
     Header,
     Unanswered,
     AnswerTimeout,
+    Tls,
 }
 
 impl Notice {
-    const ALL: [Self; 22] = [
+    const ALL: [Self; 23] = [
         Self::Accept,
         Self::Full,
         Self::PerIp,
@@ -62,11 +63,13 @@ impl Notice {
         Self::Header,
         Self::Unanswered,
         Self::AnswerTimeout,
+        Self::Tls,
     ];
 
     /// The kind of line that says that a connection was closed by policy, if it was.
     pub(crate) const fn of(reason: &CloseReason) -> Option<Self> {
         match reason {
+            CloseReason::Tls(_) | CloseReason::Truncated => Some(Self::Tls),
             CloseReason::Unused => Some(Self::Unused),
             CloseReason::FrameTimeout => Some(Self::FrameTimeout),
             CloseReason::WriteTimeout => Some(Self::WriteTimeout),
@@ -103,6 +106,7 @@ impl Notice {
             Self::Header => "connections were refused before they opened",
             Self::Unanswered => "connections were closed whose ticket was dropped",
             Self::AnswerTimeout => "connections were closed that were not answered in time",
+            Self::Tls => "connections were closed that broke the rules of TLS",
             Self::TooLong => "connections were closed whose frame was too long",
         }
     }
@@ -117,6 +121,7 @@ impl Notice {
                 | Self::IdleTimeout
                 | Self::OutputOverflow
                 | Self::TooLong
+                | Self::Tls
         )
     }
 }

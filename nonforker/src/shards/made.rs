@@ -9,7 +9,7 @@ use crate::{
     engine::group::Group,
     error::{Error, Result},
     listening::Place,
-    server::Server,
+    server::{Secured, Server},
     service_limits::AllLimits,
 };
 
@@ -35,6 +35,8 @@ pub(crate) struct Made {
     /// Where it is to listen, in words, and which service serves there.
     places: Vec<String>,
     services: usize,
+    /// What encrypts the connections of each service: in every shard it is that of the first.
+    pub(crate) tls: Vec<Secured>,
     limits: AllLimits,
     offload_threads: Option<usize>,
     entrances: Vec<Entrance>,
@@ -54,6 +56,7 @@ impl Made {
         Self {
             places: places.collect(),
             services: server.services(),
+            tls: server.tls.clone(),
             limits: server.limits.clone(),
             offload_threads: server.offload_threads,
             entrances: server.entrances.clone(),
@@ -70,6 +73,13 @@ impl Made {
         if self.services != other.services {
             let (own, others) = (self.services, other.services);
             return Some(format!("it has {others} services, and the first {own}"));
+        }
+        let kinds = |made: &Self| {
+            let kind = |it: &Secured| (it.at_once.is_some(), it.later.is_some());
+            made.tls.iter().map(kind).collect::<Vec<_>>()
+        };
+        if kinds(self) != kinds(other) {
+            return Some("it does not encrypt what the first does".to_owned());
         }
         let is_alike = self.limits == other.limits
             && self.offload_threads == other.offload_threads

@@ -45,5 +45,13 @@ mod spawned;
 mod stream;
 mod threads;
 mod timeouts;
+#[cfg(feature = "_rustls")]
+mod tls;
+#[cfg(feature = "_rustls")]
+mod tls_bad;
+#[cfg(feature = "_rustls")]
+mod tls_client;
+#[cfg(feature = "_rustls")]
+mod tls_others;
 mod topics;
 mod urgent;
