@@ -172,8 +172,8 @@ impl Server {
     fn add<H: Handler, F: Frames<H>>(mut self, codec: H::Codec, frames: F) -> Self {
         self.services.push(Box::new(Typed::<H, F>::new(codec, frames)));
         self.proxies.push(None);
-        self.tls.push(Secured::default());
         self.entrances.push(Entrance::default());
+        self.tls.push(Secured::default());
         self.limits.services.push(ServiceLimits::new());
         self
     }
@@ -430,6 +430,7 @@ impl Server {
         self.limits.check()?;
         check_mode(self.unix_mode)?;
         check_threads(self.offload_threads)?;
+        self.entrances.iter().try_for_each(Entrance::check)?;
         if let Some(what) = self.misplaced {
             return Err(TlsError::new(format!("{what}: give the server a service first")).into());
         }
@@ -446,7 +447,6 @@ impl Server {
             };
             return Err(TlsError::new(wrong).into());
         }
-        self.entrances.iter().try_for_each(Entrance::check)?;
         if self.services.is_empty() { Err(Error::NothingToServe) } else { Ok(()) }
     }
 

@@ -57,21 +57,14 @@ const REFUSALS_MAX: u32 = 16;
 pub(super) struct Door {
     service: ServiceId,
     /// Whose connections begin with a PROXY header: then nobody else may connect.
-    proxies: Option<Networks>,
+    pub(super) proxies: Option<Networks>,
     /// Its connections begin with a TLS handshake.
-    tls: Option<Tls>,
+    pub(super) tls: Option<Tls>,
     /// Failures in a row that blame the connection, since the last pause.
     refusals: u32,
     /// The driver was asked to accept.
     open: bool,
     pub(super) settings: DoorSettings,
-}
-
-impl Door {
-    /// Whether its connections begin with a handshake.
-    pub(super) const fn is_encrypted(&self) -> bool {
-        self.tls.is_some()
-    }
 }
 
 /// See the [module](self).
@@ -278,12 +271,6 @@ impl<S> Shard<S> {
                 let slot = core.new_slot(token, peer.clone(), rules, pipe);
                 of.entry(core, slot)
             });
-            if let Some(tls) = tls.filter(|_| word.is_none())
-                && let Some(mut entry) = table.take(token)
-            {
-                core.begin_handshake(table, &mut entry.slot, tls);
-                table.put_back(entry);
-            }
             if is_proxied {
                 acceptor.arriving.insert(token, listener);
             }
@@ -291,6 +278,12 @@ impl<S> Shard<S> {
                 && let Some(slot) = table.get_mut(token)
             {
                 core.tell_busy(slot, &word);
+            }
+            if let Some(tls) = tls
+                && let Some(mut entry) = table.take(token)
+            {
+                core.begin_handshake(table, &mut entry.slot, tls);
+                table.put_back(entry);
             }
             core.memory.ajar = false;
             tracing::debug!(%peer, "accepted");

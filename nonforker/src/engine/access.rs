@@ -6,6 +6,8 @@
 //!                                               silence         └── a word, if there is one ──▶ close
 //! ```
 
+use std::collections::HashMap;
+
 use super::{
     accept::Acceptor,
     core::Core,
@@ -109,14 +111,15 @@ impl<S> Acceptor<S> {
         }
     }
 
+    /// Whether each address and network has as many connections as are counted, and nobody else is
+    /// remembered.
+    pub(super) fn is_sound(&self, table: &Table) -> bool {
+        self.per_ip == counted(table) && self.arriving.keys().all(|&token| table.contains(token))
+    }
+
     /// Counts anew how many connections each address has: the rules about that have changed.
     pub(super) fn count_addresses(&mut self, table: &Table, group: &Group) {
-        let before = std::mem::take(&mut self.per_ip);
-        for slot in table.slots().filter(|slot| slot.counts()) {
-            for (key, _) in slot.rules().caps(&slot.peer()).into_iter().flatten() {
-                *self.per_ip.entry(key).or_default() += 1;
-            }
-        }
+        let before = std::mem::replace(&mut self.per_ip, counted(table));
         if !group.is_alone() {
             for (key, &count) in &self.per_ip {
                 group.correct_address(*key, 0, count);
@@ -126,6 +129,17 @@ impl<S> Acceptor<S> {
             }
         }
     }
+}
+
+/// How many connections of a shard each address and network has.
+fn counted(table: &Table) -> HashMap<AddressKey, usize> {
+    let mut counts = HashMap::new();
+    for slot in table.slots().filter(|slot| slot.counts()) {
+        for (key, _) in slot.rules().caps(&slot.peer()).into_iter().flatten() {
+            *counts.entry(key).or_default() += 1;
+        }
+    }
+    counts
 }
 
 impl<S> Shard<S> {
@@ -146,8 +160,8 @@ impl<S> Shard<S> {
         let is_roomy = self.table.len() < connections_max - connections_max / 4;
         let door = &self.acceptor.doors[listener];
         let word = door.settings.entrance.busy.as_ref();
-        // In clear it would be no word to a client that expects a handshake.
-        word.filter(|_| is_roomy && why != Refusal::Denied && !door.is_encrypted()).cloned()
+        // In clear it is of no use to a client that waits for a handshake.
+        word.filter(|_| is_roomy && door.tls.is_none() && why != Refusal::Denied).cloned()
     }
 }
 

@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use super::{core::Core, drain::Phase, shard::Shard, slot::Slot};
+use super::{core::Core, drain::Phase, shard::Shard, slot::Slot, table::Table};
 use crate::{
     access::jittered,
     conn::{deadlines::Tick, state::State},
@@ -56,6 +56,14 @@ impl Ages {
         {
             self.by_time.remove(&(at, token));
         }
+    }
+
+    /// Whether each has its time once, and is there.
+    pub(super) fn is_sound(&self, table: &Table) -> bool {
+        let is_there = |(&token, &(at, _)): (&Token, &(Tick, Stage))| {
+            table.contains(token) && self.by_time.contains(&(at, token))
+        };
+        self.by_time.len() == self.stages.len() && self.stages.iter().all(is_there)
     }
 
     fn pop(&mut self, now: Tick) -> Option<(Token, Stage)> {

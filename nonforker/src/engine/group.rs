@@ -15,13 +15,13 @@
 //! 64th of its part of the budget, so the sum is wrong by less than a 64th of the budget.
 
 pub(crate) mod doors;
+mod nets;
 mod rates;
 mod tickets;
 mod topics;
 
 use std::{
     collections::HashMap,
-    net::IpAddr,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
         atomic::{
@@ -32,6 +32,7 @@ use std::{
     },
 };
 
+pub(super) use self::nets::{AddressKey, Net, net_of};
 use self::{doors::AllDoors, rates::Rates, tickets::AllTickets, topics::AllTopics};
 use super::{
     certificates::Certificates, desk::Desk, mail::Mailbox, places::room, shared::Shared,
@@ -42,27 +43,6 @@ use crate::{
     error::{Error, NoSuchService, Result},
     offload::Pool,
 };
-
-/// A network: an address and how many of its bits count, or [`u8::MAX`] for an address alone.
-pub(super) type Net = (IpAddr, u8);
-
-/// Where connections of one address or network are counted: for all services, or for one alone.
-pub(super) type AddressKey = (Option<ServiceId>, Net);
-
-/// The network of an address, of which so many bits count.
-pub(super) fn net_of(ip: IpAddr, (v4, v6): (u8, u8)) -> Net {
-    // A proxy may write an IPv4 address as an IPv6 one.
-    match ip.to_canonical() {
-        IpAddr::V4(ip) => {
-            let mask = u32::MAX.checked_shl(32 - u32::from(v4)).unwrap_or(0);
-            (IpAddr::V4((u32::from(ip) & mask).into()), v4)
-        }
-        IpAddr::V6(ip) => {
-            let mask = u128::MAX.checked_shl(128 - u32::from(v6)).unwrap_or(0);
-            (IpAddr::V6((u128::from(ip) & mask).into()), v6)
-        }
-    }
-}
 
 /// See the [module](self).
 #[derive(Debug)]

@@ -212,8 +212,8 @@ impl<D: Driver> Engine<D> {
         self.wait()?;
         if self.shard.unusual {
             self.shard.follow_settings();
-            self.shard.follow_certificates();
             self.shard.follow_doors();
+            self.shard.follow_certificates();
             self.shard.read_mail();
             self.admit();
             self.follow_others();

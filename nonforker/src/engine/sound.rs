@@ -67,6 +67,12 @@ impl<D: Driver> Engine<D> {
         if table.slots().map(|slot| slot.topics().len()).sum::<usize>() != subscriptions {
             return Some("a connection has subscribed to a topic that does not know it".to_owned());
         }
+        if !core.ages.is_sound(table) {
+            return Some("a connection that is gone has an age".to_owned());
+        }
+        if !self.shard.acceptor.is_sound(table) {
+            return Some("connections of an address are not counted exactly".to_owned());
+        }
         let starved = table.slots().filter(|slot| slot.is_starved()).count();
         core.memory.unsound(&held, starved)
     }

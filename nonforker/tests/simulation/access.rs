@@ -251,6 +251,21 @@ fn one_that_never_falls_silent_and_one_that_waits_end_as_well() {
 }
 
 #[test]
+fn one_from_which_each_turn_brings_something_is_not_waited_for() {
+    let limits = plain().max_age(Some(Duration::from_millis(100))).read_per_turn(16);
+    of(limits, |server| server).run(|net| {
+        let client = net.connect();
+        client.set_window(1 << 20);
+        net.wait(Duration::from_millis(99));
+        // A turn takes a microsecond, and reads three of them.
+        client.send("hello\n".repeat(60_000));
+        let (received, _) = client.receive_to_end();
+        assert!(net.now() < Duration::from_millis(112), "{:?}", net.now());
+        assert!(received.ends_with(b"hello\nbye\n"));
+    });
+}
+
+#[test]
 fn a_drain_may_be_spread_out() {
     const SPREAD: Duration = Duration::from_secs(20);
     let limits = plain().drain_spread(SPREAD).drain_timeout(Duration::from_secs(5));
