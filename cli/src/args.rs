@@ -9,6 +9,7 @@ use clap::{
 use nonforker::{Address, Networks};
 
 use crate::{
+    access::AccessArgs,
     bench::{self, BenchArgs},
     check,
     complaint::{complaint, with_negative_values},
@@ -129,6 +130,8 @@ pub(crate) struct ServeArgs {
     pub(crate) tls: TlsArgs,
     #[command(flatten, next_help_heading = "Limits")]
     pub(crate) limits: LimitArgs,
+    #[command(flatten, next_help_heading = "Who may come in")]
+    pub(crate) access: AccessArgs,
     #[command(flatten, next_help_heading = "Timeouts")]
     pub(crate) timeouts: TimeoutArgs,
     #[command(flatten, next_help_heading = "The program")]
@@ -344,7 +347,7 @@ pub(crate) struct ProgramArgs {
 
     /// A TOML file with settings; its keys are the long flags without the dashes
     #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
+    pub(crate) config: Option<PathBuf>,
 
     /// How the kernel is asked: poll is epoll or kqueue, uring is io_uring, auto the best there is
     #[arg(long, value_enum, default_value_t = Driver::Auto)]

@@ -14,6 +14,7 @@
 //! Exit status: 0 if it ended and cut nobody off, 1 if it could not serve or cut clients off, 2 if
 //! it was asked for something that cannot be.
 
+mod access;
 mod allocator;
 mod args;
 mod bench;

@@ -14,7 +14,7 @@ use nonforker::{
 
 use crate::{
     allocator,
-    args::{Driver, LastLine, ServeArgs, ServiceArgs},
+    args::{self, Driver, LastLine, ServeArgs, ServiceArgs, Task},
     console,
     ending::Ending,
     log::Log,
@@ -37,8 +37,7 @@ pub(crate) fn run(args: &ServeArgs) -> Result<ExitCode, Ending> {
     }
     let server = server(args)?.bind()?;
     let handle = server.handle();
-    signals
-        .obey(server.handle(), tls::reload(&args.tls, server.handle(), server.addresses().len()))?;
+    obey(signals, args, server.handle(), server.addresses().len())?;
     if !args.program.quiet {
         announce(server.addresses(), &args.service.codec);
     }
@@ -54,13 +53,54 @@ fn run_shards(args: &ServeArgs, signals: Signals) -> Result<ExitCode, Ending> {
     let make = move || server(&settings).unwrap_or_default();
     let running = Shards::new(shards, make).pin(pin).bind()?;
     let handle = running.handle();
-    let listeners = running.addresses().len();
-    signals.obey(running.handle(), tls::reload(&args.tls, running.handle(), listeners))?;
+    obey(signals, args, running.handle(), running.addresses().len())?;
     if !args.program.quiet {
         announce(running.addresses(), &args.service.codec);
     }
     let ended = running.wait();
     end(&handle, ended)
+}
+
+/// Obeys signals. SIGHUP reads certificates again, and the lists of who may connect, where there are
+/// files with them.
+fn obey(
+    signals: Signals,
+    args: &ServeArgs,
+    server: Handle,
+    listeners: usize,
+) -> Result<(), Ending> {
+    let certificates = tls::reload(&args.tls, server.clone(), listeners);
+    let lists = args.program.config.as_ref().map(|_| server.clone());
+    if certificates.is_none() && lists.is_none() {
+        return signals.obey(server, None);
+    }
+    let mut certificates = certificates;
+    let reload = move || {
+        if let Some(reload) = &mut certificates {
+            reload();
+        }
+        if let Some(server) = &lists {
+            reload_lists(server, listeners);
+        }
+    };
+    signals.obey(server, Some(Box::new(reload)))
+}
+
+/// Reads the settings again, and follows the lists in them. Flags win over the file, as at the start.
+fn reload_lists(server: &Handle, listeners: usize) {
+    match args::from(std::env::args_os()) {
+        Ok(Task::Serve(new)) => {
+            let set = |listener| server.set_access(listener, new.access.access());
+            match (0..listeners).try_for_each(set) {
+                Ok(()) => tracing::info!("SIGHUP: who may connect is read again"),
+                Err(error) => tracing::warn!("SIGHUP: nothing changes: {error}"),
+            }
+        }
+        Err(Ending::Usage(what)) => {
+            tracing::warn!("SIGHUP: nothing changes: {}", console::one_line(&what));
+        }
+        _ => tracing::warn!("SIGHUP: nothing changes: the file cannot be read"),
+    }
 }
 
 fn end(handle: &Handle, ended: nonforker::Result<()>) -> Result<ExitCode, Ending> {
@@ -82,6 +122,7 @@ fn server(args: &ServeArgs) -> Result<Server, Ending> {
         return Err(nonforker::Error::NothingToServe.into());
     };
     let server = with_codec(server, service, first.clone())?;
+    let server = args.access.guard(server);
     let server = match service.proxy_protocol {
         true => server.proxy_protocol(service.proxy_from.iter().cloned().collect::<Networks>()),
         false => server,
@@ -117,7 +158,7 @@ pub(crate) fn limits(args: &ServeArgs) -> Limits {
         Some(low) => set.low_watermark(low),
         None => set,
     };
-    low(Limits::new())
+    let set = low(Limits::new())
         .max_connections(limits.max_connections.map(NonZeroUsize::get))
         .max_connections_per_ip(limits.max_connections_per_ip.map(NonZeroUsize::get))
         .high_watermark(limits.high_watermark)
@@ -142,7 +183,8 @@ pub(crate) fn limits(args: &ServeArgs) -> Limits {
         .handshakes_max(args.tls.max_handshakes.get())
         .linger_timeout(timeouts.linger_timeout)
         .slow_handler(timeouts.slow_handler.0)
-        .busy_poll(timeouts.busy_poll.0)
+        .busy_poll(timeouts.busy_poll.0);
+    args.access.limit(set)
 }
 
 /// Says where it listens: one line for each address, and to a person how to try it.

@@ -37,8 +37,8 @@ const END: [&str; 2] = ["SIGTERM", "SIGINT"];
 /// These drain. SIGKILL follows SIGXCPU, and the end of all power SIGPWR.
 const WARN_OF_THE_END: [&str; 2] = ["SIGXCPU", "SIGPWR"];
 
-/// These do nothing, and the log says so: somebody may have hoped for more. But SIGHUP has certificates
-/// read again, if there are any.
+/// These do nothing, and the log says so: somebody may have hoped for more. But SIGHUP has files read
+/// again, if there are any.
 const TO_NO_END: [&str; 3] = ["SIGHUP", "SIGUSR1", "SIGUSR2"];
 
 /// These do nothing, as the real-time ones do.
@@ -97,7 +97,7 @@ impl Signals {
                 && !draining
                 && let Some(reload) = &mut reload
             {
-                tracing::info!("{name}: reading certificates again");
+                tracing::info!("{name}: reading files again");
                 reload();
             } else if TO_NO_END.contains(&name) || draining {
                 tracing::info!("{name}: nothing to do");

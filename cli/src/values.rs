@@ -153,7 +153,7 @@ impl FromStr for Codec {
 }
 
 /// The bytes that `text` stands for: `\r`, `\n`, `\t`, `\0`, `\\` and `\xHH` are one byte each.
-fn unescape(text: &str) -> Parsed<Vec<u8>> {
+pub(crate) fn unescape(text: &str) -> Parsed<Vec<u8>> {
     const KNOWN: &str = r"there are \r, \n, \t, \0, \\ and \xHH";
 
     let mut bytes = Vec::new();

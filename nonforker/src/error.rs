@@ -63,6 +63,14 @@ pub enum Error {
     /// [`Handle::set_limits`](crate::Handle::set_limits) was called before the server was bound.
     #[error("the server is not bound yet: set its limits with Server::limits")]
     NotBound,
+    /// A [`Handle`](crate::Handle) was asked to change a listener that does not exist.
+    #[error("there is no listener {listener}: there are {listeners}, counted from 0")]
+    NoListener {
+        /// The index.
+        listener: usize,
+        /// How many there are.
+        listeners: usize,
+    },
     /// The kernel's event queue could not be created, or failed.
     #[error("the event queue failed")]
     Driver(#[source] io::Error),

@@ -33,6 +33,10 @@ impl Handle {
         Self { group }
     }
 
+    pub(crate) fn group(&self) -> &Group {
+        &self.group
+    }
+
     /// Takes nothing new, answers what has arrived, closes everybody and ends the server.
     ///
     /// Returns at once. A server that is not bound yet ends as soon as it runs. What is not done within
@@ -105,11 +109,6 @@ impl Handle {
             tracing::warn!("{lack}");
         }
         Ok(())
-    }
-
-    #[cfg(feature = "_rustls")]
-    pub(crate) fn group(&self) -> &Group {
-        &self.group
     }
 
     /// Posts to a service from other threads.

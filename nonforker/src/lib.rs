@@ -148,6 +148,7 @@
 //!
 //! - `signals` (default): [`Server::drain_on_signals`], and the module `signals` for what it leaves out.
 
+mod access;
 mod address;
 mod alarms;
 mod bound;
@@ -185,7 +186,8 @@ mod ticket;
 mod tls;
 mod topics;
 
-pub use address::{Address, AddressError, Peer};
+pub use access::Access;
+pub use address::{Address, AddressError, Peer, PeerCredentials};
 pub use alarms::TimerId;
 pub use bound::Bound;
 pub use config::{Limits, raise_descriptor_limit};

@@ -5,6 +5,7 @@ use std::{cell::RefCell, fmt, rc::Rc, sync::Arc};
 #[cfg(feature = "signals")]
 use crate::signals::Watch;
 use crate::{
+    access::Entrance,
     address::{Address, AddressError},
     bound::Bound,
     bounds::{check_mode, check_threads},
@@ -70,6 +71,8 @@ pub struct Server {
     misplaced: Option<&'static str>,
     /// Of each service: whose connections begin with a PROXY header.
     proxies: Vec<Option<std::result::Result<Networks, NetworksError>>>,
+    /// Of each service: who may connect.
+    pub(crate) entrances: Vec<Entrance>,
     pub(crate) places: Vec<(Place, ServiceId)>,
     unix_mode: u32,
     driver: DriverKind,
@@ -105,6 +108,7 @@ impl Server {
             tls: Vec::new(),
             misplaced: None,
             proxies: Vec::new(),
+            entrances: Vec::new(),
             places: Vec::new(),
             unix_mode: UNIX_MODE,
             driver: DriverKind::Auto,
@@ -168,6 +172,7 @@ impl Server {
     fn add<H: Handler, F: Frames<H>>(mut self, codec: H::Codec, frames: F) -> Self {
         self.services.push(Box::new(Typed::<H, F>::new(codec, frames)));
         self.proxies.push(None);
+        self.entrances.push(Entrance::default());
         self.tls.push(Secured::default());
         self.limits.services.push(ServiceLimits::new());
         self
@@ -425,6 +430,7 @@ impl Server {
         self.limits.check()?;
         check_mode(self.unix_mode)?;
         check_threads(self.offload_threads)?;
+        self.entrances.iter().try_for_each(Entrance::check)?;
         if let Some(what) = self.misplaced {
             return Err(TlsError::new(format!("{what}: give the server a service first")).into());
         }
@@ -473,6 +479,8 @@ impl Server {
             engine.set_start_tls(service, secured.later.clone());
         }
         let mut addresses = Vec::new();
+        let of = |&(_, service): &(_, ServiceId)| self.entrances.get(service as usize).cloned();
+        engine.open_doors(self.places.iter().map(|place| of(place).unwrap_or_default()));
         for (place, service) in self.places {
             let proxies = proxies.get(service as usize).cloned().flatten();
             let share = shares.as_mut().and_then(Iterator::next);

@@ -14,10 +14,14 @@ const TIME: &str = "100years";
 
 /// Each flag with a number, the least and the most it takes, and what is beyond.
 #[rustfmt::skip]
-const FLAGS: [(&str, &str, &str, &str); 25] = [
+const FLAGS: [(&str, &str, &str, &str); 29] = [
     ("max-frame",              "1",    BYTES,   "1125899906842625"),
     ("max-connections",        "1",    COUNT,   "2147483648"),
     ("max-connections-per-ip", "1",    COUNT,   "2147483648"),
+    ("max-connections-per-net", "1",   COUNT,   "2147483648"),
+    ("accept-rate",            "1",    "1000000", "1000001"),
+    ("max-age",                "1ns",  TIME,    "100years 1s"),
+    ("drain-spread",           "0s",   TIME,    "100years 1s"),
     ("high-watermark",         "0",    BYTES,   "1125899906842625"),
     ("low-watermark",          "0",    "64KiB", "65537"),
     ("output-cap",             "0",    BYTES,   "1125899906842625"),

@@ -7,7 +7,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use crate::support::{Process, command, run};
 
 /// The flags, which are part of the contract, and their defaults.
-const FLAGS: [(&str, &str); 38] = [
+const FLAGS: [(&str, &str); 46] = [
     ("--listen", "127.0.0.1:1685"),
     ("--unix-mode", "0600"),
     ("--handler", "echo"),
@@ -16,6 +16,14 @@ const FLAGS: [(&str, &str); 38] = [
     ("--max-frame", "64KiB"),
     ("--max-connections", "the descriptor limit less 32"),
     ("--max-connections-per-ip", "no such limit"),
+    ("--allow", "all"),
+    ("--deny", "none"),
+    ("--max-connections-per-net", "no such limit"),
+    ("--net-prefix", "24,64"),
+    ("--accept-rate", "no such limit"),
+    ("--refuse-with", ""),
+    ("--max-age", "off"),
+    ("--drain-spread", "off"),
     ("--high-watermark", "64KiB"),
     ("--low-watermark", "a quarter of it"),
     ("--output-cap", "1MiB"),

@@ -7,6 +7,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "that is how a test fails")]
 #![expect(clippy::print_stderr, reason = "a test that is skipped says so")]
 
+mod access;
 mod bench;
 mod bench_faults;
 mod bench_modes;

@@ -54,7 +54,7 @@ use slotmap::new_key_type;
 
 use self::socket::Listener;
 use crate::{
-    address::{Address, Peer},
+    address::{Address, Peer, PeerCredentials},
     conn::buffer::Buffer,
 };
 
@@ -288,6 +288,12 @@ pub(crate) trait Driver {
     /// How many bytes the kernel took for `token` that the peer's kernel has not acknowledged.
     /// `None` where that cannot be known.
     fn unacknowledged(&self, token: Token) -> Option<usize>;
+
+    /// The process at the other end of a Unix socket, if the system says which.
+    fn credentials(&self, token: Token) -> Option<PeerCredentials> {
+        let _ = token;
+        None
+    }
 
     /// The engine has no other clock.
     fn clock(&self) -> Clock;

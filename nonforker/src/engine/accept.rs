@@ -25,17 +25,16 @@ use super::{
     balance::Balance,
     core::Core,
     desk::Desk,
-    group::{AddressKey, Group},
+    group::{AddressKey, Group, doors::DoorSettings},
     places,
     rules::Rules,
     shard::Shard,
     slot::{ServiceId, Slot},
-    table::Table,
     throttle::Notice,
     unused::UnusedOnes,
 };
 use crate::{
-    address::Peer,
+    address::{PackedPeer, Peer},
     conn::{
         deadlines::{Kind, Tick},
         pipe::Pipe,
@@ -55,22 +54,29 @@ const REFUSALS_MAX: u32 = 16;
 
 /// A listener as the engine sees it.
 #[derive(Debug)]
-struct Door {
+pub(super) struct Door {
     service: ServiceId,
     /// Whose connections begin with a PROXY header: then nobody else may connect.
-    proxies: Option<Networks>,
+    pub(super) proxies: Option<Networks>,
     /// Its connections begin with a TLS handshake.
-    tls: Option<Tls>,
+    pub(super) tls: Option<Tls>,
     /// Failures in a row that blame the connection, since the last pause.
     refusals: u32,
     /// The driver was asked to accept.
     open: bool,
+    pub(super) settings: DoorSettings,
 }
 
 /// See the [module](self).
 #[derive(Debug)]
 pub(super) struct Acceptor<S> {
-    doors: Vec<Door>,
+    pub(super) doors: Vec<Door>,
+    /// What holds for each of them as it opens.
+    pub(super) entrances: Vec<DoorSettings>,
+    /// Which version of that is known.
+    pub(super) doors_seen: usize,
+    /// Where those came in whose client is not known yet.
+    pub(super) arriving: HashMap<Token, ListenerId>,
     /// Accepted, and not yet let in. At most what one wait brings.
     pub(super) parked: VecDeque<(ListenerId, S, Peer)>,
     pub(super) unused: UnusedOnes,
@@ -78,8 +84,8 @@ pub(super) struct Acceptor<S> {
     connections_max: usize,
     /// Not to be tried again before: the system lacked something.
     exhausted_until: Option<Tick>,
-    /// By address, and by service where one counts for itself: the connections of this shard.
-    per_ip: HashMap<AddressKey, usize>,
+    /// The connections of this shard by address and network, and by service where one counts for itself.
+    pub(super) per_ip: HashMap<AddressKey, usize>,
     /// The server drains: after the backlog is empty nobody else comes in.
     closed: bool,
 }
@@ -88,6 +94,9 @@ impl<S> Acceptor<S> {
     pub(super) fn new(connections_max: usize) -> Self {
         Self {
             doors: Vec::new(),
+            entrances: Vec::new(),
+            doors_seen: 0,
+            arriving: HashMap::new(),
             parked: VecDeque::new(),
             unused: UnusedOnes::default(),
             balance: Balance::new(),
@@ -99,7 +108,8 @@ impl<S> Acceptor<S> {
     }
 
     pub(super) fn add(&mut self, service: ServiceId, proxies: Option<Networks>) {
-        self.doors.push(Door { service, proxies, tls: None, refusals: 0, open: false });
+        let settings = self.entrances.get(self.doors.len()).cloned().unwrap_or_default();
+        self.doors.push(Door { service, proxies, tls: None, refusals: 0, open: false, settings });
     }
 
     /// From now on connections of this listener begin with a handshake by these certificates.
@@ -116,24 +126,6 @@ impl<S> Acceptor<S> {
 
     pub(super) const fn set_connections_max(&mut self, connections_max: usize) {
         self.connections_max = connections_max;
-    }
-
-    /// Counts anew how many connections each address has: the rules about that have changed.
-    pub(super) fn count_addresses(&mut self, table: &Table, group: &Group) {
-        let before = std::mem::take(&mut self.per_ip);
-        for slot in table.slots().filter(|slot| slot.counts()) {
-            if let Some((key, _)) = slot.rules().per_ip(&slot.peer()) {
-                *self.per_ip.entry(key).or_default() += 1;
-            }
-        }
-        if !group.is_alone() {
-            for (key, &count) in &self.per_ip {
-                group.correct_address(*key, 0, count);
-            }
-            for (key, count) in before {
-                group.correct_address(key, count, 0);
-            }
-        }
     }
 
     /// Adds the connections of each address to those of other shards.
@@ -178,17 +170,10 @@ impl<S> Acceptor<S> {
     /// A connection has closed: what the system lacked may be there now.
     pub(super) fn released(&mut self, slot: &Slot, group: &Group) {
         self.exhausted_until = self.exhausted_until.and(Some(Tick::MIN));
-        if slot.counts()
-            && let Some((place, _)) = slot.rules().per_ip(&slot.peer())
-            && let Some(count) = self.per_ip.get_mut(&place)
-        {
-            *count -= 1;
-            if *count == 0 {
-                self.per_ip.remove(&place);
-            }
-            if !group.is_alone() {
-                group.correct_address(place, 1, 0);
-            }
+        if slot.counts() {
+            self.uncount_all(slot, group);
+        } else if !self.arriving.is_empty() {
+            self.arriving.remove(&slot.token());
         }
     }
 
@@ -212,20 +197,6 @@ impl<S> Acceptor<S> {
     /// The services of those that are parked.
     pub(super) fn waiting(&self) -> impl Iterator<Item = ServiceId> {
         self.parked.iter().map(|&(listener, ..)| self.doors[listener].service)
-    }
-
-    /// Whether a connection of this peer is one too many; if not, it is counted.
-    pub(super) fn is_one_too_many(&mut self, peer: &Peer, rules: &Rules, group: &Group) -> bool {
-        let Some((place, max)) = rules.per_ip(peer) else { return false };
-        if !group.is_alone() && !group.count_address(place, max) {
-            return true;
-        }
-        let count = self.per_ip.entry(place).or_default();
-        if group.is_alone() && *count >= max {
-            return true;
-        }
-        *count += 1;
-        false
     }
 
     /// Has the driver look at all listeners that accept, although it knows of nobody who waits.
@@ -256,8 +227,8 @@ impl<S> Shard<S> {
 
     /// The next socket that is let in, and its entry, as far as there is room.
     fn next_admitted(&mut self) -> Option<(Token, S)> {
-        let Self { acceptor, core, table, services, .. } = self;
         loop {
+            let Self { acceptor, core, .. } = &mut *self;
             let at = acceptor.first_with_room(&core.desks)?;
             let service = acceptor.doors[acceptor.parked.get(at)?.0].service;
             if !core.take_place(service, acceptor.connections_max) {
@@ -267,6 +238,7 @@ impl<S> Shard<S> {
             let door = &acceptor.doors[listener];
             let tls = door.tls.clone();
             let rules = Rc::clone(&core.desks.get(service as usize)?.rules);
+            let mut word = None;
             let pipe = match &door.proxies {
                 Some(proxies) if !proxies.contains(&peer) => {
                     rules.counters.refused.add(1);
@@ -278,20 +250,35 @@ impl<S> Shard<S> {
                 }
                 // Whose connection this is shows when its header has come.
                 Some(_) => Pipe::Header,
-                None => {
-                    if acceptor.is_one_too_many(&peer, &rules, &core.group) {
-                        core.one_too_many(&peer, &rules);
-                        core.leave_place(service);
-                        continue;
+                None => match acceptor.refusal(listener, &peer, &rules, core) {
+                    Some(why) => {
+                        core.note_refusal(why, &peer, &rules);
+                        word = self.busy_word(listener, why);
+                        if word.is_none() {
+                            self.core.leave_place(service);
+                            continue;
+                        }
+                        Pipe::Header
                     }
-                    if tls.is_some() { Pipe::Tls } else { Pipe::Plain }
-                }
+                    None if tls.is_some() => Pipe::Tls,
+                    None => Pipe::Plain,
+                },
             };
+            let Self { acceptor, core, table, services, .. } = &mut *self;
             let of = services.get_mut(service as usize)?;
+            let is_proxied = acceptor.doors[listener].proxies.is_some();
             let token = table.insert(|token| {
                 let slot = core.new_slot(token, peer.clone(), rules, pipe);
                 of.entry(core, slot)
             });
+            if is_proxied {
+                acceptor.arriving.insert(token, listener);
+            }
+            if let Some(word) = word
+                && let Some(slot) = table.get_mut(token)
+            {
+                core.tell_busy(slot, &word);
+            }
             if let Some(tls) = tls
                 && let Some(mut entry) = table.take(token)
             {
@@ -315,8 +302,9 @@ impl<S> Shard<S> {
         acceptor.first_with_room(&core.desks).is_some()
     }
 
-    fn may_accept(&self, service: ServiceId) -> bool {
+    fn may_accept(&self, &Door { service, ref settings, .. }: &Door) -> bool {
         !self.acceptor.closed
+            && !settings.suspended
             && !self.acceptor.balance.is_off()
             && !self.acceptor.is_full(&self.core.desks, service)
             && self.acceptor.exhausted_until.is_none()
@@ -325,12 +313,12 @@ impl<S> Shard<S> {
 
     /// Whether accepting is to be turned on or off.
     pub(super) fn is_about_to_switch(&self) -> bool {
-        self.acceptor.doors.iter().any(|door| door.open != self.may_accept(door.service))
+        self.acceptor.doors.iter().any(|door| door.open != self.may_accept(door))
     }
 
     /// Whether the next turn has a driver accept that does not just now.
     pub(super) fn is_about_to_accept(&self) -> bool {
-        self.acceptor.doors.iter().any(|door| !door.open && self.may_accept(door.service))
+        self.acceptor.doors.iter().any(|door| !door.open && self.may_accept(door))
     }
 }
 
@@ -356,6 +344,7 @@ impl Core {
     /// A connection is open: its deadlines begin.
     pub(super) fn begins(&mut self, slot: &mut Slot) {
         slot.opens();
+        self.may_age(slot);
         self.await_activity(slot);
         self.await_use(slot);
     }
@@ -379,6 +368,12 @@ impl<D: Driver> Engine<D> {
         let mut count = 0;
         while let Some((token, socket)) = self.shard.next_admitted() {
             self.driver.submit(Op::Adopt { token, socket });
+            if let Some(slot) = self.shard.table.get_mut(token)
+                && matches!(slot.peer, PackedPeer::Unix)
+                && let Some(process) = self.driver.credentials(token)
+            {
+                slot.came_from(process);
+            }
             self.shard.open(token);
             count += 1;
         }
@@ -405,7 +400,7 @@ impl<D: Driver> Engine<D> {
         }
         for listener in 0..shard.acceptor.doors.len() {
             let Door { service, open: was_open, .. } = shard.acceptor.doors[listener];
-            let open = shard.may_accept(service);
+            let open = shard.may_accept(&shard.acceptor.doors[listener]);
             if was_open == open {
                 continue;
             }

@@ -11,9 +11,8 @@
 
 use std::io;
 
-use super::{core::Core, rules::Rules, shard::Shard, slot::Slot, table::Entry, throttle::Notice};
+use super::{core::Core, shard::Shard, slot::Slot, table::Entry, throttle::Notice};
 use crate::{
-    address::Peer,
     conn::{deadlines::Kind, pipe::Opening, state::Event},
     error::CloseReason,
 };
@@ -84,9 +83,13 @@ impl<S> Shard<S> {
     fn is_let_in(&mut self, entry: &mut Entry) -> bool {
         let (slot, core) = (&mut entry.slot, &mut self.core);
         let peer = slot.peer();
-        if self.acceptor.is_one_too_many(&peer, slot.rules(), &core.group) {
-            core.one_too_many(&peer, slot.rules());
-            core.fail(slot, CloseReason::Aborted, false);
+        let listener = self.acceptor.arriving.remove(&slot.token()).unwrap_or_default();
+        if let Some(why) = self.acceptor.refusal(listener, &peer, slot.rules(), core) {
+            core.note_refusal(why, &peer, slot.rules());
+            match self.busy_word(listener, why) {
+                Some(word) => self.core.tell_busy(slot, &word),
+                None => self.core.fail(slot, CloseReason::Aborted, false),
+            }
             return false;
         }
         slot.is_let_in();
@@ -114,13 +117,5 @@ impl Core {
         }
         let error = io::Error::new(io::ErrorKind::InvalidData, why.to_string());
         self.fail(slot, CloseReason::Broken(error), true);
-    }
-
-    /// There are as many connections of an address as there may be.
-    pub(super) fn one_too_many(&mut self, peer: &Peer, rules: &Rules) {
-        rules.counters.refused.add(1);
-        if let Some(left_out) = self.notice(Notice::PerIp) {
-            tracing::warn!(%peer, left_out, "too many connections from this address: refused");
-        }
     }
 }

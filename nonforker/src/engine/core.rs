@@ -15,6 +15,7 @@ use std::{
 };
 
 use super::{
+    aging::Ages,
     desk::Desk,
     encrypted::Handshakes,
     group::Group,
@@ -62,6 +63,7 @@ pub(crate) struct Core {
     pub(crate) runnable: Vec<Token>,
     pub(crate) desks: Vec<Desk>,
     pub(super) timers: Timers,
+    pub(super) ages: Ages,
     pub(crate) pool: Pool,
     pub(super) memory: Memory,
     pub(crate) limits: Limits,
@@ -112,6 +114,7 @@ impl Core {
             runnable: Vec::new(),
             desks: Vec::new(),
             timers: Timers::default(),
+            ages: Ages::default(),
             pool: Pool::new(budget),
             memory: Memory::new(budget, group.shards()),
             limits,

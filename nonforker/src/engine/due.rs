@@ -39,6 +39,7 @@ impl<D: Driver> Engine<D> {
         let (now, judged) = (shard.core.tick(), shard.core.judged());
         shard.core.throttles.tell(now);
         shard.run_timers_of_services();
+        shard.run_ages();
         while let Some(token) = self.shard.core.timers.pop(judged) {
             let Some(slot) = self.shard.table.get_mut(token) else { continue };
             slot.scheduled.fired();

@@ -14,12 +14,14 @@
 //! closed. Memory is one sum: a shard reports what it holds when that has changed by more than a
 //! 64th of its part of the budget, so the sum is wrong by less than a 64th of the budget.
 
+pub(crate) mod doors;
+mod nets;
+mod rates;
 mod tickets;
 mod topics;
 
 use std::{
     collections::HashMap,
-    net::IpAddr,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
         atomic::{
@@ -30,7 +32,8 @@ use std::{
     },
 };
 
-use self::{tickets::AllTickets, topics::AllTopics};
+pub(super) use self::nets::{AddressKey, Net, net_of};
+use self::{doors::AllDoors, rates::Rates, tickets::AllTickets, topics::AllTopics};
 use super::{
     certificates::Certificates, desk::Desk, mail::Mailbox, places::room, shared::Shared,
     slot::ServiceId, stats::Stats,
@@ -40,9 +43,6 @@ use crate::{
     error::{Error, NoSuchService, Result},
     offload::Pool,
 };
-
-/// Where connections of one address are counted: for all services, or for one alone.
-pub(super) type AddressKey = (Option<ServiceId>, IpAddr);
 
 /// See the [module](self).
 #[derive(Debug)]
@@ -61,6 +61,8 @@ pub(crate) struct Group {
     accepted: AtomicUsize,
     tickets: AllTickets,
     topics: AllTopics,
+    doors: AllDoors,
+    rates: Rates,
     /// The threads for what handlers offload, as long as a shard has them.
     offload: Mutex<Weak<Pool>>,
     /// Limits are posted to all shards or to none.
@@ -106,6 +108,8 @@ impl Group {
             accepted: AtomicUsize::new(0),
             tickets: AllTickets::default(),
             topics: AllTopics::default(),
+            doors: AllDoors::default(),
+            rates: Rates::default(),
             offload: Mutex::default(),
             posting: Mutex::new(()),
             has_new_limits: AtomicBool::new(false),

@@ -18,6 +18,8 @@
 //! [`unusual`](Shard::unusual), and one time, [`due_at`](Shard::due_at).
 
 mod accept;
+mod access;
+mod aging;
 mod arriving;
 mod balance;
 pub(crate) mod certificates;
@@ -56,13 +58,14 @@ mod unused;
 use std::{io, os::fd::OwnedFd, sync::Arc, time::Duration};
 
 use self::{
-    group::Group,
+    group::{Group, doors::DoorSettings},
     mail::{Mail, Mailbox, mail_bytes_max},
     service::Service,
     shard::Shard,
     slot::ServiceId,
 };
 use crate::{
+    access::Entrance,
     address::Address,
     driver::{Driver, ListenerId, ListenerShare, Next, nanos},
     error::Error,
@@ -143,6 +146,13 @@ impl<D: Driver> Engine<D> {
         listeners.map(|listener| self.driver.share_of(listener)).collect()
     }
 
+    /// What holds for the listeners, before they are opened.
+    pub(crate) fn open_doors(&mut self, entrances: impl Iterator<Item = Entrance>) {
+        let settings = entrances.map(|entrance| DoorSettings { entrance, suspended: false });
+        self.shard.acceptor.entrances = settings.collect();
+        self.shard.core.group.set_doors(self.shard.acceptor.entrances.clone());
+    }
+
     fn add_listener(
         &mut self,
         service: ServiceId,
@@ -202,6 +212,7 @@ impl<D: Driver> Engine<D> {
         self.wait()?;
         if self.shard.unusual {
             self.shard.follow_settings();
+            self.shard.follow_doors();
             self.shard.follow_certificates();
             self.shard.read_mail();
             self.admit();

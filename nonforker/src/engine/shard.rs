@@ -152,6 +152,7 @@ impl<S> Shard<S> {
             self.acceptor.look_at(),
             self.acceptor.balance.look_at(),
             self.phase.deadline(),
+            core.ages.next(),
             core.memory.look_at,
             core.throttles.tell_at(),
         ];
@@ -171,6 +172,7 @@ impl<S> Shard<S> {
     /// Whether accepting, memory or the phase is to be looked at in the next turn as well.
     pub(super) fn is_unusual(&self) -> bool {
         self.phase != Phase::Serving
+            || !self.uncut.is_empty()
             || self.core.memory.is_scarce()
             || self.acceptor.is_unusual()
             || self.core.mail.is_left()
@@ -331,6 +333,7 @@ impl<S> Shard<S> {
         slot.conn.apply(Event::Released);
         core.is_shaken(slot);
         core.timers.cancel(token, &mut slot.scheduled);
+        core.ages.remove(token);
         core.memory.account(token, slot.accounted(), 0, true);
         slot.counters().closed.add(1);
         core.leave_place(slot.service());

@@ -29,7 +29,7 @@ pub(crate) struct Slot {
     pub(crate) conn: Connection,
     pub(super) token: Token,
     pub(crate) rules: Rc<Rules>,
-    peer: PackedPeer,
+    pub(super) peer: PackedPeer,
     marks: Marks,
     receiving: Receiving,
     end: End,

@@ -67,6 +67,12 @@ impl<D: Driver> Engine<D> {
         if table.slots().map(|slot| slot.topics().len()).sum::<usize>() != subscriptions {
             return Some("a connection has subscribed to a topic that does not know it".to_owned());
         }
+        if !core.ages.is_sound(table) {
+            return Some("a connection that is gone has an age".to_owned());
+        }
+        if !self.shard.acceptor.is_sound(table) {
+            return Some("connections of an address are not counted exactly".to_owned());
+        }
         let starved = table.slots().filter(|slot| slot.is_starved()).count();
         core.memory.unsound(&held, starved)
     }
@@ -140,7 +146,7 @@ impl<D: Driver> Engine<D> {
                 .flat_map(move |slot| kinds.clone().filter_map(|kind| slot.conn.deadline(kind)))
         };
         let of_services = core.desks.iter().filter_map(|desk| desk.due);
-        let timer = of_slots(true).chain(of_services).min();
+        let timer = of_slots(true).chain(of_services).chain(core.ages.next()).min();
         let own = [shard.acceptor.look_at(), shard.phase.deadline(), core.memory.look_at];
         let others = own.into_iter().flatten().chain(of_slots(false));
         others.min().is_none_or(|first| timer.is_some_and(|timer| timer < first))

@@ -17,6 +17,9 @@ pub(crate) enum Notice {
     Accept,
     Full,
     PerIp,
+    PerNet,
+    Rate,
+    Denied,
     Memory,
     Evicted,
     Handler,
@@ -37,10 +40,13 @@ pub(crate) enum Notice {
 }
 
 impl Notice {
-    const ALL: [Self; 20] = [
+    const ALL: [Self; 23] = [
         Self::Accept,
         Self::Full,
         Self::PerIp,
+        Self::PerNet,
+        Self::Rate,
+        Self::Denied,
         Self::Memory,
         Self::Evicted,
         Self::Handler,
@@ -82,6 +88,9 @@ impl Notice {
             Self::Accept => "accepting failed",
             Self::Full => "the server was full",
             Self::PerIp => "connections of one address were refused",
+            Self::PerNet => "connections of one network were refused",
+            Self::Rate => "connections were refused that came too fast",
+            Self::Denied => "connections of denied networks were refused",
             Self::Memory => "memory for buffers became scarce or ample",
             Self::Evicted => "connections were closed for the memory that they held",
             Self::Handler => "the handler failed",

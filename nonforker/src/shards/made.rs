@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::{
+    access::Entrance,
     bound::Bound,
     driver::{ListenerShare, socket},
     engine::group::Group,
@@ -38,6 +39,7 @@ pub(crate) struct Made {
     pub(crate) tls: Vec<Secured>,
     limits: AllLimits,
     offload_threads: Option<usize>,
+    entrances: Vec<Entrance>,
     pub(crate) drain_on_signals: bool,
 }
 
@@ -57,6 +59,7 @@ impl Made {
             tls: server.tls.clone(),
             limits: server.limits.clone(),
             offload_threads: server.offload_threads,
+            entrances: server.entrances.clone(),
             drain_on_signals: server.drains_on_signals(),
         }
     }
@@ -78,7 +81,9 @@ impl Made {
         if kinds(self) != kinds(other) {
             return Some("it does not encrypt what the first does".to_owned());
         }
-        let is_alike = self.limits == other.limits && self.offload_threads == other.offload_threads;
+        let is_alike = self.limits == other.limits
+            && self.offload_threads == other.offload_threads
+            && self.entrances == other.entrances;
         (!is_alike).then(|| "it has other limits than the first".to_owned())
     }
 }

@@ -16,6 +16,7 @@
 )]
 #![expect(clippy::panic, reason = "this is how a test fails")]
 
+mod access;
 mod across;
 mod backpressure;
 mod callbacks;

@@ -120,6 +120,7 @@ fn secured(net: &Net, client: Client) -> TlsClient {
 /// What a client does that a server has to bear.
 const DEEDS: usize = 11;
 
+#[expect(clippy::too_many_lines, reason = "it is one list")]
 fn deed(net: &Net, deed: usize) {
     let rng = net.rng();
     let lines = 1 + rng.magnitude(40);
