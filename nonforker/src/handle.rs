@@ -111,11 +111,6 @@ impl Handle {
         Ok(())
     }
 
-    #[cfg(feature = "_rustls")]
-    pub(crate) fn group(&self) -> &Group {
-        &self.group
-    }
-
     /// Posts to a service from other threads.
     pub(crate) fn remote<H: Handler>(
         &self,

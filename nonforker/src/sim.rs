@@ -57,6 +57,9 @@ mod simulation;
 pub use client::{Client, Ending};
 pub use crowd::{Manner, Visit};
 pub use net::Net;
+#[cfg(feature = "_rustls")]
+pub mod tls;
+
 pub use simulation::{Failure, Run, Simulation};
 
 use std::time::Duration;

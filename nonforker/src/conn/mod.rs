@@ -32,6 +32,7 @@ pub(crate) mod payload;
 pub(crate) mod pipe;
 mod proxy;
 pub(crate) mod pushed;
+mod sealing;
 pub(crate) mod state;
 pub(crate) mod tickets;
 

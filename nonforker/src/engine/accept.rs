@@ -346,7 +346,17 @@ impl Core {
         slot.opens();
         self.may_age(slot);
         self.await_activity(slot);
-        if let Some(timeout) = slot.rules().unused_timeout {
+        self.await_use(slot);
+    }
+
+    /// The time begins within which something has to be done on an open connection on which nothing ever
+    /// was. What TLS itself sends is nothing, but while it is in flight its own deadline runs.
+    pub(super) fn await_use(&mut self, slot: &mut Slot) {
+        if let Some(timeout) = slot.rules().unused_timeout
+            && slot.is_unused()
+            && slot.conn.outbound().is_empty()
+            && slot.conn.deadline(Kind::Unused).is_none()
+        {
             self.arm(slot, Kind::Unused, timeout);
         }
     }

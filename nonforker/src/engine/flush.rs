@@ -69,6 +69,9 @@ impl<D: Driver> Engine<D> {
                 }
             }
         }
+        if is_encrypted {
+            core.await_use(slot);
+        }
         if !ends && !is_encrypted && slot.is_at_rest() {
             return;
         }

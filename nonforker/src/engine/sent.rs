@@ -55,6 +55,10 @@ impl Core {
     fn watch_sent(&mut self, slot: &mut Slot, count: usize) {
         self.is_active(slot);
         slot.watch_sent(count);
+        if slot.conn.is_encrypted() && slot.is_unused() {
+            // Now it may be unused.
+            self.mark_dirty(slot);
+        }
     }
 
     /// A send is in flight: from now on the peer has to take some of it in time. It is soon asked

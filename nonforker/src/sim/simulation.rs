@@ -230,6 +230,8 @@ impl Simulation {
         trace: Trace,
         script: impl Fn(&Net),
     ) -> Result<Ended, Failure> {
+        #[cfg(feature = "_rustls")]
+        super::tls::begin(seed);
         let world = Rc::new(RefCell::new(World::new(seed)));
         world.borrow_mut().trace = trace;
         world.borrow_mut().faults = faults;

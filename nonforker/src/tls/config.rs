@@ -84,7 +84,7 @@ impl fmt::Debug for Tls {
 }
 
 /// Who does the cryptography.
-fn provider() -> Arc<CryptoProvider> {
+pub(crate) fn provider() -> Arc<CryptoProvider> {
     static PROVIDER: OnceLock<Arc<CryptoProvider>> = OnceLock::new();
     let make = || {
         #[cfg(feature = "tls")]

@@ -27,6 +27,8 @@ mod resolver;
 
 use thiserror::Error;
 
+#[cfg(feature = "_rustls")]
+pub(crate) use self::config::provider;
 #[cfg(not(feature = "_rustls"))]
 pub(crate) use self::none::{Session, Tls};
 #[cfg(feature = "_rustls")]

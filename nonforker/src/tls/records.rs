@@ -8,8 +8,15 @@
 //!   without them, and a peer can send such parts at any time.
 //! - What it has to say goes out in the order in which it took numbers for records: before anything
 //!   that is sealed later.
+//!
+//! It asserts, in builds for development, that it sends one alert: a peer that breaks the rules after we
+//! have finished would panic it. What it panics with is the end of that connection.
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
 
 use rustls::{
     client::UnbufferedClientConnection,
@@ -224,8 +231,8 @@ impl Session {
     }
 }
 
-impl Records for Session {
-    fn receive(
+impl Session {
+    fn receive_records(
         &mut self,
         input: &mut [u8],
         said: &mut Vec<u8>,
@@ -260,6 +267,18 @@ impl Records for Session {
                 }
             }
         }
+    }
+}
+
+impl Records for Session {
+    fn receive(
+        &mut self,
+        input: &mut [u8],
+        said: &mut Vec<u8>,
+        plain: &mut Vec<u8>,
+    ) -> Result<Took, TlsError> {
+        let receive = AssertUnwindSafe(|| self.receive_records(input, said, plain));
+        catch_unwind(receive).unwrap_or_else(|_| Err(TlsError::new("the library panicked")))
     }
 
     fn seal(

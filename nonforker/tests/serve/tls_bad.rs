@@ -24,20 +24,19 @@ fn what_is_no_hello_is_answered_with_an_alert() {
     on_every_driver(|case| {
         let authority = Authority::new();
         let (server, told) = guarded(case, authority.tls(&[NAME]), Limits::new());
-        let mut refused = 0;
-        for bytes in [
+        let hellos = [
             &b"GET / HTTP/1.1\r\nHost: server.test\r\n\r\n"[..],
             b"PROXY TCP4 127.0.0.1 127.0.0.1 1 2\r\n",
             b"\x16\x03\x01\xff\xff",
             b"\x16\x03\x01\x00\x04\x01\x00\x00\x00",
             b"\x17\x03\x03\x00\x05hello",
             &[0; 64],
-        ] {
+        ];
+        for (refused, bytes) in (1..).zip(hellos) {
             let mut client = Client::connect(server.address());
             client.send(bytes);
             client.half_close();
             let answer = client.rest();
-            refused += 1;
             assert!(answer.starts_with(&ALERT), "{bytes:?}: {answer:?}");
             wait_until("it is counted", || server.stats().refused == refused);
         }

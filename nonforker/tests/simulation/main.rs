@@ -35,6 +35,8 @@ mod shards;
 mod speed;
 mod tickets;
 mod time;
+#[cfg(feature = "_rustls")]
+mod tls;
 mod topics;
 mod turns;
 mod waiting;
