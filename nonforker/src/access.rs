@@ -112,7 +112,8 @@ impl Server {
     /// network, or of the accept rate. Then it is closed in order. Up to 1,024 bytes; default: it is
     /// closed without a word.
     ///
-    /// A denied network is told nothing. Nor is anybody while three quarters of the places are taken,
+    /// A denied network is told nothing, nor is anybody on a listener that begins with TLS, where it would
+    /// be in clear. Nor is anybody while three quarters of the places are taken,
     /// since each client that is told something has a place until it has closed, for
     /// [`Limits::linger_timeout`] at most. At [`Limits::max_connections`] nobody is refused: clients
     /// wait.

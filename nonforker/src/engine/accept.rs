@@ -55,7 +55,7 @@ const REFUSALS_MAX: u32 = 16;
 /// A listener as the engine sees it.
 #[derive(Debug)]
 pub(super) struct Door {
-    service: ServiceId,
+    pub(super) service: ServiceId,
     /// Whose connections begin with a PROXY header: then nobody else may connect.
     pub(super) proxies: Option<Networks>,
     /// Its connections begin with a TLS handshake.
@@ -110,18 +110,6 @@ impl<S> Acceptor<S> {
     pub(super) fn add(&mut self, service: ServiceId, proxies: Option<Networks>) {
         let settings = self.entrances.get(self.doors.len()).cloned().unwrap_or_default();
         self.doors.push(Door { service, proxies, tls: None, refusals: 0, open: false, settings });
-    }
-
-    /// From now on connections of this listener begin with a handshake by these certificates.
-    pub(super) fn set_tls(&mut self, listener: ListenerId, tls: Tls) {
-        if let Some(door) = self.doors.get_mut(listener) {
-            door.tls = Some(tls);
-        }
-    }
-
-    /// The certificates with which connections of this listener begin, and their service.
-    pub(super) fn of_listener(&self, listener: ListenerId) -> Option<(Option<Tls>, ServiceId)> {
-        self.doors.get(listener).map(|door| (door.tls.clone(), door.service))
     }
 
     pub(super) const fn set_connections_max(&mut self, connections_max: usize) {

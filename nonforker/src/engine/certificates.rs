@@ -11,8 +11,8 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-use super::shard::Shard;
-use crate::tls::Tls;
+use super::{accept::Acceptor, shard::Shard, slot::ServiceId};
+use crate::{driver::ListenerId, tls::Tls};
 
 /// The certificates of each listener.
 #[derive(Debug, Default)]
@@ -48,6 +48,20 @@ impl Certificates {
         *former = tls.in_place_of(former);
         self.changes.fetch_add(1, Ordering::Release);
         Ok(())
+    }
+}
+
+impl<S> Acceptor<S> {
+    /// From now on connections of this listener begin with a handshake by these certificates.
+    pub(super) fn set_tls(&mut self, listener: ListenerId, tls: Tls) {
+        if let Some(door) = self.doors.get_mut(listener) {
+            door.tls = Some(tls);
+        }
+    }
+
+    /// The certificates with which connections of this listener begin, and their service.
+    pub(super) fn of_listener(&self, listener: ListenerId) -> Option<(Option<Tls>, ServiceId)> {
+        self.doors.get(listener).map(|door| (door.tls.clone(), door.service))
     }
 }
 
