@@ -207,6 +207,7 @@ impl<S> Shard<S> {
                 self.brought.something = true;
                 self.end_of_stream(token);
             }
+            Completion::Connected { .. } | Completion::ConnectFailed { .. } => {}
             Completion::Urgent { token, byte } => self.urgent(token, byte),
             Completion::Failed { token, error } => {
                 if let Some(slot) = self.table.get_mut(token) {

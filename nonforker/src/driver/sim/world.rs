@@ -9,6 +9,7 @@ use std::{collections::VecDeque, time::Duration};
 
 use super::{
     SimSocket,
+    connecting::Targets,
     events::{Event, Events},
     faults::Faults,
     link::{End, Link, Reading, State},
@@ -45,6 +46,8 @@ pub(crate) struct World {
     pub(crate) trace: Trace,
     pub(crate) links: Vec<Link>,
     pub(crate) listeners: Vec<Listener>,
+    /// Where servers of the script listen.
+    pub(crate) targets: Targets,
     /// Of each shard.
     pub(crate) sides: Vec<Side>,
     /// Which shard has its turn.
@@ -70,6 +73,7 @@ impl World {
             trace: Trace::new(),
             links: Vec::new(),
             listeners: Vec::new(),
+            targets: Targets::default(),
             sides: vec![Side::default()],
             running: 0,
             backlog_max: usize::MAX,
@@ -182,6 +186,7 @@ impl World {
     fn happen(&mut self, event: Event) {
         match event {
             Event::Arrives(link, listener) => self.arrives(link, listener),
+            Event::Reaches(shard, attempt) => self.reaches(shard, attempt),
             Event::Up(link, bytes) => self.up(link, &bytes),
             Event::UpUrgent(link, byte) => {
                 if matches!(self.links[link].up_end, End::Open) && !self.links[link].is_closed() {
