@@ -83,6 +83,7 @@ impl Limits {
         check_duration("idle_timeout", self.idle_timeout)?;
         self.check_probing()?;
         check_duration("handshake_timeout", Some(self.handshake_timeout))?;
+        check_duration("connect_timeout", Some(self.connect_timeout))?;
         check_duration("linger_timeout", Some(self.linger_timeout))?;
         let drain = Some(self.drain_timeout).filter(|&timeout| timeout != Duration::MAX);
         check_duration("drain_timeout", drain)?;
@@ -257,6 +258,7 @@ mod tests {
         ("idle_timeout", |limits, time| limits.idle_timeout(Some(time)), DURATION_MAX),
         ("answer_timeout", |limits, time| limits.answer_timeout(Some(time)), DURATION_MAX),
         ("handshake_timeout", Limits::handshake_timeout, DURATION_MAX),
+        ("connect_timeout", Limits::connect_timeout, DURATION_MAX),
         ("linger_timeout", Limits::linger_timeout, DURATION_MAX),
         ("drain_timeout", Limits::drain_timeout, DURATION_MAX),
         ("slow_handler", |limits, time| limits.slow_handler(Some(time)), DURATION_MAX),

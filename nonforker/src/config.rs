@@ -62,6 +62,7 @@ pub struct Limits {
     pub(crate) keepalive_count: u32,
     pub(crate) tcp_user_timeout: Option<Duration>,
     pub(crate) handshake_timeout: Duration,
+    pub(crate) connect_timeout: Duration,
     pub(crate) linger_timeout: Duration,
     pub(crate) drain_timeout: Duration,
     pub(crate) slow_handler: Option<Duration>,
@@ -92,6 +93,7 @@ impl Default for Limits {
             keepalive_count: 6,
             tcp_user_timeout: None,
             handshake_timeout: Duration::from_secs(10),
+            connect_timeout: Duration::from_secs(10),
             linger_timeout: Duration::from_secs(5),
             drain_timeout: Duration::from_secs(10),
             slow_handler: Some(Duration::from_millis(100)),
@@ -251,6 +253,14 @@ impl Limits {
     #[must_use]
     pub const fn handshake_timeout(mut self, timeout: Duration) -> Self {
         self.handshake_timeout = timeout;
+        self
+    }
+
+    /// How long a connection that is [asked for](crate::Conn::connect) may take to stand, the look-up of
+    /// a name included. Default: 10 s.
+    #[must_use]
+    pub const fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.connect_timeout = timeout;
         self
     }
 

@@ -93,6 +93,11 @@ impl<'a, H: Handler> Connections<'a, H> {
 }
 
 impl<H: Handler> Connections<'_, H> {
+    /// The same connections, for a call that takes them.
+    pub(crate) fn again(&mut self) -> Connections<'_, H> {
+        Connections::new(self.core, self.table, self.service, self.own_count)
+    }
+
     /// How many connections there are, those included that close just now.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -155,6 +155,7 @@ mod bounds;
 pub mod codec;
 mod config;
 mod conn;
+mod connect;
 mod connections;
 mod context;
 mod driver;
@@ -170,6 +171,8 @@ mod memory_limit;
 mod networks;
 mod offload;
 mod parts;
+mod reconnect;
+mod relay;
 mod remote;
 mod running;
 mod server;
@@ -179,6 +182,7 @@ mod shards;
 #[cfg(feature = "signals")]
 pub mod signals;
 pub mod sim;
+mod target;
 mod ticket;
 mod topics;
 
@@ -192,16 +196,19 @@ pub use context::{Conn, ConnId};
 pub use driver_kind::DriverKind;
 pub use engine::stats::Stats;
 pub use error::{
-    CloseReason, Error, Gone, NoSuchService, NotConnected, PostError, Result, SubscribeError,
-    TooManyTimers,
+    CloseReason, ConnectError, Error, Gone, NoSuchService, NotConnected, PostError, Result,
+    SubscribeError, TooManyTimers,
 };
 pub use handle::Handle;
 pub use handler::{Closure, Failure, Frame, Handler, IntoOutcome, Outcome, Urgent};
 pub use networks::{Networks, NetworksError};
 pub use parts::{Parts, Replies};
+pub use reconnect::Reconnect;
+pub use relay::{Balance, ProxyHeader, Relay};
 pub use remote::Remote;
 pub use running::Running;
 pub use server::Server;
 pub use service_limits::ServiceLimits;
 pub use shards::Shards;
+pub use target::{Target, TargetError};
 pub use ticket::Ticket;

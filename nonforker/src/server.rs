@@ -1,6 +1,12 @@
 //! Putting a server together, running it, ending it.
 
-use std::{cell::RefCell, fmt, rc::Rc, sync::Arc};
+use std::{
+    cell::RefCell,
+    fmt,
+    hash::{BuildHasher, Hasher, RandomState},
+    rc::Rc,
+    sync::Arc,
+};
 
 #[cfg(feature = "signals")]
 use crate::signals::Watch;
@@ -16,13 +22,18 @@ use crate::{
         sim::{SimDriver, offloading::SimThreads, world::World},
     },
     driver_kind::{Chosen, DriverKind},
-    engine::{Engine, Services, service::Service, slot::ServiceId},
+    engine::{
+        Engine, Services,
+        resolver::{LOOKUPS_MAX, Resolver},
+        service::Service,
+        slot::ServiceId,
+    },
     error::{Error, Result},
     handle::Handle,
     handler::{Closure, Frames, Handler, IntoOutcome, OnFrame},
     listening::{LISTEN_TRIES, Place, check, listen_error, patiently},
     networks::{Networks, NetworksError},
-    offload::OffloadThreads,
+    offload::{OffloadThreads, system_lookup},
     service::Typed,
     service_limits::{AllLimits, ServiceLimits},
     shards::Part,
@@ -30,6 +41,9 @@ use crate::{
 
 /// The permissions of a Unix socket's file by default: for its owner only.
 const UNIX_MODE: u32 = 0o600;
+
+/// What a simulated server draws for its own attempts to connect does not depend on other draws.
+const CONNECTING_SALT: u64 = 0xca11_ca11_ca11_ca11;
 
 /// A server that is being put together.
 ///
@@ -69,6 +83,8 @@ pub struct Server {
     unix_mode: u32,
     driver: DriverKind,
     offload_threads: Option<usize>,
+    /// What was wrong with what it was given first.
+    mistake: Option<Error>,
     /// Which shard it becomes.
     pub(crate) part: Part,
     #[cfg(feature = "signals")]
@@ -102,6 +118,7 @@ impl Server {
             unix_mode: UNIX_MODE,
             driver: DriverKind::Auto,
             offload_threads: None,
+            mistake: None,
             part: Part::alone(),
             #[cfg(feature = "signals")]
             drain_on_signals: false,
@@ -220,6 +237,12 @@ impl Server {
         self
     }
 
+    /// [`bind`](Self::bind) returns this error, if there was none before.
+    pub(crate) fn with_mistake(mut self, mistake: Error) -> Self {
+        self.mistake.get_or_insert(mistake);
+        self
+    }
+
     pub(crate) fn services(&self) -> usize {
         self.services.len()
     }
@@ -316,6 +339,7 @@ impl Server {
     ///
     /// # Errors
     ///
+    /// [`Error::Target`] for the first target of a [relay](Self::relay) that is none,
     /// [`Error::Networks`] for the first networks of proxies that are none,
     /// [`Error::Address`] for the first address that is none or is given twice, [`Error::Listen`]
     /// for the first one that cannot be served,
@@ -323,6 +347,9 @@ impl Server {
     /// no address, [`Error::Driver`] if the kernel gives no event queue, [`Error::NoUring`] if
     /// io_uring was asked for and cannot be used.
     pub fn bind(mut self) -> Result<Bound> {
+        if let Some(mistake) = self.mistake.take() {
+            return Err(mistake);
+        }
         self.check()?;
         let (budget, source) = self.limits.server.budget();
         self.limits.server.memory_budget = Some(budget);
@@ -348,6 +375,9 @@ impl Server {
         let threads = OffloadThreads::new(self.offload_threads);
         let (mut engine, addresses) = self.assemble(driver, LISTEN_TRIES)?;
         engine.offload_to(threads);
+        let lookups = OffloadThreads::new(Some(LOOKUPS_MAX));
+        let seed = RandomState::new().build_hasher().finish();
+        engine.resolve_with(Resolver::new(lookups, system_lookup()), seed);
         #[cfg(feature = "signals")]
         let watch = drain_on_signals.then(|| Watch::start(handle.clone()));
         Ok(Bound {
@@ -416,13 +446,21 @@ impl Server {
         part: Part,
     ) -> Result<(Engine<SimDriver>, Vec<Address>)> {
         let shard = usize::from(part.shard);
+        if let Some(mistake) = self.mistake.take() {
+            return Err(mistake);
+        }
         self.becomes(part);
         self.limits.server.simulate();
         self.check()?;
         let threads = SimThreads::new(Rc::clone(&world), self.offload_threads);
+        let lookup = world.borrow().names.lookup();
+        let seed = world.borrow().seed.wrapping_add(shard as u64) ^ CONNECTING_SALT;
+        let resolver =
+            Resolver::new(SimThreads::new(Rc::clone(&world), self.offload_threads), lookup);
         let driver = SimDriver::new(world, shard, self.options());
         let (mut engine, addresses) = self.assemble(driver, 1)?;
         engine.offload_to(threads);
+        engine.resolve_with(resolver, seed);
         Ok((engine, addresses))
     }
 

@@ -103,10 +103,14 @@ impl<S> Acceptor<S> {
         self.connections_max = connections_max;
     }
 
+    pub(super) const fn connections_max(&self) -> usize {
+        self.connections_max
+    }
+
     /// Counts anew how many connections each address has: the rules about that have changed.
     pub(super) fn count_addresses(&mut self, table: &Table, group: &Group) {
         let before = std::mem::take(&mut self.per_ip);
-        for slot in table.slots().filter(|slot| slot.has_opened()) {
+        for slot in table.slots().filter(|slot| slot.is_counted_by_address()) {
             if let Some((key, _)) = slot.rules().per_ip(&slot.peer()) {
                 *self.per_ip.entry(key).or_default() += 1;
             }
@@ -163,7 +167,7 @@ impl<S> Acceptor<S> {
     /// A connection has closed: what the system lacked may be there now.
     pub(super) fn released(&mut self, slot: &Slot, group: &Group) {
         self.exhausted_until = self.exhausted_until.and(Some(Tick::MIN));
-        if slot.has_opened()
+        if slot.is_counted_by_address()
             && let Some((place, _)) = slot.rules().per_ip(&slot.peer())
             && let Some(count) = self.per_ip.get_mut(&place)
         {
@@ -332,7 +336,9 @@ impl Core {
     pub(super) fn begins(&mut self, slot: &mut Slot) {
         slot.opens();
         self.await_activity(slot);
-        if let Some(timeout) = slot.rules().unused_timeout {
+        if let Some(timeout) = slot.rules().unused_timeout
+            && !slot.is_outgoing()
+        {
             self.arm(slot, Kind::Unused, timeout);
         }
     }

@@ -15,6 +15,7 @@ use std::{
 };
 
 use super::{
+    connecting::Outgoing,
     desk::Desk,
     group::Group,
     mail::Mail,
@@ -74,6 +75,7 @@ pub(crate) struct Core {
     pub(super) alone: bool,
     pub(crate) mail: Mail,
     pub(super) tickets: TicketOffice,
+    pub(crate) outgoing: Outgoing,
     /// Who does what handlers offload.
     pub(crate) offload: Option<Box<dyn Threads>>,
     pub(super) clock: Clock,
@@ -121,6 +123,7 @@ impl Core {
             shard,
             mail,
             tickets,
+            outgoing: Outgoing::default(),
             offload: None,
             clock,
             now: 0,

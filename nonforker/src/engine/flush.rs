@@ -69,6 +69,9 @@ impl<D: Driver> Engine<D> {
             return;
         }
         if ends {
+            if slot.is_connecting() {
+                return self.flush_connecting(token);
+            }
             if slot.conn.outbound().is_empty() {
                 slot.conn.apply(Event::Flushed);
             }
@@ -127,11 +130,14 @@ impl<D: Driver> Engine<D> {
                 if slot.ends(End::Closing) < End::Told {
                     shard.tell_closed(&mut entry);
                 }
-                let reset = entry.slot.conn.manner() == Manner::Reset;
-                driver.submit(Op::Close { token, reset });
+                if !self.end_connecting(token, &mut entry.slot) {
+                    let reset = entry.slot.conn.manner() == Manner::Reset;
+                    self.driver.submit(Op::Close { token, reset });
+                }
             }
             _ => {}
         }
+        let Self { driver, shard } = self;
         Self::flush_receiving(driver, &mut shard.core, &mut entry.slot);
         shard.table.put_back(entry);
     }
@@ -140,11 +146,13 @@ impl<D: Driver> Engine<D> {
 impl<S> Shard<S> {
     fn tell_closed(&mut self, entry: &mut Entry) {
         let reason = entry.slot.conn.take_reason().unwrap_or(CloseReason::Defect);
+        let reason = entry.slot.reason_as_told(reason);
         self.core.log_end(&entry.slot, &reason);
         self.core.leave_topics(&mut entry.slot);
-        if entry.slot.has_opened() {
+        if entry.slot.has_opened() || entry.slot.is_outgoing() {
             self.call_entry(entry, |service, scope| service.closed(scope, &reason));
         }
+        self.relay_ended(&mut entry.slot, reason.ends_relay_in_order());
     }
 }
 

@@ -18,6 +18,7 @@ use std::{
 
 use super::{
     core::{COLLECTED_MAX, Core},
+    resolver::Found,
     shard::Shard,
     slot::ServiceId,
     table::Table,
@@ -47,6 +48,7 @@ pub(crate) trait Errand: Send {
 pub(crate) enum Letter {
     Post { service: ServiceId, errand: Box<dyn Errand> },
     Answer(Answered),
+    Resolved { host: String, found: Found },
 }
 
 impl Letter {
@@ -60,6 +62,7 @@ impl fmt::Debug for Letter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Post { service, .. } => write!(f, "Post to {service}"),
+            Self::Resolved { host, .. } => write!(f, "Resolved {host}"),
             Self::Answer(Answered { token, id, .. }) => write!(f, "Answer {id} for {token:?}"),
         }
     }
@@ -214,6 +217,7 @@ impl<S> Shard<S> {
                     }
                 }
                 Letter::Answer(answered) => self.answer(answered),
+                Letter::Resolved { host, found } => self.resolved(host, found),
             }
         }
     }

@@ -20,6 +20,7 @@
 mod accept;
 mod arriving;
 mod balance;
+pub(crate) mod connecting;
 pub(crate) mod core;
 pub(crate) mod desk;
 pub(crate) mod drain;
@@ -32,6 +33,8 @@ mod marks;
 mod memory;
 mod places;
 pub(crate) mod pool;
+mod relaying;
+pub(crate) mod resolver;
 pub(crate) mod rules;
 mod scarcity;
 mod sent;
@@ -56,13 +59,14 @@ use std::{io, os::fd::OwnedFd, sync::Arc, time::Duration};
 use self::{
     group::Group,
     mail::{Mail, Mailbox},
+    resolver::Resolver,
     service::Service,
     shard::Shard,
     slot::ServiceId,
 };
 use crate::{
     address::Address,
-    driver::{Driver, ListenerId, ListenerShare, Next, nanos},
+    driver::{Driver, ListenerId, ListenerShare, Next, nanos, sim::rng::Rng},
     error::Error,
     networks::Networks,
     offload::Threads,
@@ -95,6 +99,12 @@ impl<D: Driver> Engine<D> {
     /// From now on handlers can offload work, to these threads.
     pub(crate) fn offload_to(&mut self, threads: impl Threads + 'static) {
         self.shard.core.offload = Some(Box::new(threads));
+    }
+
+    /// From now on handlers can connect to names. Their waits before another attempt depend on `seed`.
+    pub(crate) fn resolve_with(&mut self, resolver: Resolver, seed: u64) {
+        self.shard.core.outgoing.resolver = Some(resolver);
+        self.shard.core.outgoing.rng = Some(Rng::new(seed));
     }
 
     /// Opens a listener for a service and returns its actual address.
@@ -176,6 +186,7 @@ impl<D: Driver> Engine<D> {
         if self.shard.unusual {
             self.shard.follow_settings();
             self.shard.read_mail();
+            self.go_on_connecting();
             self.admit();
             self.follow_others();
         }

@@ -10,6 +10,7 @@ use std::{
 use super::{
     Services,
     accept::Acceptor,
+    connecting::Made,
     core::{COLLECTED_MAX, Core},
     drain::Phase,
     group::Group,
@@ -23,6 +24,7 @@ use super::{
 };
 use crate::{
     conn::{
+        bars::Bars,
         deadlines::{Kind, Tick},
         state::{Event, Manner, State},
     },
@@ -54,6 +56,10 @@ pub(super) struct Shard<S> {
     pub(super) due_at: Option<Tick>,
     /// Connections that go on in this turn.
     pub(super) running: Vec<Token>,
+    /// What attempts to connect have led to in this wait.
+    pub(super) made: Vec<Made<S>>,
+    /// Connections that have ended and that no driver knows.
+    pub(super) gone: Vec<Token>,
 }
 
 /// What a turn has brought.
@@ -95,6 +101,8 @@ impl<S> Shard<S> {
             unusual: true,
             due_at: None,
             running: Vec::new(),
+            made: Vec::new(),
+            gone: Vec::new(),
         }
     }
 
@@ -128,6 +136,7 @@ impl<S> Shard<S> {
             || self.unusual
                 && (matches!(self.phase, Phase::Settling { .. })
                     || self.is_about_to_cut()
+                    || !self.gone.is_empty()
                     || self.core.mail.is_left());
         match self.due_at {
             _ if is_busy => Some(Duration::ZERO),
@@ -166,6 +175,7 @@ impl<S> Shard<S> {
             || self.core.memory.is_scarce()
             || self.acceptor.is_unusual()
             || self.core.mail.is_left()
+            || !self.gone.is_empty()
             || self.core.tickets.has_waiting()
             || self.is_about_to_switch()
     }
@@ -207,7 +217,12 @@ impl<S> Shard<S> {
                 self.brought.something = true;
                 self.end_of_stream(token);
             }
-            Completion::Connected { .. } | Completion::ConnectFailed { .. } => {}
+            Completion::Connected { attempt, socket, peer } => {
+                self.brought.something = true;
+                self.connected(attempt, socket, peer);
+                next = Next::Return;
+            }
+            Completion::ConnectFailed { attempt, error } => self.connect_failed(attempt, error),
             Completion::Urgent { token, byte } => self.urgent(token, byte),
             Completion::Failed { token, error } => {
                 if let Some(slot) = self.table.get_mut(token) {
@@ -230,6 +245,9 @@ impl<S> Shard<S> {
     /// Bytes arrived that cannot be decoded where they lie.
     #[inline(never)]
     pub(super) fn received_aside(&mut self, entry: &mut Entry, bytes: &[u8]) {
+        if entry.slot.conn.bars().has(Bars::RELAYED) && entry.slot.conn.state().handles() {
+            return self.relayed(entry, bytes);
+        }
         let (slot, core) = (&mut entry.slot, &mut self.core);
         let state = slot.conn.state();
         if state.handles() {
@@ -281,6 +299,9 @@ impl<S> Shard<S> {
         }
         slot.conn.apply(Event::PeerFinished);
         self.core.mark_dirty(slot);
+        if slot.conn.bars().has(Bars::RELAYED) {
+            return self.core.mark_runnable(slot);
+        }
         self.call(token, |service, scope| service.advance(scope));
     }
 
@@ -313,14 +334,17 @@ impl<S> Shard<S> {
     }
 
     /// The driver has let go of a connection.
-    fn released(&mut self, token: Token) {
+    pub(super) fn released(&mut self, token: Token) {
         let Some(mut entry) = self.table.remove(token) else { return };
         let (slot, core) = (&mut entry.slot, &mut self.core);
         slot.conn.apply(Event::Released);
         core.timers.cancel(token, &mut slot.scheduled);
         core.memory.account(token, slot.accounted(), 0, true);
         slot.counters().closed.add(1);
-        core.leave_place(slot.service());
+        if slot.has_place() {
+            core.leave_place(slot.service());
+        }
+        core.outgoing.count -= usize::from(slot.is_outgoing());
         for buffer in slot.conn.discard_output().into_iter().flatten() {
             core.pool.put(buffer);
         }
@@ -347,6 +371,10 @@ impl<S> Shard<S> {
             slot.runs();
             let is_relieved = slot.relieve();
             if !slot.conn.state().handles() {
+                continue;
+            }
+            if slot.conn.bars().has(Bars::RELAYED) {
+                self.go_on_relaying(token);
                 continue;
             }
             self.core.mark_dirty(slot);

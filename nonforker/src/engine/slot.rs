@@ -3,11 +3,19 @@
 //! A slot says in which lists the connection stands, what of it is in which account, and what was
 //! last asked about its peer. Every function that changes these together is here.
 
-use std::{mem, rc::Rc, time::Duration};
+use std::{
+    io::{self, ErrorKind},
+    mem,
+    rc::Rc,
+    time::Duration,
+};
 
 pub(crate) use super::marks::{End, Traffic};
 use super::{
-    marks::{DIRTY, HEARD, Marks, PROGRESSED, RUNNABLE, Receiving, Usage, WATCHED},
+    connecting::Connecting,
+    marks::{
+        DIRTY, HEARD, Marks, OUTGOING, PLACELESS, PROGRESSED, RUNNABLE, Receiving, Usage, WATCHED,
+    },
     memory::Memory,
     rules::Rules,
     stats::Counters,
@@ -18,6 +26,8 @@ use crate::{
     address::{PackedPeer, Peer},
     conn::{Connection, bars::Bars, deadlines::Kind, pipe::Pipe, state::State},
     driver::Token,
+    error::CloseReason,
+    target::Target,
 };
 
 /// Which service a connection belongs to: an index.
@@ -57,6 +67,10 @@ struct Extra {
     /// An idle timeout of its own; for ever, if that is `None`.
     idle_timeout: Option<Option<Duration>>,
     subscribed: Subscribed,
+    /// Where its bytes go, and from where they come.
+    relay: Option<Token>,
+    /// How far it has come, if it does not stand yet.
+    connecting: Option<Box<Connecting>>,
 }
 
 impl Slot {
@@ -76,6 +90,82 @@ impl Slot {
             scheduled: Scheduled::default(),
             extra: None,
         }
+    }
+
+    /// A connection that a handler asked for `now`, in milliseconds.
+    pub(super) fn outgoing(token: Token, rules: Rc<Rules>, target: Target, now: u32) -> Self {
+        let mut slot = Self::new(token, target.peer(), rules, Pipe::Plain, now);
+        slot.conn = Connection::connecting();
+        slot.marks = OUTGOING | PLACELESS;
+        slot.put_connecting(Box::new(Connecting::new(target)));
+        slot
+    }
+
+    // What a connection that a handler asked for has.
+
+    /// Whether a handler has asked for it, and no listener has accepted it.
+    pub(crate) const fn is_outgoing(&self) -> bool {
+        self.marks & OUTGOING != 0
+    }
+
+    pub(crate) fn is_connecting(&self) -> bool {
+        self.conn.state() == State::Connecting
+    }
+
+    /// Why it has ended, as its handler is told: of one that never stood, that it could not be made.
+    pub(super) fn reason_as_told(&self, reason: CloseReason) -> CloseReason {
+        if self.has_opened() || !self.is_outgoing() {
+            return reason;
+        }
+        match reason {
+            CloseReason::ConnectFailed(_) => reason,
+            other => CloseReason::ConnectFailed(io::Error::new(
+                ErrorKind::ConnectionAborted,
+                other.to_string(),
+            )),
+        }
+    }
+
+    pub(super) fn connecting(&self) -> Option<&Connecting> {
+        self.extra.as_ref()?.connecting.as_deref()
+    }
+
+    /// Takes out how far it has come, to be [put back](Self::put_connecting) while it does not stand.
+    pub(super) fn take_connecting(&mut self) -> Option<Box<Connecting>> {
+        self.extra.as_mut()?.connecting.take()
+    }
+
+    pub(super) fn put_connecting(&mut self, connecting: Box<Connecting>) {
+        self.extra.get_or_insert_default().connecting = Some(connecting);
+    }
+
+    pub(super) fn connected_to(&mut self, peer: Peer) {
+        self.peer = peer.into();
+    }
+
+    /// Whether it takes one of the places for connections.
+    pub(super) const fn has_place(&self) -> bool {
+        self.marks & PLACELESS == 0
+    }
+
+    pub(super) const fn takes_place(&mut self) {
+        self.marks &= !PLACELESS;
+    }
+
+    /// Whether it is counted among the connections of its peer's address.
+    pub(super) fn is_counted_by_address(&self) -> bool {
+        self.has_opened() && !self.is_outgoing()
+    }
+
+    // What a relayed connection has.
+
+    /// The connection with which it exchanges its bytes.
+    pub(crate) fn relay(&self) -> Option<Token> {
+        self.extra.as_ref()?.relay
+    }
+
+    pub(super) fn set_relay(&mut self, other: Option<Token>) {
+        self.extra.get_or_insert_default().relay = other;
     }
 
     /// Counts what goes both ways from `now` on, in nanoseconds.
@@ -246,11 +336,12 @@ impl Slot {
 
     /// The connection opens.
     pub(super) const fn opens(&mut self) {
-        self.usage = Usage::Unused;
+        // One that was asked for is never unused: it waits for our requests, not for those of a peer.
+        self.usage = if self.is_outgoing() { Usage::Used } else { Usage::Unused };
     }
 
     /// Whether it has opened at some time: the handler knows it, and its address is counted.
-    pub(super) fn has_opened(&self) -> bool {
+    pub(crate) fn has_opened(&self) -> bool {
         self.usage > Usage::Arriving
     }
 
@@ -271,7 +362,9 @@ impl Slot {
 
     /// What it was sent as it opened does not keep it while others wait.
     pub(crate) fn was_only_greeted(&mut self) {
-        self.usage = self.usage.min(Usage::Greeted);
+        if !self.is_outgoing() {
+            self.usage = self.usage.min(Usage::Greeted);
+        }
     }
 
     /// For how many milliseconds it has been unused, if others may take its place for that.

@@ -15,6 +15,7 @@ const TELL_AFTER: u64 = 4_000_000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Notice {
     Accept,
+    Connect,
     Full,
     PerIp,
     Memory,
@@ -36,8 +37,9 @@ pub(crate) enum Notice {
 }
 
 impl Notice {
-    const ALL: [Self; 19] = [
+    const ALL: [Self; 20] = [
         Self::Accept,
+        Self::Connect,
         Self::Full,
         Self::PerIp,
         Self::Memory,
@@ -77,6 +79,7 @@ impl Notice {
     const fn what(self) -> &'static str {
         match self {
             Self::Accept => "accepting failed",
+            Self::Connect => "connecting failed",
             Self::Full => "the server was full",
             Self::PerIp => "connections of one address were refused",
             Self::Memory => "memory for buffers became scarce or ample",

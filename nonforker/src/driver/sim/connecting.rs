@@ -8,7 +8,10 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    io::ErrorKind,
+    net::IpAddr,
     rc::Rc,
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -24,6 +27,7 @@ use super::{
 use crate::{
     address::{Address, Peer},
     driver::{AttemptId, Completion, Next, Sink},
+    offload::Lookup,
 };
 
 /// What becomes of attempts to connect to a target.
@@ -60,6 +64,25 @@ pub(crate) struct Targets {
     pub(crate) all: Vec<SimTarget>,
     /// Attempts of each shard that are under way, and where to.
     under_way: BTreeMap<(usize, AttemptId), Address>,
+}
+
+/// The addresses that names of hosts have. A lookup may run on any thread, so they are shared.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Names(Arc<Mutex<BTreeMap<String, Vec<IpAddr>>>>);
+
+impl Names {
+    pub(crate) fn set(&self, host: &str, addresses: Vec<IpAddr>) {
+        let mut names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        names.insert(host.to_owned(), addresses);
+    }
+
+    pub(crate) fn lookup(&self) -> Lookup {
+        let names = self.clone();
+        Arc::new(move |host| {
+            let names = names.0.lock().unwrap_or_else(PoisonError::into_inner);
+            names.get(host).cloned().ok_or_else(|| ErrorKind::NotFound.into())
+        })
+    }
 }
 
 /// An attempt that has ended.

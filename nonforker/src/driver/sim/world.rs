@@ -9,7 +9,7 @@ use std::{collections::VecDeque, time::Duration};
 
 use super::{
     SimSocket,
-    connecting::Targets,
+    connecting::{Names, Targets},
     events::{Event, Events},
     faults::Faults,
     link::{End, Link, Reading, State},
@@ -41,6 +41,7 @@ pub(crate) struct Listener {
 #[derive(Debug)]
 pub(crate) struct World {
     pub(crate) now: Duration,
+    pub(crate) seed: u64,
     pub(crate) rng: Rng,
     pub(crate) faults: Faults,
     pub(crate) trace: Trace,
@@ -48,6 +49,7 @@ pub(crate) struct World {
     pub(crate) listeners: Vec<Listener>,
     /// Where servers of the script listen.
     pub(crate) targets: Targets,
+    pub(crate) names: Names,
     /// Of each shard.
     pub(crate) sides: Vec<Side>,
     /// Which shard has its turn.
@@ -68,12 +70,14 @@ impl World {
     pub(crate) fn new(seed: u64) -> Self {
         Self {
             now: Duration::ZERO,
+            seed,
             rng: Rng::new(seed),
             faults: Faults::none(),
             trace: Trace::new(),
             links: Vec::new(),
             listeners: Vec::new(),
             targets: Targets::default(),
+            names: Names::default(),
             sides: vec![Side::default()],
             running: 0,
             backlog_max: usize::MAX,
