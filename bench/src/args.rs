@@ -21,6 +21,7 @@ Examples:
   cargo run --release -p bench -- compare                                All of it: about an hour
   cargo run --release -p bench -- instructions --check                   Has a message become dearer?
   cargo run --release -p bench -- syscalls
+  cargo run --release -p bench -- publish                                A message to 5000
   cargo run --release -p bench -- ticks                                  How late is a timer?";
 
 /// The program.
@@ -43,6 +44,44 @@ pub(crate) enum What {
     Syscalls(SyscallArgs),
     /// Measure how late a timer of 10 ms is, and what it and a message cost
     Ticks(TickArgs),
+    /// Measure what it costs to deliver a message to many, also if some of them never read
+    Publish(PublishArgs),
+}
+
+/// To whom is published, and what.
+#[derive(Debug, Args)]
+pub(crate) struct PublishArgs {
+    /// Only these servers; epoll is always there
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    pub(crate) peers: Vec<String>,
+
+    /// Subscribers that read; at most 6000
+    #[arg(long, value_name = "N", default_value = "5000", value_parser = count)]
+    pub(crate) subscribers: usize,
+
+    /// Subscribers besides that never read; at most 6000
+    #[arg(long, value_name = "N", default_value = "0", value_parser = count)]
+    pub(crate) stuck: usize,
+
+    /// Bytes of a message, from 9 to 65000
+    #[arg(long, value_name = "BYTES", value_delimiter = ',', default_values = ["64", "4096"], value_parser = message)]
+    pub(crate) sizes: Vec<usize>,
+
+    /// How often each server is measured with each size
+    #[arg(long, value_name = "N", default_value = "5", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) rounds: u16,
+
+    /// How long each measurement takes
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = time)]
+    pub(crate) duration: Duration,
+
+    /// Messages per second at most [default: the next one when all have the last]
+    #[arg(long, value_name = "R", value_parser = rate)]
+    pub(crate) rate: Option<f64>,
+
+    /// The core of the servers
+    #[arg(long, value_name = "CORE", default_value_t = 0)]
+    pub(crate) server_core: usize,
 }
 
 /// How many ticks.
@@ -122,6 +161,18 @@ fn time(text: &str) -> Result<Duration, String> {
         Ok(time) if !time.is_zero() => Ok(time),
         _ => Err("write a duration such as 300ms or 1s".into()),
     }
+}
+
+fn count(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|&count| count <= 6000).ok_or("from 0 to 6000".into())
+}
+
+fn message(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|size| (9..=65_000).contains(size)).ok_or("from 9 to 65000".into())
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    text.parse().ok().filter(|&rate| rate > 0.0 && rate < 1e9).ok_or("more than 0".into())
 }
 
 /// The peers and the scenarios, for the help.

@@ -30,6 +30,10 @@ pub(crate) enum Kind {
     Flooding,
     /// One line of 64 bytes to this many.
     Broadcast(usize),
+    /// A closed loop whose lines the pool answers.
+    Offload(usize, usize, usize),
+    /// A closed loop whose lines another thread answers.
+    Ticket(usize, usize, usize),
     /// `redis-benchmark`: a command, and how many in flight on each of 64 connections.
     Redis(&'static str, usize),
 }
@@ -42,6 +46,8 @@ pub(crate) const SCENARIOS: &[(&str, &str)] = &[
     ("never-reading", "64 connections, with and without one more that never reads"),
     ("flooding", "64 connections beside 4 with 2048 in flight"),
     ("broadcast", "one line to 5000 connections; broadcastN for another number"),
+    ("offload:CxPxS", "closed loop, each line answered by the pool for what blocks"),
+    ("ticket:CxPxS", "closed loop, each line answered by one other thread"),
     ("redis", "ping, set and get with 1, 16 and 128 in flight, beside redis-server"),
 ];
 
@@ -59,6 +65,10 @@ pub(crate) const DEFAULT: &[&str] = &[
     "never-reading",
     "flooding",
     "broadcast",
+    "offload:1x1x64",
+    "offload:64x1x64",
+    "ticket:64x1x64",
+    "ticket:64x16x64",
     "redis",
 ];
 
@@ -71,6 +81,8 @@ impl Kind {
         match self {
             Self::Broadcast(_) => Job::Broadcast,
             Self::Redis(..) => Job::Redis,
+            Self::Offload(..) => Job::Offload,
+            Self::Ticket(..) => Job::Ticket,
             _ => Job::Echo,
         }
     }
@@ -84,7 +96,9 @@ impl Kind {
     pub(crate) fn load(self, server: Address) -> Load {
         let load = Load::new(server).connections(64).size(64);
         match self {
-            Self::Closed(connections, in_flight, size) => {
+            Self::Closed(connections, in_flight, size)
+            | Self::Offload(connections, in_flight, size)
+            | Self::Ticket(connections, in_flight, size) => {
                 load.connections(connections).in_flight(in_flight).size(size)
             }
             Self::HalfRate | Self::NeverReading | Self::Redis(..) => load,
@@ -134,12 +148,17 @@ fn redis() -> Vec<Case> {
     cases
 }
 
-/// `64x16x64`.
+/// `64x16x64`, or the same behind the name of a job and a colon.
 fn closed(text: &str) -> Result<Kind, String> {
-    let numbers: Option<Vec<usize>> = text.split('x').map(|part| part.parse().ok()).collect();
+    let (kind, shape): (fn(usize, usize, usize) -> Kind, _) = match text.split_once(':') {
+        Some(("offload", shape)) => (Kind::Offload, shape),
+        Some(("ticket", shape)) => (Kind::Ticket, shape),
+        _ => (Kind::Closed, text),
+    };
+    let numbers: Option<Vec<usize>> = shape.split('x').map(|part| part.parse().ok()).collect();
     match numbers.as_deref() {
         Some(&[connections, in_flight, size]) if connections > 0 && in_flight > 0 && size >= 8 => {
-            Ok(Kind::Closed(connections, in_flight, size))
+            Ok(kind(connections, in_flight, size))
         }
         _ => {
             let known: Vec<&str> = SCENARIOS.iter().map(|&(name, _)| name).collect();
@@ -158,6 +177,7 @@ mod tests {
         let table: &[(&str, &[(&str, Kind)])] = &[
             ("1x1x64",        &[("1x1x64", Kind::Closed(1, 1, 64))]),
             ("64x1x16384",    &[("64x1x16384", Kind::Closed(64, 1, 16384))]),
+            ("ticket:9x2x64", &[("ticket:9x2x64", Kind::Ticket(9, 2, 64))]),
             ("half-rate",     &[("half-rate", Kind::HalfRate)]),
             ("broadcast",     &[("broadcast", Kind::Broadcast(5000))]),
             ("broadcast100",  &[("broadcast100", Kind::Broadcast(100))]),
@@ -181,7 +201,9 @@ mod tests {
 
     #[test]
     fn what_is_no_scenario_is_refused() {
-        for name in ["64", "64x1", "0x1x64", "64x0x64", "64x1x2", "64x1x64x1", "idles", ""] {
+        for name in
+            ["64", "64x1", "0x1x64", "64x0x64", "64x1x2", "64x1x64x1", "tick:1x1x64", "idles", ""]
+        {
             let error = cases(&[name.to_string()]).unwrap_err();
             assert!(error.contains(&format!("{name:?}")), "{error}");
         }

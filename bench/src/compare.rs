@@ -85,8 +85,10 @@ impl Field<'_> {
             let nth = self.ready.len() - 1;
             let peer = self.ready[nth].peer;
             let started = self.start(nth).and_then(|server| match peer.job {
-                Job::Echo => job::check(server.address).map(|()| server),
-                Job::Broadcast | Job::Redis | Job::Ticks => Ok(server),
+                Job::Echo | Job::Offload | Job::Ticket => {
+                    job::check(server.address).map(|()| server)
+                }
+                Job::Broadcast | Job::Redis | Job::Ticks | Job::Publish => Ok(server),
             });
             match started {
                 Ok(server) => drop(self.servers.insert(nth, server)),
@@ -185,7 +187,7 @@ fn line(run: &Run, rounds: u16) -> String {
 }
 
 /// Puts them into a random order.
-fn shuffle<T>(rng: &Rng, items: &mut [T]) {
+pub(crate) fn shuffle<T>(rng: &Rng, items: &mut [T]) {
     for last in (1..items.len()).rev() {
         items.swap(last, rng.between(0, last));
     }

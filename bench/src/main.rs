@@ -6,7 +6,7 @@
 //! ```
 //!
 //! `instructions` and `syscalls` load with `lockstep` instead, and need no clock. `ticks` asks a server
-//! how late its timers are.
+//! how late its timers are, `publish` what it costs to deliver a message to many.
 
 mod args;
 mod baseline;
@@ -19,6 +19,7 @@ mod lockstep;
 mod peers;
 mod prepare;
 mod process;
+mod publish;
 mod report;
 mod results;
 mod server;
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
         What::Instructions(args) => instructions::instructions(args, &stop),
         What::Syscalls(args) => syscalls::syscalls(args, &stop),
         What::Ticks(args) => ticks::ticks(args, &stop),
+        What::Publish(args) => publish::publish(args, &stop),
     });
     match done {
         Ok(()) => ExitCode::SUCCESS,

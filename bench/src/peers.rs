@@ -14,6 +14,12 @@ pub(crate) enum Job {
     Redis,
     /// A timer that is set again at each tick: see [`ticks`](crate::ticks).
     Ticks,
+    /// Each line back to its sender, by a call of the pool for what blocks.
+    Offload,
+    /// Each line back to its sender, by one other thread that answers all of them.
+    Ticket,
+    /// Each message to all who have subscribed: see [`publish`](crate::publish).
+    Publish,
 }
 
 /// What a server is made of. Paths are relative to `bench/peers`.
@@ -35,6 +41,8 @@ pub(crate) enum Kind {
     Perl(&'static str),
     /// Debian's redis-server.
     RedisServer,
+    /// Debian's nats-server.
+    NatsServer,
 }
 
 /// A server to compare.
@@ -59,6 +67,10 @@ const fn redis(name: &'static str, kind: Kind) -> Peer {
 
 const fn ticks(name: &'static str, kind: Kind) -> Peer {
     Peer { name, job: Job::Ticks, kind }
+}
+
+const fn later(job: Job, name: &'static str, kind: Kind) -> Peer {
+    Peer { name, job, kind }
 }
 
 const URING: Option<(&str, &str)> = Some(("uring", "liburing-dev"));
@@ -93,6 +105,15 @@ pub(crate) const PEERS: &[Peer] = &[
     redis("nonforker-uring", Kind::Rust("nonforker", "key_value", &["uring"])),
     ticks("nonforker-poll", Kind::Rust("nonforker", "ticks", &["poll"])),
     ticks("nonforker-uring", Kind::Rust("nonforker", "ticks", &["uring"])),
+    later(Job::Offload, "tokio", Kind::Rust("tokio", "later", &["blocking"])),
+    later(Job::Offload, "go", Kind::Go("go/later.go")),
+    later(Job::Offload, "nonforker-poll", Kind::Rust("nonforker", "later", &["poll", "offload"])),
+    later(Job::Offload, "nonforker-uring", Kind::Rust("nonforker", "later", &["uring", "offload"])),
+    later(Job::Ticket, "tokio", Kind::Rust("tokio", "later", &["oneshot"])),
+    later(Job::Ticket, "nonforker-poll", Kind::Rust("nonforker", "later", &["poll", "ticket"])),
+    later(Job::Ticket, "nonforker-uring", Kind::Rust("nonforker", "later", &["uring", "ticket"])),
+    later(Job::Publish, "redis-server", Kind::RedisServer),
+    later(Job::Publish, "nats-server", Kind::NatsServer),
 ];
 
 impl Job {
@@ -157,7 +178,7 @@ mod tests {
                 | Kind::Python(file, _)
                 | Kind::Perl(file) => folder.join(file),
                 Kind::Rust(package, ..) => folder.join(package).join("Cargo.toml"),
-                Kind::Nonforker(_) | Kind::RedisServer => continue,
+                Kind::Nonforker(_) | Kind::RedisServer | Kind::NatsServer => continue,
             };
             assert!(source.is_file(), "{} is there", source.display());
         }

@@ -124,6 +124,12 @@ impl<'s> Workshop<'s> {
                 self.tool("perl", "perl")?;
                 vec!["perl".into(), source(file), PORT.into()]
             }
+            Kind::NatsServer => {
+                self.tool("nats-server", "nats-server")?;
+                ["nats-server", "--addr", "127.0.0.1", "--port", PORT]
+                    .map(ToString::to_string)
+                    .into()
+            }
             Kind::RedisServer => {
                 self.tool("redis-server", "redis-server")?;
                 let flags = ["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"];
@@ -167,7 +173,8 @@ impl<'s> Workshop<'s> {
 
     fn go(&self, file: &str) -> Result<PathBuf> {
         self.tool("go", "golang-go")?;
-        let program = self.folder("go")?.join("echo");
+        let name = Path::new(file).file_stem().unwrap_or_default();
+        let program = self.folder("go")?.join(name);
         self.once(file, || {
             let mut command = Command::new("go");
             command.arg("build").arg("-o").arg(&program);

@@ -26,6 +26,7 @@ pub(crate) fn version(peer: &Peer, root: &Path) -> Option<String> {
         }
         Kind::Perl(_) => first_line("perl", &["-e", "print $^V"]),
         Kind::RedisServer => debian("redis-server"),
+        Kind::NatsServer => debian("nats-server"),
     }
 }
 

@@ -106,8 +106,8 @@ impl<H: Handler> Connections<'_, H> {
     /// how many it was queued: 0 for a topic that nobody has subscribed to.
     ///
     /// The message is framed once, by a clone of the codec that the service was given, unless a codec
-    /// says that it does not [share](Codec::shares). From 1 KiB on its bytes are not copied: they are
-    /// in memory once, however many connections wait for them. Each subscriber gets the messages of a
+    /// says that it does not [share](Codec::shares). Its bytes are in memory once, however many connections
+    /// wait for them, unless it is shorter than 1 KiB and other output is queued: then it is copied. Each subscriber gets the messages of a
     /// topic in the order in which they were published. For one that does not keep up, [`Overflow`]
     /// says what happens beyond [`Limits::output_cap`](crate::Limits::output_cap).
     ///
@@ -207,7 +207,7 @@ impl<H: Handler> Connections<'_, H> {
                         core.close(slot, CloseReason::Encode(error));
                         continue;
                     }
-                    alone = Message::Short(encoded);
+                    alone = Message::Alone(encoded);
                     &alone
                 }
             };

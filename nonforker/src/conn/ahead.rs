@@ -5,8 +5,8 @@
 //!         └ the queue: base                      end
 //! ```
 //!
-//! Most connections have nothing of it: their queue is what is pending. A payload that is shared is a
-//! segment of its own, and what was pending before it becomes one.
+//! Most connections have nothing of it: their queue is what is pending. A long payload that is shared is
+//! a segment of its own, unless the queue was empty, and what was pending before it becomes one.
 //!
 //! A message that may be dropped lies in one segment or in what is pending, as a whole. When a segment
 //! departs to the driver, its messages cannot be dropped any more. So no message is torn.
@@ -18,7 +18,7 @@ use super::buffer::Buffer;
 /// See the [module](self).
 #[derive(Debug, Default)]
 pub(super) struct Ahead {
-    /// The remainder of a short send, or the first payload of an empty queue: it goes first.
+    /// The remainder of a short send: it goes first.
     pub(super) unsent: Option<Buffer>,
     segments: VecDeque<Buffer>,
     /// How many bytes the segments have.

@@ -7,8 +7,9 @@
 //! ```
 //!
 //! At most one send is in flight. Replies made meanwhile collect in `pending`, so a burst of
-//! small replies leaves as one write. Payloads that are shared with other connections, and what was
-//! pending before them, go [ahead](super::ahead) of what is pending, in sends of their own.
+//! small replies leaves as one write. A payload that is shared with other connections is all that is
+//! pending, if nothing else was queued. A long one that comes later, and what was pending before it, go
+//! [ahead](super::ahead) of what is pending, in sends of their own.
 //!
 //! Invariants:
 //!
@@ -17,7 +18,11 @@
 
 use std::sync::Arc;
 
-use super::{ahead::Ahead, buffer::Buffer, payload::Payload};
+use super::{
+    ahead::Ahead,
+    buffer::Buffer,
+    payload::{Payload, SHARED_MIN},
+};
 
 /// When output is too much: [`Limits`](crate::Limits) in the form a connection needs.
 #[derive(Clone, Copy, Debug)]
@@ -93,6 +98,9 @@ impl Outbound {
     /// Takes out what is pending, for more to be appended.
     #[inline]
     pub(super) fn lend(&mut self) -> Option<Buffer> {
+        if self.pending.as_ref().is_some_and(Buffer::is_shared) {
+            self.own_pending();
+        }
         let mut pending = self.pending.take()?;
         pending.settle();
         Some(pending)
@@ -154,8 +162,29 @@ impl Outbound {
         None
     }
 
+    /// Nothing can be appended to a payload: a short one is copied, a long one goes ahead.
+    #[cold]
+    fn own_pending(&mut self) {
+        let Some(payload) = self.pending.take() else { return };
+        if payload.len() < SHARED_MIN {
+            self.pending = Some(Buffer::new(payload.bytes().to_vec()));
+        } else {
+            self.ahead.get_or_insert_default().push(payload);
+        }
+    }
+
+    /// Whether a payload of this length is better shared than copied. One that nothing goes before is: it
+    /// leaves in this turn, and to write to a buffer for each connection costs more. Behind something
+    /// else it takes a send of its own.
+    pub(super) const fn is_shared(&self, length: usize) -> bool {
+        length >= SHARED_MIN || self.is_empty()
+    }
+
     /// Queues a copy of a message, in a buffer from `allocate` if nothing is pending.
     pub(super) fn push_copy(&mut self, bytes: &[u8], allocate: impl FnOnce(usize) -> Buffer) {
+        if self.pending.as_ref().is_some_and(Buffer::is_shared) {
+            self.own_pending();
+        }
         let pending = self.pending.get_or_insert_with(|| allocate(bytes.len()));
         pending.vec().extend_from_slice(bytes);
     }
@@ -163,14 +192,11 @@ impl Outbound {
     /// Queues a payload, which is not copied.
     pub(super) fn push_shared(&mut self, payload: &Arc<Payload>) {
         let segment = Buffer::sharing(payload);
-        let is_empty = self.is_empty();
-        let ahead = self.ahead.get_or_insert_default();
-        if is_empty {
-            // It leaves in this turn, as the remainder of a short send does.
-            let (length, held) = (segment.len(), segment.held());
-            ahead.unsent = Some(segment);
-            return self.departs(length, held);
+        if self.is_empty() {
+            self.pending = Some(segment);
+            return;
         }
+        let ahead = self.ahead.get_or_insert_default();
         if let Some(pending) = self.pending.take() {
             ahead.push(pending);
         }
@@ -217,13 +243,15 @@ impl Outbound {
             self.in_flight_capacity = 0;
         }
         let unsent = self.ahead.take().and_then(|ahead| ahead.unsent);
-        [self.pending.take(), unsent.filter(|unsent| !unsent.is_shared())]
+        [self.pending.take(), unsent].map(|buffer| buffer.filter(|buffer| !buffer.is_shared()))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Buffer, Outbound};
+    use std::sync::Arc;
+
+    use super::{Buffer, Outbound, Payload, SHARED_MIN};
 
     fn push(outbound: &mut Outbound, bytes: &[u8]) {
         let pending = outbound.pending.get_or_insert_with(|| Buffer::with_capacity(0));
@@ -261,6 +289,30 @@ mod tests {
         outbound.sent(3, last);
         assert!(outbound.is_empty());
         assert_eq!(outbound.capacity(), 0, "an idle half owns no buffer");
+    }
+
+    #[test]
+    fn a_payload_is_all_that_is_pending_until_something_follows() {
+        let savings = Arc::default();
+        for (length, sends) in [(10, 1), (SHARED_MIN - 1, 1), (SHARED_MIN, 2)] {
+            let payload = Payload::new(vec![b'p'; length], &savings);
+            let mut outbound = Outbound::default();
+            assert!(outbound.is_shared(length), "nothing goes before it");
+            outbound.push_shared(&payload);
+            assert_eq!(savings.handed_out(), length, "it is not copied");
+            outbound.push_copy(b"more", Buffer::with_capacity);
+            assert_eq!(outbound.is_shared(length), length >= SHARED_MIN);
+            assert_eq!(outbound.queued(), length + 4);
+            let mut sent = Vec::new();
+            while let Some(batch) = depart(&mut outbound) {
+                sent.push(batch.bytes().to_vec());
+                outbound.sent(batch.len(), batch);
+            }
+            assert_eq!(sent.len(), sends, "{length} bytes");
+            assert_eq!(sent.concat(), [payload.bytes(), b"more"].concat());
+            assert!(outbound.is_empty());
+            assert_eq!(savings.handed_out(), 0);
+        }
     }
 
     #[test]

@@ -15,7 +15,8 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering::Relaxed},
 };
 
-/// Encoded messages are shared from this length on, in bytes. Shorter ones are copied.
+/// Encoded messages are shared from this length on, in bytes, whatever is queued before them. Shorter
+/// ones are copied, unless the queue is empty.
 pub(crate) const SHARED_MIN: usize = 1024;
 
 /// The bytes of all payloads, counted in two ways.

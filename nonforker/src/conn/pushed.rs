@@ -78,6 +78,11 @@ impl Connection {
         Room { dropped: dropped + u64::from(!is_there), is_there }
     }
 
+    /// Whether a payload of this length is to be [shared](Self::push_shared), and not copied.
+    pub(crate) const fn shares(&self, length: usize) -> bool {
+        self.outbound.is_shared(length)
+    }
+
     /// Queues a payload, which is not copied.
     pub(crate) fn push_shared(&mut self, payload: &Arc<Payload>, marks: &Watermarks) {
         self.outbound.push_shared(payload);

@@ -19,7 +19,7 @@ use super::{core::Core, slot::Slot, table::Table};
 use crate::{
     conn::{
         output::Output,
-        payload::{Payload, SHARED_MIN},
+        payload::Payload,
         pushed::{Overflow, Room},
     },
     driver::Token,
@@ -122,17 +122,17 @@ impl Slot {
 /// A message, encoded.
 #[derive(Clone, Debug)]
 pub(crate) enum Message {
-    /// It is copied to each queue.
-    Short(Vec<u8>),
-    /// It is not.
-    Long(Arc<Payload>),
+    /// For one connection: it is copied to its queue.
+    Alone(Vec<u8>),
+    /// For many.
+    Shared(Arc<Payload>),
 }
 
 impl Message {
     pub(crate) fn bytes(&self) -> &[u8] {
         match self {
-            Self::Short(bytes) => bytes,
-            Self::Long(payload) => payload.bytes(),
+            Self::Alone(bytes) => bytes,
+            Self::Shared(payload) => payload.bytes(),
         }
     }
 }
@@ -183,12 +183,9 @@ impl Core {
         }
     }
 
-    /// Makes a message of what `encode` appends. It is short, if it is not worth sharing.
+    /// Makes a message for many of what was encoded.
     pub(crate) fn message(&mut self, encoded: Vec<u8>) -> Message {
-        if encoded.len() < SHARED_MIN {
-            return Message::Short(encoded);
-        }
-        Message::Long(Payload::new(encoded, self.memory.savings()))
+        Message::Shared(Payload::new(encoded, self.memory.savings()))
     }
 
     /// Queues a message for a connection that has subscribed. Returns whether it is queued.
@@ -214,7 +211,7 @@ impl Core {
         let is_there = self.make_room(slot, length, overflow, of_callback);
         if is_there {
             match message {
-                Message::Long(payload) if output.is_none() => {
+                Message::Shared(payload) if output.is_none() && slot.conn.shares(length) => {
                     let marks = slot.rules().marks;
                     slot.conn.push_shared(payload, &marks);
                 }

@@ -1,6 +1,22 @@
-//! Each line to every connection, with nonforker: `PORT poll|uring`.
+//! Each line to every connection, with nonforker: `PORT poll|uring`. All have subscribed to one topic.
 
-use nonforker::{DriverKind, Server, codec::Lines};
+use nonforker::{Conn, DriverKind, Handler, Outcome, Overflow, Server, codec::Lines};
+
+struct Room;
+
+impl Handler for Room {
+    type Codec = Lines;
+    type Session = ();
+
+    fn open(&mut self, conn: &mut Conn<'_, Self>) -> Outcome {
+        Ok(conn.subscribe("all", Overflow::Close)?)
+    }
+
+    fn frame(&mut self, conn: &mut Conn<'_, Self>, line: &[u8]) -> Outcome {
+        conn.publish("all", line)?;
+        Ok(())
+    }
+}
 
 fn main() -> nonforker::Result<()> {
     let mut args = std::env::args().skip(1);
@@ -10,10 +26,5 @@ fn main() -> nonforker::Result<()> {
         _ => DriverKind::Poll,
     };
     let server = Server::new().driver(driver).drain_on_signals();
-    server
-        .serve(format!("127.0.0.1:{port}"), Lines::new(), |conn, line| {
-            conn.send(line);
-            conn.others().for_each(|other| other.send(line));
-        })
-        .run()
+    server.serve_with(format!("127.0.0.1:{port}"), Lines::new(), Room).run()
 }

@@ -1,0 +1,52 @@
+//! Each line back, by another thread, with nonforker: `PORT poll|uring offload|ticket`. Offloaded, each
+//! line is a call of the pool, which has nothing to do; with tickets, one thread answers all lines.
+
+use std::{sync::mpsc, thread};
+
+use nonforker::{Conn, DriverKind, Handler, Outcome, Server, Ticket, codec::Lines};
+
+/// Where the lines go.
+enum Answerer {
+    Pool,
+    Thread(mpsc::Sender<(Ticket<Self>, Vec<u8>)>),
+}
+
+impl Handler for Answerer {
+    type Codec = Lines;
+    type Session = ();
+
+    fn frame(&mut self, conn: &mut Conn<'_, Self>, line: &[u8]) -> Outcome {
+        let line = line.to_vec();
+        match self {
+            Self::Pool => conn.offload(move || line, |_, conn, line| conn.send(line)),
+            Self::Thread(thread) => thread.send((conn.defer(), line))?,
+        }
+        Ok(())
+    }
+}
+
+fn thread_of_its_own() -> Answerer {
+    let (sender, lines) = mpsc::channel::<(Ticket<Answerer>, Vec<u8>)>();
+    thread::spawn(move || {
+        for (ticket, line) in lines {
+            // The client may have left.
+            let _ = ticket.send(line);
+        }
+    });
+    Answerer::Thread(sender)
+}
+
+fn main() -> nonforker::Result<()> {
+    let mut args = std::env::args().skip(1);
+    let port = args.next().unwrap_or_else(|| "1685".into());
+    let driver = match args.next().as_deref() {
+        Some("uring") => DriverKind::Uring,
+        _ => DriverKind::Poll,
+    };
+    let answerer = match args.next().as_deref() {
+        Some("ticket") => thread_of_its_own(),
+        _ => Answerer::Pool,
+    };
+    let server = Server::new().driver(driver).drain_on_signals();
+    server.serve_with(format!("127.0.0.1:{port}"), Lines::new(), answerer).run()
+}
