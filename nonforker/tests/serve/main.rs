@@ -37,6 +37,7 @@ mod others;
 mod outlived;
 mod panics;
 mod probe;
+mod relaying;
 mod services;
 mod shards;
 mod spawned;
