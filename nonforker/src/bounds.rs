@@ -252,7 +252,7 @@ mod tests {
 
     /// Each setter of a duration, with the most it takes.
     #[rustfmt::skip]
-    const DURATIONS: [(&str, Set<Duration>, Duration); 9] = [
+    const DURATIONS: [(&str, Set<Duration>, Duration); 10] = [
         ("frame_timeout", |limits, time| limits.frame_timeout(Some(time)), DURATION_MAX),
         ("write_timeout", |limits, time| limits.write_timeout(Some(time)), DURATION_MAX),
         ("idle_timeout", |limits, time| limits.idle_timeout(Some(time)), DURATION_MAX),

@@ -1,10 +1,10 @@
 //! Putting a server together, running it, ending it.
 
+mod simulated;
+
 use std::{
-    cell::RefCell,
     fmt,
     hash::{BuildHasher, Hasher, RandomState},
-    rc::Rc,
     sync::Arc,
 };
 
@@ -17,10 +17,7 @@ use crate::{
     codec::Codec,
     config::{Limits, descriptor_limit},
     context::Conn,
-    driver::{
-        Driver, Options,
-        sim::{SimDriver, offloading::SimThreads, world::World},
-    },
+    driver::{Driver, Options},
     driver_kind::{Chosen, DriverKind},
     engine::{
         Engine, Services,
@@ -41,9 +38,6 @@ use crate::{
 
 /// The permissions of a Unix socket's file by default: for its owner only.
 const UNIX_MODE: u32 = 0o600;
-
-/// What a simulated server draws for its own attempts to connect does not depend on other draws.
-const CONNECTING_SALT: u64 = 0xca11_ca11_ca11_ca11;
 
 /// A server that is being put together.
 ///
@@ -435,32 +429,6 @@ impl Server {
                 }
             });
         }
-        Ok((engine, addresses))
-    }
-
-    /// Puts the engine together over a simulated network. What would depend on the machine does
-    /// not.
-    pub(crate) fn simulate(
-        mut self,
-        world: Rc<RefCell<World>>,
-        part: Part,
-    ) -> Result<(Engine<SimDriver>, Vec<Address>)> {
-        let shard = usize::from(part.shard);
-        if let Some(mistake) = self.mistake.take() {
-            return Err(mistake);
-        }
-        self.becomes(part);
-        self.limits.server.simulate();
-        self.check()?;
-        let threads = SimThreads::new(Rc::clone(&world), self.offload_threads);
-        let lookup = world.borrow().names.lookup();
-        let seed = world.borrow().seed.wrapping_add(shard as u64) ^ CONNECTING_SALT;
-        let resolver =
-            Resolver::new(SimThreads::new(Rc::clone(&world), self.offload_threads), lookup);
-        let driver = SimDriver::new(world, shard, self.options());
-        let (mut engine, addresses) = self.assemble(driver, 1)?;
-        engine.offload_to(threads);
-        engine.resolve_with(resolver, seed);
         Ok((engine, addresses))
     }
 

@@ -1,11 +1,6 @@
 //! A shard: its connections, its services, and what each completion does to them. No driver.
 
-use std::{
-    mem,
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
-    time::Duration,
-};
+use std::{mem, sync::Arc, time::Duration};
 
 use super::{
     Services,
@@ -20,13 +15,12 @@ use super::{
     slot::Slot,
     stats::AllCounters,
     table::{Entry, Table},
-    throttle::Notice,
 };
 use crate::{
     conn::{
         bars::Bars,
         deadlines::{Kind, Tick},
-        state::{Event, Manner, State},
+        state::{Event, State},
     },
     driver::{Clock, Completion, Next, Sent, Sink, Token},
     error::{CloseReason, Error},
@@ -330,36 +324,6 @@ impl<S> Shard<S> {
             slot.settle_account(&mut core.memory);
         } else {
             core.mark_dirty(slot);
-        }
-    }
-
-    /// The driver has let go of a connection.
-    pub(super) fn released(&mut self, token: Token) {
-        let Some(mut entry) = self.table.remove(token) else { return };
-        let (slot, core) = (&mut entry.slot, &mut self.core);
-        slot.conn.apply(Event::Released);
-        core.timers.cancel(token, &mut slot.scheduled);
-        core.memory.account(token, slot.accounted(), 0, true);
-        slot.counters().closed.add(1);
-        if slot.has_place() {
-            core.leave_place(slot.service());
-        }
-        core.outgoing.count -= usize::from(slot.is_outgoing());
-        for buffer in slot.conn.discard_output().into_iter().flatten() {
-            core.pool.put(buffer);
-        }
-        if slot.conn.manner() == Manner::Illegal {
-            slot.counters().defects.add(1);
-            if core.notice(Notice::Defect).is_some() {
-                let peer = slot.peer();
-                tracing::error!(%peer, "a connection had an event that cannot happen");
-            }
-        }
-        self.acceptor.released(slot, &core.group);
-        let service = slot.service();
-        // The session is the user's, and goes with it.
-        if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(entry))) {
-            core.service_failed(service, "closed", Err(payload));
         }
     }
 

@@ -34,6 +34,7 @@ impl<D: Driver> Engine<D> {
         for slot in table.slots() {
             held.push(slot.holding());
             let wrong = self.unsound_slot(slot).or_else(|| self.unsound_deadlines(slot));
+            let wrong = wrong.or_else(|| self.unsound_way(slot));
             if let Some(wrong) = wrong {
                 return Some(format!("{wrong}: {:?}", slot.conn));
             }
@@ -147,20 +148,6 @@ impl<D: Driver> Engine<D> {
                 state == State::Arriving && conn.deadline(Kind::Handshake).is_none(),
                 "a connection may arrive for ever",
             ),
-            (
-                state == State::Connecting && conn.deadline(Kind::Handshake).is_none(),
-                "a connection may be made for ever",
-            ),
-            (
-                state == State::Connecting
-                    && conn.deadline(Kind::Retry).is_none()
-                    && slot.connecting().is_none_or(Connecting::is_stuck),
-                "a connection that is to be made is forgotten",
-            ),
-            (
-                slot.relay().is_some_and(|other| self.forgets_relay(slot, other)),
-                "a relayed connection could go on, and is forgotten",
-            ),
             (bars.has(Bars::CLOSED) == state.handles(), "the state and its bar do not agree"),
             (
                 bars.has(Bars::HELD) && bars.is_at_most_held() && !waits,
@@ -210,6 +197,29 @@ impl<D: Driver> Engine<D> {
             ),
             (state == State::Closing && slot.end() != End::Closing, "the close is forgotten"),
             (state == State::Closed, "a closed connection has a slot"),
+        ];
+        checks.into_iter().find_map(|(wrong, what)| wrong.then_some(what))
+    }
+
+    /// What is wrong with a connection that was asked for, or is relayed.
+    fn unsound_way(&self, slot: &Slot) -> Option<&'static str> {
+        let conn = &slot.conn;
+        let connects = conn.state() == State::Connecting;
+        let checks = [
+            (
+                connects && conn.deadline(Kind::Handshake).is_none(),
+                "a connection may be made for ever",
+            ),
+            (
+                connects
+                    && conn.deadline(Kind::Retry).is_none()
+                    && slot.connecting().is_none_or(Connecting::is_stuck),
+                "a connection that is to be made is forgotten",
+            ),
+            (
+                slot.relay().is_some_and(|other| self.forgets_relay(slot, other)),
+                "a relayed connection could go on, and is forgotten",
+            ),
         ];
         checks.into_iter().find_map(|(wrong, what)| wrong.then_some(what))
     }
