@@ -30,6 +30,7 @@ mod serve;
 mod signals;
 mod sim;
 mod sink;
+mod tls;
 mod values;
 
 use std::process::ExitCode;

@@ -4,7 +4,7 @@ use nonforker::codec::Lines;
 use nonforker::{CloseReason, Conn, Connections, Handler, Outcome, Reconnect, Server, Ticket};
 use std::collections::VecDeque;
 
-pub struct Front(usize); // Each request goes to the next connection of the pool.
+struct Front(usize); // Each request goes to the next connection of the pool.
 
 impl Handler for Front {
     type Codec = Lines;
@@ -22,7 +22,7 @@ impl Handler for Front {
     }
 }
 
-pub struct Redis(String, Reconnect); // The pool, and where the Redis server is.
+struct Redis(String, Reconnect); // The pool, and where the Redis server is.
 
 impl Handler for Redis {
     type Codec = Lines;
@@ -50,7 +50,7 @@ fn connect(redis: &mut Redis, all: &mut Connections<'_, Redis>) -> Outcome {
     Ok(all.connect::<Redis>(&redis.0, VecDeque::new()).map(drop)?)
 }
 
-pub fn server(from: &str, to: &str) -> Server {
+pub(crate) fn server(from: &str, to: &str) -> Server {
     let pool = Redis(to.to_owned(), Reconnect::default());
     Server::new().serve_with(from, Lines::new(), Front(0)).service(Lines::new().crlf(), pool)
 }

@@ -8,7 +8,7 @@
 #[expect(dead_code, reason = "its `main` is not called here")]
 mod tcp_proxy;
 #[path = "../examples/upstream_pool.rs"]
-#[expect(dead_code, missing_docs, missing_debug_implementations, reason = "it is an example")]
+#[expect(dead_code, reason = "its `main` is not called here")]
 mod upstream_pool;
 
 use std::{

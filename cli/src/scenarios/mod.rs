@@ -42,7 +42,7 @@ impl std::fmt::Debug for Scenario {
 
 impl Scenario {
     /// Every scenario.
-    pub(crate) const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 13] = [
         Self {
             name: "echo",
             about: "each client that reads is answered, unless its connection breaks",
@@ -111,6 +111,20 @@ impl Scenario {
                     .faults(Faults::swarm)
             },
             script: tickets,
+        },
+        Self {
+            name: "shards",
+            about: "on several shards too, each request is answered once and in order, as limits allow",
+            simulation: || {
+                Simulation::varied(|rng| Later::server(rng, narrow(rng), false)).shards(3)
+            },
+            script: |net| crowd(net, true),
+        },
+        Self {
+            name: "everywhere",
+            about: "what one shard publishes reaches the subscribers of all, whole and in order",
+            simulation: || Simulation::varied(topics::board).shards(3),
+            script: topics::publish,
         },
     ];
 

@@ -47,7 +47,11 @@ impl<D: Driver> Engine<D> {
         let Some(slot) = table.get_mut(token) else { return };
         slot.is_flushed();
         let ends = slot.conn.ends_when_flushed();
-        while let Some(batch) = slot.conn.next_batch() {
+        let is_encrypted = slot.conn.is_encrypted();
+        while let Some(batch) = match is_encrypted {
+            false => slot.conn.next_batch(),
+            true => core.next_sealed(slot),
+        } {
             // Is the next step to close, to handle what waits, or to have memory again?
             let awaited = ends
                 || slot.conn.bars().has(Bars::PRESSURED)
@@ -68,7 +72,7 @@ impl<D: Driver> Engine<D> {
                 }
             }
         }
-        if !ends && slot.is_at_rest() {
+        if !ends && !is_encrypted && slot.is_at_rest() {
             return;
         }
         if ends {
@@ -163,7 +167,9 @@ impl<S> Shard<S> {
         let Some(mut entry) = self.table.remove(token) else { return };
         let (slot, core) = (&mut entry.slot, &mut self.core);
         slot.conn.apply(Event::Released);
+        core.is_shaken(slot);
         core.timers.cancel(token, &mut slot.scheduled);
+        core.ages.remove(token);
         core.memory.account(token, slot.accounted(), 0, true);
         slot.counters().closed.add(1);
         if slot.has_place() {

@@ -33,7 +33,7 @@ pub(crate) struct Slot {
     pub(crate) conn: Connection,
     pub(super) token: Token,
     pub(crate) rules: Rc<Rules>,
-    peer: PackedPeer,
+    pub(super) peer: PackedPeer,
     marks: Marks,
     receiving: Receiving,
     end: End,
@@ -258,9 +258,19 @@ impl Slot {
         self.usage = if self.is_outgoing() { Usage::Used } else { Usage::Unused };
     }
 
+    /// Its address is counted, and its handshake is to come.
+    pub(super) const fn is_let_in(&mut self) {
+        self.usage = Usage::LetIn;
+    }
+
+    /// Whether its address is counted.
+    pub(super) fn counts(&self) -> bool {
+        self.usage > Usage::Arriving && !self.is_outgoing()
+    }
+
     /// Whether it has opened at some time: the handler knows it, and its address is counted.
     pub(crate) fn has_opened(&self) -> bool {
-        self.usage > Usage::Arriving
+        self.usage > Usage::LetIn
     }
 
     /// A proxy has said who the client is, or that it does not know.

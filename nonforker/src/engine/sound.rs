@@ -58,6 +58,11 @@ impl<D: Driver> Engine<D> {
         if let Some(wrong) = core.tickets.unsound(table, goes_on) {
             return Some(wrong);
         }
+        let shaking = table.slots().filter(|slot| slot.conn.is_counted_as_shaking()).count();
+        if shaking != core.handshakes.open() {
+            let counted = core.handshakes.open();
+            return Some(format!("{shaking} handshakes are under way, not {counted}"));
+        }
         let mut subscriptions = 0;
         for desk in &core.desks {
             match desk.topics.unsound(table) {
@@ -90,6 +95,24 @@ impl<D: Driver> Engine<D> {
             engine.shard.acceptor.add_addresses(&mut per_ip);
         }
         let held = engines.clone().map(|engine| engine.shard.core.memory.known()).sum();
+        let tickets = engines.clone().map(|engine| engine.shard.core.tickets.open()).sum();
+        let mut topics = 0;
+        for core in engines.clone().map(|engine| &engine.shard.core) {
+            if core.tickets.has_waiting() && !group.lacks_tickets(core.shard) {
+                return Some("a shard waits for tickets, and nobody will wake it".to_owned());
+            }
+            for (service, desk) in (0..).zip(&core.desks) {
+                for topic in desk.topics.names() {
+                    topics += 1;
+                    if !group.has_topic(core.shard, service, topic) {
+                        return Some("other shards do not know a topic".to_owned());
+                    }
+                }
+            }
+        }
+        if topics != group.topics_entered() {
+            return Some("a topic without subscribers is known to other shards".to_owned());
+        }
         let connections = engines
             .clone()
             .map(|engine| engine.shard.table.slots().filter(|slot| slot.has_place()).count());
@@ -97,7 +120,12 @@ impl<D: Driver> Engine<D> {
         if connections > self.shard.core.limits.connections() && !group.has_new_limits() {
             return Some(format!("there are {connections} connections in all shards"));
         }
-        group.unsound(&taken.collect::<Vec<_>>(), &per_ip, held)
+        group.unsound(&taken.collect::<Vec<_>>(), &per_ip, held, tickets)
+    }
+
+    /// Whether mail waits that the shard has not read.
+    pub(crate) fn has_mail(&self) -> bool {
+        self.shard.core.mail.is_left() || self.shard.core.mail.mailbox.has_letters()
     }
 
     /// Whether the next thing that it does by itself is to call a handler's timer, to close a silent
@@ -121,7 +149,7 @@ impl<D: Driver> Engine<D> {
                 .flat_map(move |slot| kinds.clone().filter_map(|kind| slot.conn.deadline(kind)))
         };
         let of_services = core.desks.iter().filter_map(|desk| desk.due);
-        let timer = of_slots(true).chain(of_services).min();
+        let timer = of_slots(true).chain(of_services).chain(core.ages.next()).min();
         let own = [shard.acceptor.look_at(), shard.phase.deadline(), core.memory.look_at];
         let others = own.into_iter().flatten().chain(of_slots(false));
         others.min().is_none_or(|first| timer.is_some_and(|timer| timer < first))
@@ -135,9 +163,17 @@ impl<D: Driver> Engine<D> {
         if let Some(wrong) = conn.unsound_tickets().or_else(|| conn.unsound_queue()) {
             return Some(wrong);
         }
-        let idle =
-            conn.kept().is_empty() && !queued && conn.held() == 0 && !conn.outbound().is_sending();
+        let idle = !conn.keeps_records()
+            && conn.kept().is_empty()
+            && !queued
+            && conn.held() == 0
+            && !conn.outbound().is_sending();
         let waits = core.runnable.contains(&slot.token());
+        if let Some(wrong) = conn.unsound_records(waits) {
+            return Some(wrong);
+        }
+        // Nothing is sent in clear while the handshake is under way.
+        let queued = queued && !conn.shakes();
         let withheld = core.memory.withholds(slot.accounted());
         let is_told = conn.incoming() == Incoming::Told;
         let checks = [

@@ -18,6 +18,9 @@ pub(crate) enum Notice {
     Connect,
     Full,
     PerIp,
+    PerNet,
+    Rate,
+    Denied,
     Memory,
     Evicted,
     Handler,
@@ -34,14 +37,18 @@ pub(crate) enum Notice {
     Header,
     Unanswered,
     AnswerTimeout,
+    Tls,
 }
 
 impl Notice {
-    const ALL: [Self; 20] = [
+    const ALL: [Self; 24] = [
         Self::Accept,
         Self::Connect,
         Self::Full,
         Self::PerIp,
+        Self::PerNet,
+        Self::Rate,
+        Self::Denied,
         Self::Memory,
         Self::Evicted,
         Self::Handler,
@@ -58,11 +65,13 @@ impl Notice {
         Self::Header,
         Self::Unanswered,
         Self::AnswerTimeout,
+        Self::Tls,
     ];
 
     /// The kind of line that says that a connection was closed by policy, if it was.
     pub(crate) const fn of(reason: &CloseReason) -> Option<Self> {
         match reason {
+            CloseReason::Tls(_) | CloseReason::Truncated => Some(Self::Tls),
             CloseReason::Unused => Some(Self::Unused),
             CloseReason::FrameTimeout => Some(Self::FrameTimeout),
             CloseReason::WriteTimeout => Some(Self::WriteTimeout),
@@ -82,6 +91,9 @@ impl Notice {
             Self::Connect => "connecting failed",
             Self::Full => "the server was full",
             Self::PerIp => "connections of one address were refused",
+            Self::PerNet => "connections of one network were refused",
+            Self::Rate => "connections were refused that came too fast",
+            Self::Denied => "connections of denied networks were refused",
             Self::Memory => "memory for buffers became scarce or ample",
             Self::Evicted => "connections were closed for the memory that they held",
             Self::Handler => "the handler failed",
@@ -97,6 +109,7 @@ impl Notice {
             Self::Header => "connections were refused before they opened",
             Self::Unanswered => "connections were closed whose ticket was dropped",
             Self::AnswerTimeout => "connections were closed that were not answered in time",
+            Self::Tls => "connections were closed that broke the rules of TLS",
             Self::TooLong => "connections were closed whose frame was too long",
         }
     }
@@ -111,6 +124,7 @@ impl Notice {
                 | Self::IdleTimeout
                 | Self::OutputOverflow
                 | Self::TooLong
+                | Self::Tls
         )
     }
 }

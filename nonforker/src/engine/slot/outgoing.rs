@@ -85,11 +85,6 @@ impl Slot {
         self.marks &= !PLACELESS;
     }
 
-    /// Whether it is counted among the connections of its peer's address.
-    pub(in crate::engine) fn is_counted_by_address(&self) -> bool {
-        self.has_opened() && !self.is_outgoing()
-    }
-
     // What a relayed connection has.
 
     /// The connection with which it exchanges its bytes.
