@@ -13,64 +13,78 @@ use nonforker::{
 };
 
 use crate::{
+    access::AccessArgs,
     allocator,
-    args::{self, Driver, LastLine, ServeArgs, ServiceArgs, Task},
+    args::{
+        self, Driver, LastLine, LimitArgs, ListenArgs, ProgramArgs, ServeArgs, ServiceArgs,
+        TimeoutArgs,
+    },
     console,
     ending::Ending,
     log::Log,
     signals::Signals,
-    tls,
+    tls::{self, TlsArgs},
     values::Codec,
 };
 
 /// Serves until a signal ends it.
 pub(crate) fn run(args: &ServeArgs) -> Result<ExitCode, Ending> {
+    let (settings, codec) = (args.clone(), args.service.codec.clone());
+    host(
+        &args.program,
+        &args.tls,
+        move || server(&settings),
+        |addresses| announce(addresses, &codec),
+    )
+}
+
+/// Runs the server that `make` makes, on one thread or several, until a signal ends it. `announce` says
+/// where it listens.
+pub(crate) fn host(
+    program: &ProgramArgs,
+    tls: &TlsArgs,
+    make: impl Fn() -> Result<Server, Ending> + Send + Sync + 'static,
+    announce: impl FnOnce(&[Address]),
+) -> Result<ExitCode, Ending> {
     allocator::set_up();
-    let _log = Log::start(args.program.level(), args.program.log_format)?;
+    let _log = Log::start(program.level(), program.log_format)?;
     if let Err(error) = nonforker::raise_descriptor_limit() {
         tracing::warn!("cannot raise the limit of descriptors: {error}");
     }
     // From here on no signal leaves the file of a Unix socket behind.
     let signals = Signals::take_over()?;
-    if args.program.shards > 1 || args.program.pin {
-        return run_shards(args, signals);
-    }
-    let server = server(args)?.bind()?;
-    let handle = server.handle();
-    obey(signals, args, server.handle(), server.addresses().len())?;
-    if !args.program.quiet {
-        announce(server.addresses(), &args.service.codec);
-    }
-    let ended = server.run();
-    end(&handle, ended)
-}
-
-/// The same on several threads.
-fn run_shards(args: &ServeArgs, signals: Signals) -> Result<ExitCode, Ending> {
     // What is wrong with the settings is said here.
-    server(args)?;
-    let (shards, pin, settings) = (args.program.shards, args.program.pin, args.clone());
-    let make = move || server(&settings).unwrap_or_default();
-    let running = Shards::new(shards, make).pin(pin).bind()?;
-    let handle = running.handle();
-    obey(signals, args, running.handle(), running.addresses().len())?;
-    if !args.program.quiet {
-        announce(running.addresses(), &args.service.codec);
+    let server = make()?;
+    if program.shards > 1 || program.pin {
+        let make = move || make().unwrap_or_default();
+        let running = Shards::new(program.shards, make).pin(program.pin).bind()?;
+        let handle = running.handle();
+        obey(signals, program, tls, running.handle(), running.addresses().len())?;
+        if !program.quiet {
+            announce(running.addresses());
+        }
+        return end(&handle, running.wait());
     }
-    let ended = running.wait();
-    end(&handle, ended)
+    let server = server.bind()?;
+    let handle = server.handle();
+    obey(signals, program, tls, server.handle(), server.addresses().len())?;
+    if !program.quiet {
+        announce(server.addresses());
+    }
+    end(&handle, server.run())
 }
 
 /// Obeys signals. SIGHUP reads certificates again, and the lists of who may connect, where there are
 /// files with them.
 fn obey(
     signals: Signals,
-    args: &ServeArgs,
+    program: &ProgramArgs,
+    tls: &TlsArgs,
     server: Handle,
     listeners: usize,
 ) -> Result<(), Ending> {
-    let certificates = tls::reload(&args.tls, server.clone(), listeners);
-    let lists = args.program.config.as_ref().map(|_| server.clone());
+    let certificates = tls::reload(tls, server.clone(), listeners);
+    let lists = program.config.as_ref().map(|_| server.clone());
     if certificates.is_none() && lists.is_none() {
         return signals.obey(server, None);
     }
@@ -89,8 +103,9 @@ fn obey(
 /// Reads the settings again, and follows the lists in them. Flags win over the file, as at the start.
 fn reload_lists(server: &Handle, listeners: usize) {
     match args::from(std::env::args_os()) {
-        Ok(Task::Serve(new)) => {
-            let set = |listener| server.set_access(listener, new.access.access());
+        Ok(task) => {
+            let Some(new) = task.access() else { return };
+            let set = |listener| server.set_access(listener, new.access());
             match (0..listeners).try_for_each(set) {
                 Ok(()) => tracing::info!("SIGHUP: who may connect is read again"),
                 Err(error) => tracing::warn!("SIGHUP: nothing changes: {error}"),
@@ -99,7 +114,7 @@ fn reload_lists(server: &Handle, listeners: usize) {
         Err(Ending::Usage(what)) => {
             tracing::warn!("SIGHUP: nothing changes: {}", console::one_line(&what));
         }
-        _ => tracing::warn!("SIGHUP: nothing changes: the file cannot be read"),
+        Err(_) => tracing::warn!("SIGHUP: nothing changes: the file cannot be read"),
     }
 }
 
@@ -110,25 +125,39 @@ fn end(handle: &Handle, ended: nonforker::Result<()>) -> Result<ExitCode, Ending
     Ok(ExitCode::SUCCESS)
 }
 
-fn server(args: &ServeArgs) -> Result<Server, Ending> {
-    let service = &args.service;
-    let driver = match args.program.driver {
+/// A server with these limits that serves nothing yet.
+pub(crate) fn empty(program: &ProgramArgs, listen: &ListenArgs, limits: Limits) -> Server {
+    let driver = match program.driver {
         Driver::Auto => DriverKind::Auto,
         Driver::Poll => DriverKind::Poll,
         Driver::Uring => DriverKind::Uring,
     };
-    let server = Server::new().limits(limits(args)).unix_mode(service.unix_mode).driver(driver);
-    let Some((first, more)) = service.listen.split_first() else {
+    Server::new().limits(limits).unix_mode(listen.unix_mode).driver(driver)
+}
+
+/// Serves what `add` serves at an address, at all addresses.
+pub(crate) fn listen(
+    args: &ListenArgs,
+    tls: &TlsArgs,
+    access: &AccessArgs,
+    add: impl FnOnce(Address) -> Result<Server, Ending>,
+) -> Result<Server, Ending> {
+    let Some((first, more)) = args.listen.split_first() else {
         return Err(nonforker::Error::NothingToServe.into());
     };
-    let server = with_codec(server, service, first.clone())?;
-    let server = args.access.guard(server);
-    let server = match service.proxy_protocol {
-        true => server.proxy_protocol(service.proxy_from.iter().cloned().collect::<Networks>()),
+    let server = access.guard(add(first.clone())?);
+    let server = match args.proxy_protocol {
+        true => server.proxy_protocol(args.proxy_from.iter().cloned().collect::<Networks>()),
         false => server,
     };
-    let server = tls::secure(server, &args.tls)?;
+    let server = tls::secure(server, tls)?;
     Ok(more.iter().cloned().fold(server, Server::also_on))
+}
+
+fn server(args: &ServeArgs) -> Result<Server, Ending> {
+    let limits = limits(&args.limits, &args.timeouts, &args.tls, &args.access);
+    let server = empty(&args.program, &args.listen, limits);
+    listen(&args.listen, &args.tls, &args.access, |first| with_codec(server, &args.service, first))
 }
 
 fn with_codec(server: Server, service: &ServiceArgs, at: Address) -> Result<Server, Ending> {
@@ -152,8 +181,12 @@ fn with_codec(server: Server, service: &ServiceArgs, at: Address) -> Result<Serv
 }
 
 /// The limits that the settings ask for.
-pub(crate) fn limits(args: &ServeArgs) -> Limits {
-    let (limits, timeouts) = (&args.limits, &args.timeouts);
+pub(crate) fn limits(
+    limits: &LimitArgs,
+    timeouts: &TimeoutArgs,
+    tls: &TlsArgs,
+    access: &AccessArgs,
+) -> Limits {
     let low = |set: Limits| match limits.low_watermark {
         Some(low) => set.low_watermark(low),
         None => set,
@@ -180,11 +213,11 @@ pub(crate) fn limits(args: &ServeArgs) -> Limits {
         .tcp_user_timeout(timeouts.tcp_user_timeout.0)
         .drain_timeout(timeouts.drain_timeout.0.unwrap_or(Duration::MAX))
         .handshake_timeout(timeouts.handshake_timeout)
-        .handshakes_max(args.tls.max_handshakes.get())
+        .handshakes_max(tls.max_handshakes.get())
         .linger_timeout(timeouts.linger_timeout)
         .slow_handler(timeouts.slow_handler.0)
         .busy_poll(timeouts.busy_poll.0);
-    args.access.limit(set)
+    access.limit(set)
 }
 
 /// Says where it listens: one line for each address, and to a person how to try it.

@@ -138,7 +138,7 @@ fn numbers(names: &[&str]) -> Vec<i32> {
 fn exit_if_stuck(server: &Handle) -> ! {
     thread::sleep(STUCK);
     let stats = server.stats();
-    let open = stats.accepted.saturating_sub(stats.closed);
+    let open = (stats.accepted + stats.outgoing).saturating_sub(stats.closed);
     let text = format!("nonforker: the server is stuck; connections cut off: {open}\n");
     console::print(io::stderr(), &text);
     process::exit(1)

@@ -224,6 +224,10 @@ impl AddressError {
     }
 
     /// It is given to one server twice.
+    pub(crate) fn into_parts(self) -> (String, Cow<'static, str>) {
+        (self.text, self.hint)
+    }
+
     pub(crate) fn twice(address: &Address) -> Self {
         Self::new(&address.to_string(), "it is given twice")
     }

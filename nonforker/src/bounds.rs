@@ -85,6 +85,7 @@ impl Limits {
         check_duration("idle_timeout", self.idle_timeout)?;
         self.check_probing()?;
         check_duration("handshake_timeout", Some(self.handshake_timeout))?;
+        check_duration("connect_timeout", Some(self.connect_timeout))?;
         count("handshakes_max", Some(self.handshakes_max), CONNECTIONS_WHY)?;
         check_duration("linger_timeout", Some(self.linger_timeout))?;
         let drain = Some(self.drain_timeout).filter(|&timeout| timeout != Duration::MAX);
@@ -257,12 +258,13 @@ mod tests {
 
     /// Each setter of a duration, with the most it takes.
     #[rustfmt::skip]
-    const DURATIONS: [(&str, Set<Duration>, Duration); 10] = [
+    const DURATIONS: [(&str, Set<Duration>, Duration); 11] = [
         ("frame_timeout", |limits, time| limits.frame_timeout(Some(time)), DURATION_MAX),
         ("write_timeout", |limits, time| limits.write_timeout(Some(time)), DURATION_MAX),
         ("idle_timeout", |limits, time| limits.idle_timeout(Some(time)), DURATION_MAX),
         ("answer_timeout", |limits, time| limits.answer_timeout(Some(time)), DURATION_MAX),
         ("handshake_timeout", Limits::handshake_timeout, DURATION_MAX),
+        ("connect_timeout", Limits::connect_timeout, DURATION_MAX),
         ("linger_timeout", Limits::linger_timeout, DURATION_MAX),
         ("drain_spread", Limits::drain_spread, DURATION_MAX),
         ("drain_timeout", Limits::drain_timeout, DURATION_MAX),

@@ -67,6 +67,7 @@ pub struct Limits {
     pub(crate) keepalive_count: u32,
     pub(crate) tcp_user_timeout: Option<Duration>,
     pub(crate) handshake_timeout: Duration,
+    pub(crate) connect_timeout: Duration,
     pub(crate) handshakes_max: usize,
     pub(crate) linger_timeout: Duration,
     pub(crate) drain_timeout: Duration,
@@ -103,6 +104,7 @@ impl Default for Limits {
             keepalive_count: 6,
             tcp_user_timeout: None,
             handshake_timeout: Duration::from_secs(10),
+            connect_timeout: Duration::from_secs(10),
             handshakes_max: 1024,
             linger_timeout: Duration::from_secs(5),
             drain_timeout: Duration::from_secs(10),
@@ -264,6 +266,14 @@ impl Limits {
     #[must_use]
     pub const fn handshake_timeout(mut self, timeout: Duration) -> Self {
         self.handshake_timeout = timeout;
+        self
+    }
+
+    /// How long a connection that is [asked for](crate::Conn::connect) may take to stand, the look-up of
+    /// a name included. Default: 10 s.
+    #[must_use]
+    pub const fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.connect_timeout = timeout;
         self
     }
 

@@ -93,6 +93,11 @@ impl<'a, H: Handler> Connections<'a, H> {
 }
 
 impl<H: Handler> Connections<'_, H> {
+    /// The same connections, for a call that takes them.
+    pub(crate) fn again(&mut self) -> Connections<'_, H> {
+        Connections::new(self.core, self.table, self.service, self.own_count)
+    }
+
     /// The number of the [shard](crate::Shards) that these connections are of, from 0 on; 0 without
     /// shards. [`Remote::shard`](crate::Remote::shard) reaches the others.
     #[must_use]

@@ -4,7 +4,7 @@
 //!
 //! What ends a single frame is in [`codec`](crate::codec).
 
-use std::{fmt, io};
+use std::{convert::Infallible, fmt, io};
 
 use thiserror::Error;
 
@@ -13,6 +13,7 @@ use crate::{
     codec::{EncodeError, FrameError},
     handler::Failure,
     networks::NetworksError,
+    target::TargetError,
     tls::TlsError,
 };
 
@@ -28,6 +29,9 @@ pub enum Error {
     /// An address could not be understood.
     #[error(transparent)]
     Address(#[from] AddressError),
+    /// The target of a [relay](crate::Server::relay) could not be understood.
+    #[error(transparent)]
+    Target(#[from] TargetError),
     /// The networks of proxies could not be understood.
     #[error(transparent)]
     Networks(#[from] NetworksError),
@@ -125,6 +129,10 @@ pub enum Error {
 pub enum CloseReason {
     /// The peer finished sending, and everything it asked for has been answered.
     PeerFinished,
+    /// The connection that was [asked for](crate::Conn::connect) could not be made: nobody takes it, the
+    /// name of the target cannot be resolved, there is no place for it, it was late, or the server
+    /// ended meanwhile. [`open`](crate::Handler::open) was not called for it.
+    ConnectFailed(io::Error),
     /// The connection broke: reset by the peer, unreachable, or another error of the network.
     Broken(io::Error),
     /// The peer broke the rules of TLS, or did not complete the handshake in time, or has nothing in
@@ -175,6 +183,10 @@ pub enum CloseReason {
     /// and it took nothing of what it held.
     Evicted,
 
+    /// The connection to which this one was [relayed](crate::Conn::relay_to) has ended, and not because
+    /// both peers had finished.
+    RelayEnded,
+
     /// The server drained.
     Drained,
     /// The server stopped at once, or its drain took too long.
@@ -187,6 +199,7 @@ impl fmt::Display for CloseReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::PeerFinished => f.write_str("the peer has finished"),
+            Self::ConnectFailed(error) => write!(f, "cannot connect: {error}"),
             Self::Broken(error) => write!(f, "connection broken: {error}"),
             Self::Tls(error) => write!(f, "TLS: {error}"),
             Self::Truncated => f.write_str("the peer's stream was cut off: no close_notify"),
@@ -205,10 +218,30 @@ impl fmt::Display for CloseReason {
             Self::AnswerTimeout => f.write_str("a request was not answered in time"),
             Self::OutputOverflow => f.write_str("more was pushed at the peer than it took"),
             Self::Evicted => f.write_str("evicted: it held the most memory"),
+            Self::RelayEnded => f.write_str("the other connection of the relay has ended"),
             Self::Drained => f.write_str("the server drained"),
             Self::Stopped => f.write_str("the server stopped"),
             Self::Defect => f.write_str("a defect in nonforker, please report it"),
         }
+    }
+}
+
+/// Why a connection was not [asked for](crate::Conn::connect). What goes wrong later is a
+/// [`CloseReason::ConnectFailed`].
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum ConnectError {
+    /// The target could not be understood.
+    #[error(transparent)]
+    Target(#[from] TargetError),
+    /// No service has a handler of the type that was asked for, or several have.
+    #[error(transparent)]
+    NoSuchService(#[from] NoSuchService),
+}
+
+impl From<Infallible> for ConnectError {
+    fn from(never: Infallible) -> Self {
+        match never {}
     }
 }
 

@@ -156,6 +156,7 @@ mod bounds;
 pub mod codec;
 mod config;
 mod conn;
+mod connect;
 mod connections;
 mod context;
 mod driver;
@@ -171,6 +172,8 @@ mod memory_limit;
 mod networks;
 mod offload;
 mod parts;
+mod reconnect;
+mod relay;
 mod remote;
 mod running;
 #[cfg(feature = "_rustls")]
@@ -182,6 +185,7 @@ mod shards;
 #[cfg(feature = "signals")]
 pub mod signals;
 pub mod sim;
+mod target;
 mod ticket;
 mod tls;
 mod topics;
@@ -197,18 +201,21 @@ pub use context::{Conn, ConnId};
 pub use driver_kind::DriverKind;
 pub use engine::stats::Stats;
 pub use error::{
-    CloseReason, Error, Gone, NoSuchService, NotConnected, PostError, Result, SubscribeError,
-    TooManyTimers,
+    CloseReason, ConnectError, Error, Gone, NoSuchService, NotConnected, PostError, Result,
+    SubscribeError, TooManyTimers,
 };
 pub use handle::Handle;
 pub use handler::{Closure, Failure, Frame, Handler, IntoOutcome, Outcome, Urgent};
 pub use networks::{Networks, NetworksError};
 pub use parts::{Parts, Replies};
+pub use reconnect::Reconnect;
+pub use relay::{Balance, ProxyHeader, Relay};
 pub use remote::Remote;
 pub use running::Running;
 pub use server::Server;
 pub use service_limits::ServiceLimits;
 pub use shards::Shards;
+pub use target::{Target, TargetError};
 pub use ticket::Ticket;
 pub use tls::TlsError;
 #[cfg(feature = "_rustls")]

@@ -9,9 +9,10 @@
 
 use std::{
     collections::VecDeque,
-    fmt,
+    fmt, io,
     marker::PhantomData,
     mem,
+    net::{IpAddr, ToSocketAddrs},
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread::{self, JoinHandle},
@@ -35,6 +36,14 @@ pub(crate) trait Job: Send {
 /// Who does the jobs.
 pub(crate) trait Threads {
     fn submit(&mut self, job: Box<dyn Job>);
+}
+
+/// Asks for the addresses of the name of a host. It may block.
+pub(crate) type Lookup = Arc<dyn Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync>;
+
+/// Asks the system.
+pub(crate) fn system_lookup() -> Lookup {
+    Arc::new(|host| Ok((host, 0).to_socket_addrs()?.map(|address| address.ip()).collect()))
 }
 
 impl fmt::Debug for dyn Threads {

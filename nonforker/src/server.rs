@@ -1,6 +1,12 @@
 //! Putting a server together, running it, ending it.
 
-use std::{cell::RefCell, fmt, rc::Rc, sync::Arc};
+mod simulated;
+
+use std::{
+    fmt,
+    hash::{BuildHasher, Hasher, RandomState},
+    sync::Arc,
+};
 
 #[cfg(feature = "signals")]
 use crate::signals::Watch;
@@ -12,18 +18,20 @@ use crate::{
     codec::Codec,
     config::{Limits, descriptor_limit},
     context::Conn,
-    driver::{
-        Driver, Options,
-        sim::{SimDriver, offloading::SimThreads, world::World},
-    },
+    driver::{Driver, Options},
     driver_kind::{Chosen, DriverKind},
-    engine::{Engine, Services, service::Service, slot::ServiceId},
+    engine::{
+        Engine, Services,
+        resolver::{LOOKUPS_MAX, Resolver},
+        service::Service,
+        slot::ServiceId,
+    },
     error::{Error, Result},
     handle::Handle,
     handler::{Closure, Frames, Handler, IntoOutcome, OnFrame},
     listening::{LISTEN_TRIES, Place, check, listen_error, patiently},
     networks::{Networks, NetworksError},
-    offload::{OffloadThreads, Pool},
+    offload::{OffloadThreads, Pool, system_lookup},
     service::Typed,
     service_limits::{AllLimits, ServiceLimits},
     shards::Part,
@@ -77,6 +85,8 @@ pub struct Server {
     unix_mode: u32,
     driver: DriverKind,
     pub(crate) offload_threads: Option<usize>,
+    /// What was wrong with what it was given first.
+    mistake: Option<Error>,
     /// Which shard it becomes.
     pub(crate) part: Part,
     #[cfg(feature = "signals")]
@@ -113,6 +123,7 @@ impl Server {
             unix_mode: UNIX_MODE,
             driver: DriverKind::Auto,
             offload_threads: None,
+            mistake: None,
             part: Part::alone(),
             #[cfg(feature = "signals")]
             drain_on_signals: false,
@@ -286,6 +297,12 @@ impl Server {
         self
     }
 
+    /// [`bind`](Self::bind) returns this error, if there was none before.
+    pub(crate) fn with_mistake(mut self, mistake: Error) -> Self {
+        self.mistake.get_or_insert(mistake);
+        self
+    }
+
     pub(crate) fn services(&self) -> usize {
         self.services.len()
     }
@@ -382,6 +399,7 @@ impl Server {
     ///
     /// # Errors
     ///
+    /// [`Error::Target`] for the first target of a [relay](Self::relay) that is none,
     /// [`Error::Networks`] for the first networks of proxies that are none,
     /// [`Error::Address`] for the first address that is none or is given twice, [`Error::Listen`]
     /// for the first one that cannot be served,
@@ -389,6 +407,9 @@ impl Server {
     /// no address, [`Error::Driver`] if the kernel gives no event queue, [`Error::NoUring`] if
     /// io_uring was asked for and cannot be used.
     pub fn bind(mut self) -> Result<Bound> {
+        if let Some(mistake) = self.mistake.take() {
+            return Err(mistake);
+        }
         self.check()?;
         let (budget, source) = self.limits.server.budget();
         self.limits.server.memory_budget = Some(budget);
@@ -414,6 +435,9 @@ impl Server {
         let threads = self.part.group.pool(|| Pool::new(self.offload_threads));
         let (mut engine, addresses) = self.assemble(driver, LISTEN_TRIES)?;
         engine.offload_to(OffloadThreads(threads));
+        let lookups = OffloadThreads(Arc::new(Pool::new(Some(LOOKUPS_MAX))));
+        let seed = RandomState::new().build_hasher().finish();
+        engine.resolve_with(Resolver::new(lookups, system_lookup()), seed);
         #[cfg(feature = "signals")]
         let watch = drain_on_signals.then(|| Watch::start(handle.clone()));
         Ok(Bound {
@@ -502,24 +526,6 @@ impl Server {
             }
         }
         engine.note_tls();
-        Ok((engine, addresses))
-    }
-
-    /// Puts the engine together over a simulated network. What would depend on the machine does
-    /// not.
-    pub(crate) fn simulate(
-        mut self,
-        world: Rc<RefCell<World>>,
-        part: Part,
-    ) -> Result<(Engine<SimDriver>, Vec<Address>)> {
-        let shard = usize::from(part.shard);
-        self.becomes(part);
-        self.limits.server.simulate();
-        self.check()?;
-        let threads = SimThreads::new(Rc::clone(&world), self.offload_threads);
-        let driver = SimDriver::new(world, shard, self.options());
-        let (mut engine, addresses) = self.assemble(driver, 1)?;
-        engine.offload_to(threads);
         Ok((engine, addresses))
     }
 

@@ -44,6 +44,7 @@ pub struct ServiceLimits {
     write_timeout: Option<Option<Duration>>,
     idle_timeout: Option<Option<Duration>>,
     unused_timeout: Option<Option<Duration>>,
+    connect_timeout: Option<Duration>,
     linger_timeout: Option<Duration>,
     slow_handler: Option<Option<Duration>>,
     answer_timeout: Option<Option<Duration>>,
@@ -144,6 +145,13 @@ impl ServiceLimits {
         self
     }
 
+    /// As [`Limits::connect_timeout`].
+    #[must_use]
+    pub const fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.connect_timeout = Some(timeout);
+        self
+    }
+
     /// As [`Limits::linger_timeout`].
     #[must_use]
     pub const fn linger_timeout(mut self, timeout: Duration) -> Self {
@@ -181,6 +189,7 @@ impl ServiceLimits {
         limits.write_timeout = self.write_timeout.unwrap_or(limits.write_timeout);
         limits.idle_timeout = self.idle_timeout.unwrap_or(limits.idle_timeout);
         limits.unused_timeout = self.unused_timeout.unwrap_or(limits.unused_timeout);
+        limits.connect_timeout = self.connect_timeout.unwrap_or(limits.connect_timeout);
         limits.linger_timeout = self.linger_timeout.unwrap_or(limits.linger_timeout);
         limits.answer_timeout = self.answer_timeout.unwrap_or(limits.answer_timeout);
         limits.slow_handler = self.slow_handler.unwrap_or(limits.slow_handler);

@@ -51,11 +51,13 @@
 
 mod client;
 mod crowd;
+mod listener;
 mod net;
 mod simulation;
 
 pub use client::{Client, Ending};
 pub use crowd::{Manner, Visit};
+pub use listener::Listener;
 pub use net::Net;
 #[cfg(feature = "_rustls")]
 pub mod tls;

@@ -8,6 +8,7 @@
 //! library, whose users have no use for it, and not in a crate of its own, which would have to be
 //! published for the program's sake.
 
+mod joined;
 mod later;
 mod topics;
 mod witness;
@@ -41,7 +42,7 @@ impl std::fmt::Debug for Scenario {
 
 impl Scenario {
     /// Every scenario.
-    pub(crate) const ALL: [Self; 12] = [
+    pub(crate) const ALL: [Self; 13] = [
         Self {
             name: "echo",
             about: "each client that reads is answered, unless its connection breaks",
@@ -77,6 +78,12 @@ impl Scenario {
             about: "a broadcast reaches all, in one order; a client that never reads harms none",
             simulation: || Simulation::new(relay),
             script: talk,
+        },
+        Self {
+            name: "joined",
+            about: "each side of a relay gets a beginning of what the other sent, whatever breaks",
+            simulation: || Simulation::varied(joined::server).faults(Faults::swarm),
+            script: joined::script,
         },
         Self {
             name: "callbacks",

@@ -25,10 +25,17 @@ impl Bars {
     pub(crate) const MUTE: Self = Self(1 << 7);
     /// A TLS handshake has begun in the middle of the stream: nothing is a frame until it is done.
     pub(crate) const SHAKES: Self = Self(1 << 8);
+    /// What arrives goes to another connection: it is no frames.
+    pub(crate) const RELAYED: Self = Self(1 << 9);
+    /// What arrives on a relayed connection waits for the other one: that does not stand yet, or has
+    /// too much queued.
+    pub(crate) const BLOCKED: Self = Self(1 << 10);
+
     /// One of them: a reply is dropped, or has to wait.
     pub(crate) const NOT_AT_ONCE: Self = Self(Self::CLOSED.0 | Self::MUTE.0 | Self::DEFERRED.0);
     /// One of them: the peer waits for our handler.
-    pub(crate) const OUR_TURN: Self = Self(Self::PAUSED.0 | Self::PENDING.0 | Self::TICKETLESS.0);
+    pub(crate) const OUR_TURN: Self =
+        Self(Self::PAUSED.0 | Self::PENDING.0 | Self::TICKETLESS.0 | Self::BLOCKED.0);
     /// These bar no frame.
     const OPEN: Self = Self(Self::MUTE.0 | Self::PENDING.0);
 
@@ -46,6 +53,13 @@ impl Bars {
     #[inline]
     pub(crate) const fn is_none(self) -> bool {
         self.0 & !Self::OPEN.0 == 0
+    }
+
+    /// Whether what arrives may go to another connection at once. Pressure on this one does not bar it:
+    /// each direction has its own.
+    pub(crate) const fn relays(self) -> bool {
+        let bars_nothing = Self::RELAYED.0 | Self::PRESSURED.0 | Self::OPEN.0;
+        self.has(Self::RELAYED) && self.0 & !bars_nothing == 0
     }
 
     /// Whether a handshake is under way, and has not to wait for its turn.

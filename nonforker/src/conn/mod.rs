@@ -106,6 +106,14 @@ impl Connection {
         }
     }
 
+    /// A connection that does not stand yet.
+    pub(crate) fn connecting() -> Self {
+        let mut conn = Self::new(Pipe::Plain);
+        conn.state = State::Connecting;
+        conn.bars.set(Bars::CLOSED, true);
+        conn
+    }
+
     pub(crate) const fn state(&self) -> State {
         self.state
     }
@@ -211,6 +219,25 @@ impl Connection {
         self.bars.set(Bars::PAUSED, on);
     }
 
+    /// What arrives goes to another connection from now on. A pause ends, and a frame that had begun is
+    /// none.
+    pub(crate) const fn relay(&mut self) {
+        self.bars.set(Bars::RELAYED, true);
+        self.bars.set(Bars::PAUSED, false);
+        self.bars.set(Bars::HELD, false);
+        self.deadlines.clear(Kind::Frame);
+    }
+
+    /// What arrives on a relayed connection waits, or does so no more.
+    pub(crate) const fn block(&mut self, on: bool) {
+        self.bars.set(Bars::BLOCKED, on);
+    }
+
+    /// Whether all that has arrived on a relayed connection was passed on, and nothing more will come.
+    pub(crate) fn has_passed_all_on(&self) -> bool {
+        !matches!(self.incoming, Incoming::Flows) && self.inbound.is_empty()
+    }
+
     /// Frames wait for a ticket that they may need, or do so no more.
     pub(crate) const fn wait_for_tickets(&mut self, on: bool) {
         self.bars.set(Bars::TICKETLESS, on);
@@ -239,7 +266,7 @@ impl Connection {
     pub(crate) fn wants_receive(&self) -> bool {
         match self.state {
             State::Open => {
-                let may = self.bars.is_none() || self.bars.only_shakes();
+                let may = self.bars.is_none() || self.bars.only_shakes() || self.bars.relays();
                 may && matches!(self.incoming, Incoming::Flows)
             }
             State::Draining => self.rare.as_ref().is_none_or(|rare| rare.discarded < DISCARD_MAX),
@@ -247,7 +274,11 @@ impl Connection {
                 matches!(self.incoming, Incoming::Flows) && !self.bars.has(Bars::HELD)
             }
             State::Lingering => true,
-            State::HalfClosed | State::Finishing | State::Closing | State::Closed => false,
+            State::Connecting
+            | State::HalfClosed
+            | State::Finishing
+            | State::Closing
+            | State::Closed => false,
         }
     }
 

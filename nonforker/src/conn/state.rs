@@ -2,6 +2,9 @@
 //!
 //! ```text
 //!            PeerFinished                     Flushed
+//! Connecting
+//!     │ Connected
+//!     ▼
 //! Arriving ── CloseRequested ─▶ Draining
 //!     │ Arrived
 //!     ▼
@@ -20,7 +23,9 @@
 /// Where a connection is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum State {
-    /// It is accepted, and its pipe has to be opened up before its handler may know it.
+    /// We connect to it, and no driver knows it yet.
+    Connecting,
+    /// It is accepted or connected, and its pipe has to be opened up before its handler may know it.
     Arriving,
     /// Both sides may send.
     Open,
@@ -42,6 +47,8 @@ pub(crate) enum State {
 /// What happens to a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Event {
+    /// It stands, and a driver knows it.
+    Connected,
     /// Its pipe is open.
     Arrived,
     /// The peer has finished sending.
@@ -94,12 +101,16 @@ impl State {
     /// Every pair is written out, so that a new state or event does not compile until each
     /// combination has been decided.
     pub(crate) const fn after(self, event: Event) -> Result<Self, Illegal> {
-        use Event::{Arrived, CloseRequested, Failed, Flushed, PeerFinished, Released};
-        use State::{Arriving, Closed, Closing, Draining, Finishing, HalfClosed, Lingering, Open};
+        use Event::{Arrived, CloseRequested, Connected, Failed, Flushed, PeerFinished, Released};
+        use State::{
+            Arriving, Closed, Closing, Connecting, Draining, Finishing, HalfClosed, Lingering, Open,
+        };
 
         Ok(match (self, event) {
+            (Connecting, Connected) => Arriving,
             (Arriving, Arrived) => Open,
             // Nothing was promised to it.
+            (Connecting, CloseRequested) => Closing,
             (Arriving, PeerFinished) => Closing,
             // An alert may be queued.
             (Arriving, CloseRequested) => Draining,
@@ -111,20 +122,36 @@ impl State {
             (Draining, Flushed) => Lingering,
             (Finishing, Flushed) => Closing,
             (Lingering, PeerFinished) => Closing,
-            (Arriving | Open | HalfClosed | Draining | Finishing | Lingering, Failed) => Closing,
+            (
+                Connecting | Arriving | Open | HalfClosed | Draining | Finishing | Lingering,
+                Failed,
+            ) => Closing,
             (Closing, Released) => Closed,
 
             // An empty queue ends a connection only once it drains.
-            (Arriving | Open | HalfClosed | Lingering, Flushed) => self,
+            (Connecting | Arriving | Open | HalfClosed | Lingering, Flushed) => self,
             // The close was asked for twice.
             (Draining | Finishing | Lingering, CloseRequested) => self,
             // Reports that were already on their way.
             (Closing, PeerFinished | CloseRequested | Flushed | Failed) => Closing,
 
-            (HalfClosed | Finishing, PeerFinished)
-            | (Arriving | Open | HalfClosed | Draining | Finishing | Lingering, Released)
-            | (Open | HalfClosed | Draining | Finishing | Lingering | Closing, Arrived)
-            | (Closed, Arrived | PeerFinished | CloseRequested | Flushed | Failed | Released) => {
+            (Connecting | HalfClosed | Finishing, PeerFinished)
+            | (
+                Connecting | Arriving | Open | HalfClosed | Draining | Finishing | Lingering,
+                Released,
+            )
+            | (
+                Arriving | Open | HalfClosed | Draining | Finishing | Lingering | Closing,
+                Connected,
+            )
+            | (
+                Connecting | Open | HalfClosed | Draining | Finishing | Lingering | Closing,
+                Arrived,
+            )
+            | (
+                Closed,
+                Connected | Arrived | PeerFinished | CloseRequested | Flushed | Failed | Released,
+            ) => {
                 return Err(Illegal { state: self, event });
             }
         })
@@ -137,7 +164,7 @@ impl State {
 
     /// Whether it is about to end: no more frames are handled.
     pub(crate) const fn ends(self) -> bool {
-        !self.handles() && !matches!(self, Self::Arriving)
+        !self.handles() && !matches!(self, Self::Connecting | Self::Arriving)
     }
 
     /// Whether what the peer sends is read and thrown away.
@@ -159,26 +186,31 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::{
-        Event::{self, Arrived, CloseRequested, Failed, Flushed, PeerFinished, Released},
+        Event::{
+            self, Arrived, CloseRequested, Connected, Failed, Flushed, PeerFinished, Released,
+        },
         Illegal,
         State::{
-            self, Arriving, Closed, Closing, Draining, Finishing, HalfClosed, Lingering, Open,
+            self, Arriving, Closed, Closing, Connecting, Draining, Finishing, HalfClosed,
+            Lingering, Open,
         },
     };
 
-    const EVENTS: [Event; 6] = [Arrived, PeerFinished, CloseRequested, Flushed, Failed, Released];
+    const EVENTS: [Event; 7] =
+        [Connected, Arrived, PeerFinished, CloseRequested, Flushed, Failed, Released];
 
     #[rustfmt::skip]
-    const TABLE: [(State, [Option<State>; 6]); 8] = [
-        //            Arrived     PeerFinished      CloseRequested   Flushed           Failed         Released
-        (Arriving,   [Some(Open), Some(Closing),    Some(Draining),  Some(Arriving),   Some(Closing), None]),
-        (Open,       [None,       Some(HalfClosed), Some(Draining),  Some(Open),       Some(Closing), None]),
-        (HalfClosed, [None,       None,             Some(Finishing), Some(HalfClosed), Some(Closing), None]),
-        (Draining,   [None,       Some(Finishing),  Some(Draining),  Some(Lingering),  Some(Closing), None]),
-        (Finishing,  [None,       None,             Some(Finishing), Some(Closing),    Some(Closing), None]),
-        (Lingering,  [None,       Some(Closing),    Some(Lingering), Some(Lingering),  Some(Closing), None]),
-        (Closing,    [None,       Some(Closing),    Some(Closing),   Some(Closing),    Some(Closing), Some(Closed)]),
-        (Closed,     [None,       None,             None,            None,             None,          None]),
+    const TABLE: [(State, [Option<State>; 7]); 9] = [
+        //            Connected       Arrived     PeerFinished      CloseRequested   Flushed           Failed         Released
+        (Connecting, [Some(Arriving), None,       None,             Some(Closing),   Some(Connecting), Some(Closing), None]),
+        (Arriving,   [None,           Some(Open), Some(Closing),    Some(Draining),  Some(Arriving),   Some(Closing), None]),
+        (Open,       [None,           None,       Some(HalfClosed), Some(Draining),  Some(Open),       Some(Closing), None]),
+        (HalfClosed, [None,           None,       None,             Some(Finishing), Some(HalfClosed), Some(Closing), None]),
+        (Draining,   [None,           None,       Some(Finishing),  Some(Draining),  Some(Lingering),  Some(Closing), None]),
+        (Finishing,  [None,           None,       None,             Some(Finishing), Some(Closing),    Some(Closing), None]),
+        (Lingering,  [None,           None,       Some(Closing),    Some(Lingering), Some(Lingering),  Some(Closing), None]),
+        (Closing,    [None,           None,       Some(Closing),    Some(Closing),   Some(Closing),    Some(Closing), Some(Closed)]),
+        (Closed,     [None,           None,       None,             None,            None,             None,          None]),
     ];
 
     #[test]

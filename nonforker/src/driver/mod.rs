@@ -22,10 +22,12 @@
 //!    connection.
 //! 4. Of those that share a listener and accept, at least one is told when a peer connects. Whoever
 //!    turns accepting on, or asks for it again, is told what waits by then.
-//! 5. A driver never retries what failed and never waits on purpose; that is policy. An accept
+//! 5. An attempt to connect brings a socket or an error, once, and nothing after it was abandoned.
+//! 6. A driver never retries what failed and never waits on purpose; that is policy. An accept
 //!    that fails turns accepting off until the engine turns it on again.
 
 mod accepting;
+mod connecting;
 #[cfg(test)]
 mod contract;
 pub(crate) mod poll;
@@ -66,6 +68,9 @@ new_key_type! {
 /// A listener's index, in the order in which they were opened.
 pub(crate) type ListenerId = usize;
 
+/// The number of an attempt to connect. The engine counts them.
+pub(crate) type AttemptId = u32;
+
 /// What the engine asks for.
 #[derive(Debug)]
 pub(crate) enum Op<S> {
@@ -73,6 +78,10 @@ pub(crate) enum Op<S> {
     Accept { listener: ListenerId, on: bool },
     /// Close a listener. What waits in its backlog is refused.
     Unlisten { listener: ListenerId },
+    /// Connect to `address`. Whether urgent bytes are wanted is as for a listener.
+    Connect { attempt: AttemptId, address: Address, urgent: bool },
+    /// Forget an attempt to connect. Nothing is reported about it afterwards.
+    Abandon { attempt: AttemptId },
     /// From now on `socket` is known by `token`.
     Adopt { token: Token, socket: S },
     /// Receive, or stop doing so.
@@ -116,6 +125,10 @@ pub(crate) enum Completion<'a, S> {
     Accepted { listener: ListenerId, socket: S, peer: Peer },
     /// Accepting failed, and is off now.
     AcceptFailed { listener: ListenerId, error: io::Error },
+    /// An attempt has led to a connection. To drop `socket` is to close it.
+    Connected { attempt: AttemptId, socket: S, peer: Peer },
+    /// An attempt has failed.
+    ConnectFailed { attempt: AttemptId, error: io::Error },
     /// The peer sent this. The sink may change the bytes, to decrypt them where they lie.
     Received { token: Token, bytes: &'a mut [u8] },
     /// The peer has finished sending. Receiving is off now.

@@ -27,6 +27,7 @@ use std::{
     sync::Arc,
 };
 
+use rustix::io::Errno;
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 
 use super::{Options, Probing};
@@ -173,14 +174,57 @@ impl Listener {
     /// Sets a connection of this listener up as the head of this file says.
     fn set_up(&self, socket: &Socket, peer: &Peer) -> io::Result<()> {
         if let Peer::Tcp(_) = peer {
-            socket.set_tcp_nodelay(true)?;
             if !INHERITS {
                 set_probing(socket, self.probing)?;
             }
-            #[cfg(any(target_os = "linux", target_os = "android"))]
-            socket.set_tcp_notsent_lowat(UNSENT_MAX)?;
+            set_up_tcp(socket)?;
         }
         Ok(())
+    }
+}
+
+/// Sets up what a listener does not hand down.
+fn set_up_tcp(socket: &Socket) -> io::Result<()> {
+    socket.set_tcp_nodelay(true)?;
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    socket.set_tcp_notsent_lowat(UNSENT_MAX)?;
+    Ok(())
+}
+
+/// Begins to connect to `address`, without waiting. Returns the socket, and whether it is connected.
+pub(super) fn connect(address: &Address, probing: Probing) -> io::Result<(Socket, bool)> {
+    let (domain, to) = match address {
+        Address::Tcp(address) => (Domain::for_address(*address), SockAddr::from(*address)),
+        Address::Unix(path) => (Domain::UNIX, SockAddr::unix(path)?),
+        Address::Abstract(name) => (Domain::UNIX, abstract_address(name)?),
+    };
+    let socket = Socket::new(domain, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    if let Address::Tcp(_) = address {
+        set_probing(&socket, probing)?;
+        set_up_tcp(&socket)?;
+    }
+    match socket.connect(&to) {
+        Ok(()) => Ok((socket, true)),
+        // Interrupted, it goes on all the same.
+        Err(error) if is_under_way(&error) => Ok((socket, false)),
+        Err(error) => Err(error),
+    }
+}
+
+fn is_under_way(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::INPROGRESS | Errno::INTR))
+}
+
+/// The peer of a socket that was to be connected, as soon as it is. An error is that of the attempt.
+pub(super) fn connected(socket: &Socket) -> io::Result<Option<Peer>> {
+    if let Some(error) = socket.take_error()? {
+        return Err(error);
+    }
+    match socket.peer_addr() {
+        Ok(address) => Ok(Some(peer_of(&address))),
+        Err(error) if error.kind() == ErrorKind::NotConnected => Ok(None),
+        Err(error) => Err(error),
     }
 }
 

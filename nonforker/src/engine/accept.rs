@@ -116,6 +116,10 @@ impl<S> Acceptor<S> {
         self.connections_max = connections_max;
     }
 
+    pub(super) const fn connections_max(&self) -> usize {
+        self.connections_max
+    }
+
     /// Adds the connections of each address to those of other shards.
     pub(super) fn add_addresses(&self, all: &mut HashMap<AddressKey, usize>) {
         for (key, count) in &self.per_ip {

@@ -76,7 +76,9 @@ impl Ages {
 impl Core {
     /// A connection is open: it may get as old as the limits allow.
     pub(super) fn may_age(&mut self, slot: &Slot) {
-        if let Some(age) = self.limits.max_age {
+        if let Some(age) = self.limits.max_age
+            && !slot.is_outgoing()
+        {
             let after = jittered(age, self.ages.count);
             self.ages.count += 1;
             self.ages.set(slot.token(), self.tick_after(after), Stage::Asks);
@@ -97,7 +99,8 @@ impl<S> Shard<S> {
 
     /// The drain ends all connections within this time, one after the other.
     pub(super) fn spread_ends(&mut self, spread: Duration) {
-        let tokens = self.table.tokens();
+        let mut tokens = self.table.tokens();
+        tokens.retain(|&token| self.table.get(token).is_some_and(|slot| !slot.is_outgoing()));
         let core = &mut self.core;
         core.ages = Ages::default();
         let each = spread / u32::try_from(tokens.len().max(1)).unwrap_or(u32::MAX);

@@ -16,6 +16,7 @@ use std::{
 
 use super::{
     aging::Ages,
+    connecting::Outgoing,
     desk::Desk,
     encrypted::Handshakes,
     group::Group,
@@ -77,6 +78,7 @@ pub(crate) struct Core {
     pub(super) alone: bool,
     pub(crate) mail: Mail,
     pub(super) tickets: TicketOffice,
+    pub(crate) outgoing: Outgoing,
     pub(super) handshakes: Handshakes,
     /// Who does what handlers offload.
     pub(crate) offload: Option<Box<dyn Threads>>,
@@ -126,6 +128,7 @@ impl Core {
             shard,
             mail,
             tickets,
+            outgoing: Outgoing::default(),
             handshakes: Handshakes::default(),
             offload: None,
             clock,

@@ -15,6 +15,8 @@
 //! pauses it, may have requests in the kernel that nobody could see. It is cut when it receives
 //! again and a turn brings nothing from it; at half of the deadline all are.
 //!
+//! A connection that a handler has asked for is cut when none is left that was accepted.
+//!
 //! A stop counts the connections that it *cuts off*: the engine holds a complete request of the
 //! peer that no handler has seen, a ticket is open, or bytes for the peer wait. What the
 //! kernel still holds of the peer is not counted, since nobody has looked at it.
@@ -27,7 +29,11 @@ use std::{
 use super::{Engine, shard::Shard, slot::Slot};
 use crate::{
     config::Limits,
-    conn::{bars::Bars, deadlines::Tick, state::State},
+    conn::{
+        bars::Bars,
+        deadlines::Tick,
+        state::{Incoming, State},
+    },
     driver::{Driver, Token},
     error::CloseReason,
 };
@@ -134,6 +140,7 @@ impl<D: Driver> Engine<D> {
                 } else {
                     shard.spread_ends(drain_spread);
                 }
+                shard.cut_outgoing();
                 self.stop_listening();
             }
             Phase::Draining { deadline, .. } if deadline <= now => {
@@ -154,6 +161,7 @@ impl<D: Driver> Engine<D> {
                 if brought.looked || out_of_patience {
                     shard.cut_quiet(out_of_patience);
                 }
+                shard.cut_outgoing();
             }
             _ => {}
         }
@@ -194,6 +202,7 @@ impl<S> Shard<S> {
     fn cut_who_is_received_from(&mut self) {
         for token in self.table.tokens() {
             match self.table.get_mut(token) {
+                Some(slot) if slot.is_outgoing() => {}
                 Some(slot) if slot.receives() => self.cut(token),
                 _ => self.uncut.push(token),
             }
@@ -214,10 +223,25 @@ impl<S> Shard<S> {
         }
     }
 
+    /// Cuts the connections that handlers have asked for, once no others are left: answers to clients
+    /// may depend on them.
+    fn cut_outgoing(&mut self) {
+        if self.core.has_accepted(self.table.len()) {
+            return;
+        }
+        for token in self.table.tokens() {
+            if self.table.get(token).is_some_and(|slot| slot.conn.incoming() != Incoming::Cut) {
+                self.cut(token);
+            }
+        }
+    }
+
     /// From now on nothing is waited for on a connection.
     pub(super) fn cut(&mut self, token: Token) {
         if let Some(slot) = self.table.get_mut(token) {
-            if slot.conn.state() == State::Arriving || slot.conn.shakes() {
+            if matches!(slot.conn.state(), State::Connecting | State::Arriving)
+                || slot.conn.shakes()
+            {
                 return self.core.fail(slot, CloseReason::Drained, false);
             }
             slot.conn.cut();
@@ -234,8 +258,11 @@ impl<S> Shard<S> {
 
 /// Whether a stop takes output from the peer.
 fn is_cut_off(slot: &Slot) -> bool {
-    let owes = !slot.conn.outbound().is_empty() || slot.conn.open_tickets() > 0;
-    slot.conn.state().sends() && owes
+    let (conn, state) = (&slot.conn, slot.conn.state());
+    let owes = !conn.outbound().is_empty() || conn.open_tickets() > 0;
+    // Nobody knows what the other peer of a relay was about to say.
+    let relays = slot.relay().is_some() && !slot.is_outgoing() && state.handles();
+    state.sends() && owes || relays
 }
 
 /// Whether what is kept may be a complete request. What is not held is the start of a frame, unless

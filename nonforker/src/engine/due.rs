@@ -71,6 +71,9 @@ impl<D: Driver> Engine<D> {
     fn due(&mut self, token: Token, kind: Kind) {
         let Self { driver, shard: Shard { core, table, .. } } = self;
         let Some(slot) = table.get_mut(token) else { return };
+        if slot.is_connecting() {
+            return core.connecting_is_due(slot, kind);
+        }
         let rules = slot.rules();
         let (frame, idle, unused) =
             (rules.frame_timeout, slot.idle_timeout(), rules.unused_timeout);

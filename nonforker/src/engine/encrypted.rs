@@ -22,6 +22,7 @@ use super::{
 };
 use crate::{
     conn::{
+        bars::Bars,
         buffer::Buffer,
         deadlines::Kind,
         encrypted::Step,
@@ -175,7 +176,11 @@ impl<S> Shard<S> {
             }
             if state == State::Open {
                 entry.slot.conn.apply(Event::PeerFinished);
-                self.call_entry(entry, |service, scope| service.advance(scope));
+                if entry.slot.conn.bars().has(Bars::RELAYED) {
+                    self.core.mark_runnable(&mut entry.slot);
+                } else {
+                    self.call_entry(entry, |service, scope| service.advance(scope));
+                }
             }
             return false;
         }

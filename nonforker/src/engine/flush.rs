@@ -4,7 +4,10 @@
 //! Here, and only here, the state becomes operations. So a connection has one write per turn
 //! however many replies it made, and the order in which things happened to it does not matter.
 
-use std::time::Duration;
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    time::Duration,
+};
 
 use super::{
     Engine,
@@ -76,6 +79,9 @@ impl<D: Driver> Engine<D> {
             return;
         }
         if ends {
+            if slot.is_connecting() {
+                return self.flush_connecting(token);
+            }
             if slot.conn.outbound().is_empty() {
                 slot.conn.apply(Event::Flushed);
             }
@@ -134,11 +140,14 @@ impl<D: Driver> Engine<D> {
                 if slot.ends(End::Closing) < End::Told {
                     shard.tell_closed(&mut entry);
                 }
-                let reset = entry.slot.conn.manner() == Manner::Reset;
-                driver.submit(Op::Close { token, reset });
+                if !self.end_connecting(token, &mut entry.slot) {
+                    let reset = entry.slot.conn.manner() == Manner::Reset;
+                    self.driver.submit(Op::Close { token, reset });
+                }
             }
             _ => {}
         }
+        let Self { driver, shard } = self;
         Self::flush_receiving(driver, &mut shard.core, &mut entry.slot);
         shard.table.put_back(entry);
     }
@@ -147,10 +156,44 @@ impl<D: Driver> Engine<D> {
 impl<S> Shard<S> {
     fn tell_closed(&mut self, entry: &mut Entry) {
         let reason = entry.slot.conn.take_reason().unwrap_or(CloseReason::Defect);
+        let reason = entry.slot.reason_as_told(reason);
         self.core.log_end(&entry.slot, &reason);
         self.core.leave_topics(&mut entry.slot);
-        if entry.slot.has_opened() {
+        if entry.slot.has_opened() || entry.slot.is_outgoing() {
             self.call_entry(entry, |service, scope| service.closed(scope, &reason));
+        }
+        self.relay_ended(&mut entry.slot, reason.ends_relay_in_order());
+    }
+
+    /// The driver has let go of a connection.
+    pub(super) fn released(&mut self, token: Token) {
+        let Some(mut entry) = self.table.remove(token) else { return };
+        let (slot, core) = (&mut entry.slot, &mut self.core);
+        slot.conn.apply(Event::Released);
+        core.is_shaken(slot);
+        core.timers.cancel(token, &mut slot.scheduled);
+        core.ages.remove(token);
+        core.memory.account(token, slot.accounted(), 0, true);
+        slot.counters().closed.add(1);
+        if slot.has_place() {
+            core.leave_place(slot.service());
+        }
+        core.outgoing.count -= usize::from(slot.is_outgoing());
+        for buffer in slot.conn.discard_output().into_iter().flatten() {
+            core.pool.put(buffer);
+        }
+        if slot.conn.manner() == Manner::Illegal {
+            slot.counters().defects.add(1);
+            if core.notice(Notice::Defect).is_some() {
+                let peer = slot.peer();
+                tracing::error!(%peer, "a connection had an event that cannot happen");
+            }
+        }
+        self.acceptor.released(slot, &core.group);
+        let service = slot.service();
+        // The session is the user's, and goes with it.
+        if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(entry))) {
+            core.service_failed(service, "closed", Err(payload));
         }
     }
 }

@@ -23,6 +23,7 @@ use std::{
 
 use super::{
     core::{COLLECTED_MAX, Core},
+    resolver::Found,
     shard::Shard,
     slot::ServiceId,
     table::Table,
@@ -59,6 +60,7 @@ pub(crate) trait Errand: Send {
 pub(crate) enum Letter {
     Post { service: ServiceId, errand: Box<dyn Errand> },
     Answer(Answered),
+    Resolved { host: String, found: Found },
     Publish(Published),
 }
 
@@ -69,6 +71,7 @@ impl fmt::Debug for Letter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Post { service, .. } => write!(f, "Post to {service}"),
+            Self::Resolved { host, .. } => write!(f, "Resolved {host}"),
             Self::Answer(Answered { token, id, .. }) => write!(f, "Answer {id} for {token:?}"),
             Self::Publish(Published { service, .. }) => write!(f, "Publish for {service}"),
         }
@@ -188,7 +191,7 @@ impl Mailbox {
                     queue.published -= 1;
                     queue.bytes -= encoded.len();
                 }
-                Letter::Answer(_) => {}
+                Letter::Answer(_) | Letter::Resolved { .. } => {}
             }
         }
         let missed = mem::take(&mut queue.missed);
@@ -275,6 +278,7 @@ impl<S> Shard<S> {
                     }
                 }
                 Letter::Answer(answered) => self.answer(answered),
+                Letter::Resolved { host, found } => self.resolved(host, found),
                 Letter::Publish(published) => self.published(published),
             }
         }

@@ -15,6 +15,10 @@ pub(super) const PROGRESSED: Marks = 1 << 3;
 /// More than usual depends on what goes both ways: an idle deadline, an answer of the kernel, or a
 /// count. Once set, it stays.
 pub(super) const WATCHED: Marks = 1 << 4;
+/// A handler has asked for it, and no listener has accepted it.
+pub(super) const OUTGOING: Marks = 1 << 5;
+/// It takes no place: it was asked for just now, or there was none.
+pub(super) const PLACELESS: Marks = 1 << 6;
 
 /// Whether the driver was asked to receive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -23,6 +23,7 @@ mod aging;
 mod arriving;
 mod balance;
 pub(crate) mod certificates;
+pub(crate) mod connecting;
 pub(crate) mod core;
 pub(crate) mod desk;
 pub(crate) mod drain;
@@ -36,6 +37,8 @@ mod marks;
 mod memory;
 mod places;
 pub(crate) mod pool;
+mod relaying;
+pub(crate) mod resolver;
 pub(crate) mod rules;
 mod scarcity;
 mod sent;
@@ -60,6 +63,7 @@ use std::{io, os::fd::OwnedFd, sync::Arc, time::Duration};
 use self::{
     group::{Group, doors::DoorSettings},
     mail::{Mail, Mailbox, mail_bytes_max},
+    resolver::Resolver,
     service::Service,
     shard::Shard,
     slot::ServiceId,
@@ -67,7 +71,7 @@ use self::{
 use crate::{
     access::Entrance,
     address::Address,
-    driver::{Driver, ListenerId, ListenerShare, Next, nanos},
+    driver::{Driver, ListenerId, ListenerShare, Next, nanos, sim::rng::Rng},
     error::Error,
     networks::Networks,
     offload::Threads,
@@ -102,6 +106,12 @@ impl<D: Driver> Engine<D> {
     /// From now on handlers can offload work, to these threads.
     pub(crate) fn offload_to(&mut self, threads: impl Threads + 'static) {
         self.shard.core.offload = Some(Box::new(threads));
+    }
+
+    /// From now on handlers can connect to names. Their waits before another attempt depend on `seed`.
+    pub(crate) fn resolve_with(&mut self, resolver: Resolver, seed: u64) {
+        self.shard.core.outgoing.resolver = Some(resolver);
+        self.shard.core.outgoing.rng = Some(Rng::new(seed));
     }
 
     /// Opens a listener for a service and returns its actual address.
@@ -215,6 +225,7 @@ impl<D: Driver> Engine<D> {
             self.shard.follow_doors();
             self.shard.follow_certificates();
             self.shard.read_mail();
+            self.go_on_connecting();
             self.admit();
             self.follow_others();
         }

@@ -10,6 +10,11 @@
 use super::{core::Core, desk::Desk, slot::ServiceId};
 
 impl Core {
+    /// Whether there is room for another connection of `service`, as far as this shard knows.
+    pub(super) fn has_room(&self, service: ServiceId, connections_max: usize) -> bool {
+        room(&self.desks, service, connections_max) > 0
+    }
+
     /// Takes a place for a connection of `service`. Another shard may have taken the last one.
     pub(super) fn take_place(&mut self, service: ServiceId, connections_max: usize) -> bool {
         let took = self.group.take_place(&mut self.desks, service, connections_max);

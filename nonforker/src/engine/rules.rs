@@ -24,6 +24,7 @@ pub(crate) struct Rules {
     pub(crate) idle_timeout: Option<Duration>,
     pub(crate) unused_timeout: Option<Duration>,
     pub(crate) linger_timeout: Duration,
+    pub(crate) connect_timeout: Duration,
     pub(crate) answer_timeout: Option<Duration>,
     /// Callbacks that take so many nanoseconds are slow. The largest number of all if none is.
     pub(crate) slow: u64,
@@ -58,6 +59,7 @@ impl Rules {
                     idle_timeout: limits.idle_timeout,
                     unused_timeout: limits.unused_timeout,
                     linger_timeout: limits.linger_timeout,
+                    connect_timeout: limits.connect_timeout,
                     answer_timeout: limits.answer_timeout,
                     slow: limits.slow_handler.map_or(u64::MAX, nanos),
                     reserved: own.reserved(),

@@ -1,15 +1,11 @@
 //! A shard: its connections, its services, and what each completion does to them. No driver.
 
-use std::{
-    mem,
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
-    time::Duration,
-};
+use std::{mem, sync::Arc, time::Duration};
 
 use super::{
     Services,
     accept::Acceptor,
+    connecting::Made,
     core::{COLLECTED_MAX, Core},
     drain::Phase,
     encrypted::Scratch,
@@ -20,13 +16,12 @@ use super::{
     slot::Slot,
     stats::AllCounters,
     table::{Entry, Table},
-    throttle::Notice,
 };
 use crate::{
     conn::{
         bars::Bars,
         deadlines::{Kind, Tick},
-        state::{Event, Manner, State},
+        state::{Event, State},
     },
     driver::{Clock, Completion, Next, Sent, Sink, Token},
     error::{CloseReason, Error},
@@ -56,6 +51,10 @@ pub(super) struct Shard<S> {
     pub(super) due_at: Option<Tick>,
     /// Connections that go on in this turn.
     pub(super) running: Vec<Token>,
+    /// What attempts to connect have led to in this wait.
+    pub(super) made: Vec<Made<S>>,
+    /// Connections that have ended and that no driver knows.
+    pub(super) gone: Vec<Token>,
     pub(super) scratch: Scratch,
     /// How often certificates had been replaced when that was last looked at.
     pub(super) certificates_seen: usize,
@@ -100,6 +99,8 @@ impl<S> Shard<S> {
             unusual: true,
             due_at: None,
             running: Vec::new(),
+            made: Vec::new(),
+            gone: Vec::new(),
             scratch: Scratch::default(),
             certificates_seen: 0,
         }
@@ -136,6 +137,7 @@ impl<S> Shard<S> {
             || self.unusual
                 && (matches!(self.phase, Phase::Settling { .. })
                     || self.is_about_to_cut()
+                    || !self.gone.is_empty()
                     || self.core.mail.is_left());
         match self.due_at {
             _ if is_busy => Some(Duration::ZERO),
@@ -176,6 +178,7 @@ impl<S> Shard<S> {
             || self.core.memory.is_scarce()
             || self.acceptor.is_unusual()
             || self.core.mail.is_left()
+            || !self.gone.is_empty()
             || self.core.tickets.has_waiting()
             || self.is_about_to_switch()
     }
@@ -217,6 +220,12 @@ impl<S> Shard<S> {
                 self.brought.something = true;
                 self.end_of_stream(token);
             }
+            Completion::Connected { attempt, socket, peer } => {
+                self.brought.something = true;
+                self.connected(attempt, socket, peer);
+                next = Next::Return;
+            }
+            Completion::ConnectFailed { attempt, error } => self.connect_failed(attempt, error),
             Completion::Urgent { token, byte } => self.urgent(token, byte),
             Completion::Failed { token, error } => {
                 if let Some(slot) = self.table.get_mut(token) {
@@ -239,6 +248,9 @@ impl<S> Shard<S> {
     /// Bytes arrived that cannot be decoded where they lie.
     #[inline(never)]
     pub(super) fn received_aside(&mut self, entry: &mut Entry, bytes: &[u8]) {
+        if entry.slot.conn.bars().has(Bars::RELAYED) && entry.slot.conn.state().handles() {
+            return self.relayed(entry, bytes);
+        }
         let (slot, core) = (&mut entry.slot, &mut self.core);
         let state = slot.conn.state();
         if state.handles() {
@@ -295,6 +307,9 @@ impl<S> Shard<S> {
         let Some(slot) = self.table.get_mut(token) else { return };
         slot.conn.apply(Event::PeerFinished);
         self.core.mark_dirty(slot);
+        if slot.conn.bars().has(Bars::RELAYED) {
+            return self.core.mark_runnable(slot);
+        }
         self.call(token, |service, scope| service.advance(scope));
     }
 
@@ -326,35 +341,6 @@ impl<S> Shard<S> {
         }
     }
 
-    /// The driver has let go of a connection.
-    fn released(&mut self, token: Token) {
-        let Some(mut entry) = self.table.remove(token) else { return };
-        let (slot, core) = (&mut entry.slot, &mut self.core);
-        slot.conn.apply(Event::Released);
-        core.is_shaken(slot);
-        core.timers.cancel(token, &mut slot.scheduled);
-        core.ages.remove(token);
-        core.memory.account(token, slot.accounted(), 0, true);
-        slot.counters().closed.add(1);
-        core.leave_place(slot.service());
-        for buffer in slot.conn.discard_output().into_iter().flatten() {
-            core.pool.put(buffer);
-        }
-        if slot.conn.manner() == Manner::Illegal {
-            slot.counters().defects.add(1);
-            if core.notice(Notice::Defect).is_some() {
-                let peer = slot.peer();
-                tracing::error!(%peer, "a connection had an event that cannot happen");
-            }
-        }
-        self.acceptor.released(slot, &core.group);
-        let service = slot.service();
-        // The session is the user's, and goes with it.
-        if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(entry))) {
-            core.service_failed(service, "closed", Err(payload));
-        }
-    }
-
     /// Lets those connections go on that wait for us.
     pub(super) fn go_on(&mut self) {
         for at in 0..self.running.len() {
@@ -367,6 +353,10 @@ impl<S> Shard<S> {
             let Some(slot) = self.table.get_mut(token) else { continue };
             let is_relieved = slot.relieve();
             if !slot.conn.state().handles() {
+                continue;
+            }
+            if slot.conn.bars().has(Bars::RELAYED) {
+                self.go_on_relaying(token);
                 continue;
             }
             self.core.mark_dirty(slot);

@@ -3,10 +3,14 @@
 //! A slot says in which lists the connection stands, what of it is in which account, and what was
 //! last asked about its peer. Every function that changes these together is here.
 
+mod asked;
+mod outgoing;
+
 use std::{mem, rc::Rc, time::Duration};
 
 pub(crate) use super::marks::{End, Traffic};
 use super::{
+    connecting::Connecting,
     marks::{DIRTY, HEARD, Marks, PROGRESSED, RUNNABLE, Receiving, Usage, WATCHED},
     memory::Memory,
     rules::Rules,
@@ -57,6 +61,10 @@ struct Extra {
     /// An idle timeout of its own; for ever, if that is `None`.
     idle_timeout: Option<Option<Duration>>,
     subscribed: Subscribed,
+    /// Where its bytes go, and from where they come.
+    relay: Option<Token>,
+    /// How far it has come, if it does not stand yet.
+    connecting: Option<Box<Connecting>>,
 }
 
 impl Slot {
@@ -246,7 +254,8 @@ impl Slot {
 
     /// The connection opens.
     pub(super) const fn opens(&mut self) {
-        self.usage = Usage::Unused;
+        // One that was asked for is never unused: it waits for our requests, not for those of a peer.
+        self.usage = if self.is_outgoing() { Usage::Used } else { Usage::Unused };
     }
 
     /// Its address is counted, and its handshake is to come.
@@ -256,11 +265,11 @@ impl Slot {
 
     /// Whether its address is counted.
     pub(super) fn counts(&self) -> bool {
-        self.usage > Usage::Arriving
+        self.usage > Usage::Arriving && !self.is_outgoing()
     }
 
     /// Whether it has opened at some time: the handler knows it, and its address is counted.
-    pub(super) fn has_opened(&self) -> bool {
+    pub(crate) fn has_opened(&self) -> bool {
         self.usage > Usage::LetIn
     }
 
@@ -281,7 +290,9 @@ impl Slot {
 
     /// What it was sent as it opened does not keep it while others wait.
     pub(crate) fn was_only_greeted(&mut self) {
-        self.usage = self.usage.min(Usage::Greeted);
+        if !self.is_outgoing() {
+            self.usage = self.usage.min(Usage::Greeted);
+        }
     }
 
     /// For how many milliseconds it has been unused, if others may take its place for that.
@@ -298,47 +309,6 @@ impl Slot {
     /// We receive again: from now on it counts how long it is unused.
     pub(super) const fn is_received_from_since(&mut self, now: u32) {
         self.since = now;
-    }
-
-    // What was last asked about its peer.
-
-    /// Whether some of what had arrived when a deadline was first due may not be delivered yet, if
-    /// `unread` bytes are not. Behind the last of them the stream may end, which no count of bytes
-    /// shows: so it is asked once more when they are delivered.
-    pub(super) fn is_owed(&mut self, unread: usize) -> bool {
-        let (receives, with_end) = (self.receives(), unread.saturating_add(1));
-        let owed = self.watch().owed.get_or_insert(with_end);
-        let is_owed = receives && *owed > 0;
-        if with_end.min(*owed) == 1 {
-            *owed = 0;
-        }
-        is_owed
-    }
-
-    /// Nothing is owed any more: what was is delivered.
-    pub(crate) fn owes_nothing(&mut self) {
-        if let Some(extra) = &mut self.extra {
-            extra.owed = None;
-        }
-    }
-
-    /// How many bytes the peer's kernel had not acknowledged when that was last asked. It is `left`
-    /// now.
-    pub(super) fn asked_unacknowledged(&mut self, left: usize) -> Option<usize> {
-        self.watch().unacknowledged.replace(left)
-    }
-
-    /// Whether the peer had not taken all when that was last asked.
-    pub(super) fn has_left_some(&self) -> bool {
-        let extra = self.extra.as_ref();
-        extra.and_then(|extra| extra.unacknowledged).is_some_and(|left| left > 0)
-    }
-
-    /// What was asked does not count any more: the connection lingers.
-    pub(super) fn forget_what_was_asked(&mut self) {
-        if let Some(extra) = &mut self.extra {
-            (extra.owed, extra.unacknowledged) = (None, None);
-        }
     }
 
     // Receiving, and the memory account.

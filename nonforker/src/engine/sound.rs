@@ -8,6 +8,7 @@ use std::collections::HashMap;
 
 use super::{
     Engine,
+    connecting::Connecting,
     slot::{End, Slot},
 };
 use crate::{
@@ -16,7 +17,7 @@ use crate::{
         deadlines::{Kind, Tick},
         state::{Incoming, Manner, State},
     },
-    driver::Driver,
+    driver::{Driver, Token},
 };
 
 impl<D: Driver> Engine<D> {
@@ -33,6 +34,7 @@ impl<D: Driver> Engine<D> {
         for slot in table.slots() {
             held.push(slot.holding());
             let wrong = self.unsound_slot(slot).or_else(|| self.unsound_deadlines(slot));
+            let wrong = wrong.or_else(|| self.unsound_way(slot));
             if let Some(wrong) = wrong {
                 return Some(format!("{wrong}: {:?}", slot.conn));
             }
@@ -47,6 +49,10 @@ impl<D: Driver> Engine<D> {
         let will_look = self.shard.unusual || core.timers_moved;
         if !will_look && earliest.is_some_and(|at| self.shard.due_at.is_none_or(|due| due > at)) {
             return Some("the server would sleep past a time at which something is due".to_owned());
+        }
+        let outgoing = table.slots().filter(|slot| slot.is_outgoing()).count();
+        if outgoing != core.outgoing.count {
+            return Some("connections that were asked for are not counted".to_owned());
         }
         let goes_on = self.shard.unusual || !core.runnable.is_empty();
         if let Some(wrong) = core.tickets.unsound(table, goes_on) {
@@ -113,7 +119,10 @@ impl<D: Driver> Engine<D> {
         if topics != group.topics_entered() {
             return Some("a topic without subscribers is known to other shards".to_owned());
         }
-        let connections = engines.clone().map(|engine| engine.shard.table.len()).sum::<usize>();
+        let connections = engines
+            .clone()
+            .map(|engine| engine.shard.table.slots().filter(|slot| slot.has_place()).count());
+        let connections = connections.sum::<usize>();
         if connections > self.shard.core.limits.connections() && !group.has_new_limits() {
             return Some(format!("there are {connections} connections in all shards"));
         }
@@ -232,6 +241,45 @@ impl<D: Driver> Engine<D> {
             (state == State::Closed, "a closed connection has a slot"),
         ];
         checks.into_iter().find_map(|(wrong, what)| wrong.then_some(what))
+    }
+
+    /// What is wrong with a connection that was asked for, or is relayed.
+    fn unsound_way(&self, slot: &Slot) -> Option<&'static str> {
+        let conn = &slot.conn;
+        let connects = conn.state() == State::Connecting;
+        let checks = [
+            (
+                connects && conn.deadline(Kind::Handshake).is_none(),
+                "a connection may be made for ever",
+            ),
+            (
+                connects
+                    && conn.deadline(Kind::Retry).is_none()
+                    && slot.connecting().is_none_or(Connecting::is_stuck),
+                "a connection that is to be made is forgotten",
+            ),
+            (
+                slot.relay().is_some_and(|other| self.forgets_relay(slot, other)),
+                "a relayed connection could go on, and is forgotten",
+            ),
+        ];
+        checks.into_iter().find_map(|(wrong, what)| wrong.then_some(what))
+    }
+
+    /// Whether a relayed connection has something for the other, or could be received from again, and
+    /// nothing sees to it.
+    fn forgets_relay(&self, slot: &Slot, other: Token) -> bool {
+        let (core, table) = (&self.shard.core, &self.shard.table);
+        let Some(other) = table.get(other) else { return true };
+        let goes_on = [slot, other].iter().any(|one| core.runnable.contains(&one.token()));
+        if goes_on || !slot.conn.state().handles() || !other.conn.state().handles() {
+            return false;
+        }
+        let (bars, conn) = (slot.conn.bars(), &slot.conn);
+        let blocked_for_nothing =
+            bars.has(Bars::BLOCKED) && !other.conn.bars().has(Bars::PRESSURED);
+        let end_forgotten = conn.has_passed_all_on() && !other.conn.finishes();
+        !conn.kept().is_empty() || blocked_for_nothing || end_forgotten
     }
 
     fn unsound_deadlines(&self, slot: &Slot) -> Option<&'static str> {

@@ -15,6 +15,8 @@ use std::sync::{
 pub struct Stats {
     /// Connections accepted so far.
     pub accepted: u64,
+    /// Connections that handlers asked for so far: see [`Conn::connect`](crate::Conn::connect).
+    pub outgoing: u64,
     /// Connections closed so far, for whatever reason.
     pub closed: u64,
     /// Connections refused so far, because their IP address had too many.
@@ -47,6 +49,7 @@ impl Stats {
     pub(crate) const fn plus(self, other: &Self) -> Self {
         Self {
             accepted: self.accepted + other.accepted,
+            outgoing: self.outgoing + other.outgoing,
             closed: self.closed + other.closed,
             refused: self.refused + other.refused,
             frames: self.frames + other.frames,
@@ -86,6 +89,7 @@ impl Counter {
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     pub(crate) accepted: Counter,
+    pub(crate) outgoing: Counter,
     pub(crate) closed: Counter,
     pub(crate) refused: Counter,
     pub(crate) frames: Counter,
@@ -113,6 +117,7 @@ impl Counters {
         let tickets = self.tickets.get();
         Stats {
             accepted: self.accepted.get(),
+            outgoing: self.outgoing.get(),
             closed: self.closed.get(),
             refused: self.refused.get(),
             frames: self.frames.get(),

@@ -48,7 +48,7 @@ impl Table {
     }
 
     /// Makes an entry for a new connection.
-    pub(super) fn insert(&mut self, make: impl FnOnce(Token) -> Box<Entry>) -> Token {
+    pub(crate) fn insert(&mut self, make: impl FnOnce(Token) -> Box<Entry>) -> Token {
         self.entries.insert_with_key(|token| Some(make(token)))
     }
 

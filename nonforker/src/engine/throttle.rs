@@ -15,6 +15,7 @@ const TELL_AFTER: u64 = 4_000_000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Notice {
     Accept,
+    Connect,
     Full,
     PerIp,
     PerNet,
@@ -40,8 +41,9 @@ pub(crate) enum Notice {
 }
 
 impl Notice {
-    const ALL: [Self; 23] = [
+    const ALL: [Self; 24] = [
         Self::Accept,
+        Self::Connect,
         Self::Full,
         Self::PerIp,
         Self::PerNet,
@@ -86,6 +88,7 @@ impl Notice {
     const fn what(self) -> &'static str {
         match self {
             Self::Accept => "accepting failed",
+            Self::Connect => "connecting failed",
             Self::Full => "the server was full",
             Self::PerIp => "connections of one address were refused",
             Self::PerNet => "connections of one network were refused",

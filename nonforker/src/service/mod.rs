@@ -308,8 +308,9 @@ impl<H: Handler, F: Frames<H>> Service for Typed<H, F> {
         if !scope.entry.member.is::<Member<H>>() {
             return;
         }
-        // It is none of the others, and they are counted without it.
-        scope.core.desks[scope.entry.slot.service() as usize].open -= 1;
+        // It is none of the others, and they are counted without it. It was counted if it ever opened.
+        let slot = &scope.entry.slot;
+        scope.core.desks[slot.service() as usize].open -= usize::from(slot.has_opened());
         self.call(scope, "closed", |handler, conn| {
             handler.closed(conn, reason);
             Ok(())

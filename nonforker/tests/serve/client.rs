@@ -33,6 +33,14 @@ impl Client {
         Self::open(address, set_up).expect("the server listens")
     }
 
+    /// The server's end of a connection that the server under test has made.
+    pub(crate) fn accepted(listener: &Socket) -> Self {
+        let (socket, _) = listener.accept().expect("the server connects");
+        socket.set_read_timeout(Some(PATIENCE)).expect("it can wait");
+        socket.set_write_timeout(Some(PATIENCE)).expect("it can wait");
+        Self { socket, received: Vec::new() }
+    }
+
     pub(crate) fn try_connect(address: &Address) -> io::Result<Self> {
         Self::open(address, |_| Ok(()))
     }

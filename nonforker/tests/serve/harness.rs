@@ -202,7 +202,7 @@ impl Running {
     pub(crate) fn holds(&self, open: u64) {
         wait_until(&format!("{open} connections are open"), || {
             let stats = self.stats();
-            stats.accepted - stats.closed == open
+            stats.accepted + stats.outgoing - stats.closed == open
         });
     }
 
@@ -267,7 +267,8 @@ impl Running {
             }
             _ => panic!("the server ended with {result:?}"),
         }
-        assert_eq!(stats.accepted, stats.closed, "every connection is closed: {stats:?}");
+        let begun = stats.accepted + stats.outgoing;
+        assert_eq!(begun, stats.closed, "every connection is closed: {stats:?}");
         assert_eq!(stats.defects, 0, "defects: {stats:?}");
         assert_eq!(stats.panics, self.panics.load(Relaxed), "panics of handlers: {stats:?}");
         (self.handle, self.clock) = (None, None);

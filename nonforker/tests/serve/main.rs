@@ -39,6 +39,7 @@ mod others;
 mod outlived;
 mod panics;
 mod probe;
+mod relaying;
 mod services;
 mod shards;
 mod spawned;

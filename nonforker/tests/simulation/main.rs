@@ -20,9 +20,11 @@ mod memory;
 mod offloading;
 mod open_tickets;
 mod others;
+mod outgoing;
 mod posting;
 mod proxy;
 mod published;
+mod relaying;
 mod replay;
 mod scarcity;
 #[path = "../../../cli/src/scenarios/mod.rs"]

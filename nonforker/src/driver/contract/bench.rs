@@ -5,13 +5,13 @@ use std::time::Duration;
 use slotmap::SlotMap;
 
 use super::{
-    Client, Rig, Transport,
+    Client, Rig, Target, Transport,
     log::{Log, Track},
 };
 use crate::{
     address::Address,
     conn::buffer::Buffer,
-    driver::{Completion, Driver, ListenerId, Next, Op, Token},
+    driver::{AttemptId, Completion, Driver, ListenerId, Next, Op, Token},
 };
 
 /// For how long something may be waited for.
@@ -70,10 +70,42 @@ impl<R: Rig> Bench<R> {
     pub(super) fn adopt(&mut self) -> Token {
         self.until("somebody to be accepted", |bench| !bench.log.arrivals.is_empty());
         let arrival = self.log.arrivals.pop_front().expect("somebody was accepted");
+        self.adopt_socket(arrival.socket)
+    }
+
+    fn adopt_socket(&mut self, socket: <R::Driver as Driver>::Socket) -> Token {
         let token = self.slots.insert(());
         self.log.tracks.insert(token, Track::default());
-        self.driver.submit(Op::Adopt { token, socket: arrival.socket });
+        self.driver.submit(Op::Adopt { token, socket });
         token
+    }
+
+    /// Begins an attempt to connect.
+    pub(super) fn connect(&mut self, attempt: AttemptId, address: Address) {
+        self.log.attempts.insert(attempt);
+        self.driver.submit(Op::Connect { attempt, address, urgent: R::URGENT });
+    }
+
+    pub(super) fn abandon(&mut self, attempt: AttemptId) {
+        self.log.attempts.remove(&attempt);
+        self.driver.submit(Op::Abandon { attempt });
+    }
+
+    /// Takes the connection that was made first.
+    pub(super) fn adopt_made(&mut self) -> Token {
+        self.until("a connection to be made", |bench| !bench.log.connected.is_empty());
+        let made = self.log.connected.pop_front().expect("a connection was made");
+        self.adopt_socket(made.socket)
+    }
+
+    /// The other end of a connection that was made.
+    pub(super) fn accept_at(&mut self, target: &mut R::Target) -> R::Client {
+        let mut client = None;
+        self.until("the target to be connected to", |_| {
+            client = target.accept();
+            client.is_some()
+        });
+        client.expect("it was accepted")
     }
 
     /// A connection and its peer.

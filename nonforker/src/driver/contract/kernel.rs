@@ -17,12 +17,12 @@ use nix::sys::{
 };
 use socket2::{Domain, MsgHdr, SockAddr, Socket, Type};
 
-use super::{Client, Heard, Rig, Transport, bench::Bench, skip};
+use super::{Client, Heard, Rig, Target, Transport, bench::Bench, skip};
 #[cfg(target_os = "linux")]
 use crate::driver::uring::UringDriver;
 use crate::{
     address::{Address, Peer},
-    driver::{Driver, Options, poll::PollDriver},
+    driver::{Driver, Options, poll::PollDriver, socket::address_of},
 };
 
 /// Set in the process of a test that lowers its limits.
@@ -99,12 +99,15 @@ pub(super) struct Sockets<D> {
     transport: Transport,
     pub(super) folder: PathBuf,
     listeners: usize,
+    /// At these addresses nobody listens.
+    bound: Vec<Socket>,
     driver: std::marker::PhantomData<D>,
 }
 
 impl<D: SocketDriver> Rig for Sockets<D> {
     type Driver = D::Driver;
     type Client = SocketClient;
+    type Target = SocketTarget;
 
     const NAME: &'static str = D::NAME;
     const URGENT: bool = D::URGENT;
@@ -117,7 +120,14 @@ impl<D: SocketDriver> Rig for Sockets<D> {
         let name = format!("nonforker-{}-{number}", process::id());
         let folder = std::env::temp_dir().join(name);
         fs::create_dir(&folder).expect("a temporary folder can be made");
-        Some((Self { transport, folder, listeners: 0, driver: std::marker::PhantomData }, driver))
+        let rig = Self {
+            transport,
+            folder,
+            listeners: 0,
+            bound: Vec::new(),
+            driver: std::marker::PhantomData,
+        };
+        Some((rig, driver))
     }
 
     fn address(&mut self) -> Address {
@@ -129,11 +139,7 @@ impl<D: SocketDriver> Rig for Sockets<D> {
     }
 
     fn connect(&mut self, address: &Address) -> io::Result<SocketClient> {
-        let (domain, address) = match address {
-            Address::Tcp(address) => (Domain::for_address(*address), SockAddr::from(*address)),
-            Address::Unix(path) => (Domain::UNIX, SockAddr::unix(path)?),
-            Address::Abstract(name) => (Domain::UNIX, SockAddr::unix(format!("\0{name}"))?),
-        };
+        let (domain, address) = kernel_address(address)?;
         let socket = Socket::new(domain, Type::STREAM, None)?;
         socket.connect(&address)?;
         if self.transport == Transport::Tcp {
@@ -142,6 +148,45 @@ impl<D: SocketDriver> Rig for Sockets<D> {
         }
         socket.set_nonblocking(true)?;
         Ok(SocketClient { socket })
+    }
+
+    fn target(&mut self, late: bool) -> Option<SocketTarget> {
+        // A Unix socket whose backlog is full refuses at once.
+        if late && self.transport == Transport::Unix {
+            return None;
+        }
+        let (domain, at) = kernel_address(&self.address()).expect("a short path");
+        let socket = Socket::new(domain, Type::STREAM, None).expect("a socket");
+        socket.bind(&at).expect("the address is free");
+        socket.listen(if late { 0 } else { 64 }).expect("it can listen");
+        socket.set_nonblocking(true).expect("it need not block");
+        let mut target = SocketTarget { socket, before: Vec::new() };
+        if late {
+            let address = target.socket.local_addr().expect("it is bound");
+            for _ in 0..4 {
+                let other = Socket::new(domain, Type::STREAM, None).expect("a socket");
+                other.set_nonblocking(true).expect("it need not block");
+                // It waits in the backlog, or for a place there.
+                let _ = other.connect(&address);
+                target.before.push(other);
+            }
+        }
+        Some(target)
+    }
+
+    fn nowhere(&mut self) -> Address {
+        match self.transport {
+            // The kernel gives a port to nobody while it is bound.
+            Transport::Tcp => {
+                let (domain, at) = kernel_address(&self.address()).expect("an address");
+                let socket = Socket::new(domain, Type::STREAM, None).expect("a socket");
+                socket.bind(&at).expect("the address is free");
+                let address = socket.local_addr().expect("it is bound").as_socket();
+                self.bound.push(socket);
+                Address::Tcp(address.expect("it is TCP"))
+            }
+            Transport::Unix => self.address(),
+        }
     }
 
     fn has_urgent(&self) -> bool {
@@ -182,6 +227,47 @@ impl<D> Drop for Sockets<D> {
     fn drop(&mut self) {
         // What cannot be removed is in the folder for such things.
         let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+fn kernel_address(address: &Address) -> io::Result<(Domain, SockAddr)> {
+    Ok(match address {
+        Address::Tcp(address) => (Domain::for_address(*address), SockAddr::from(*address)),
+        Address::Unix(path) => (Domain::UNIX, SockAddr::unix(path)?),
+        Address::Abstract(name) => (Domain::UNIX, SockAddr::unix(format!("\0{name}"))?),
+    })
+}
+
+/// A server that is a socket.
+pub(super) struct SocketTarget {
+    socket: Socket,
+    /// Those that fill its backlog.
+    before: Vec<Socket>,
+}
+
+impl Target for SocketTarget {
+    type Client = SocketClient;
+
+    fn address(&self) -> Address {
+        address_of(&self.socket).expect("it is bound")
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "no server waits for this")]
+    fn let_in(&mut self) {
+        self.before.clear();
+        self.socket.listen(64).expect("its backlog can grow");
+        let mut quiet = 0;
+        // Those before it come and go within a moment.
+        while quiet < 5 {
+            quiet = if self.socket.accept().is_ok() { 0 } else { quiet + 1 };
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    fn accept(&mut self) -> Option<SocketClient> {
+        let (socket, _) = self.socket.accept().ok()?;
+        socket.set_nonblocking(true).expect("it need not block");
+        Some(SocketClient { socket })
     }
 }
 

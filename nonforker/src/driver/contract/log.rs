@@ -1,15 +1,15 @@
 //! What a driver reports, held against the contract: each report by itself, in every case.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
-    fmt,
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    fmt, io,
 };
 
 use super::READ_MAX;
 use crate::{
     address::Peer,
     conn::buffer::Buffer,
-    driver::{Completion, ListenerId, Sent, Token},
+    driver::{AttemptId, Completion, ListenerId, Sent, Token},
 };
 
 /// What was asked for a token, and what has been reported about it.
@@ -126,12 +126,23 @@ pub(super) struct Arrival<S> {
     pub(super) peer: Peer,
 }
 
+/// A connection that the driver has made, not yet adopted.
+pub(super) struct Made<S> {
+    pub(super) attempt: AttemptId,
+    pub(super) socket: S,
+    pub(super) peer: Peer,
+}
+
 /// Everything that was reported.
 pub(super) struct Log<S> {
     pub(super) tracks: BTreeMap<Token, Track>,
     pub(super) accepting: Vec<bool>,
     pub(super) arrivals: VecDeque<Arrival<S>>,
     pub(super) accept_failures: usize,
+    /// Attempts that have no answer yet.
+    pub(super) attempts: BTreeSet<AttemptId>,
+    pub(super) connected: VecDeque<Made<S>>,
+    pub(super) connect_failures: Vec<(AttemptId, io::Error)>,
     pub(super) wakes: usize,
     /// How much was reported, in how many waits.
     pub(super) reports: usize,
@@ -149,6 +160,9 @@ impl<S> Log<S> {
             accepting: Vec::new(),
             arrivals: VecDeque::new(),
             accept_failures: 0,
+            attempts: BTreeSet::new(),
+            connected: VecDeque::new(),
+            connect_failures: Vec::new(),
             wakes: 0,
             reports: 0,
             waits: 0,
@@ -181,6 +195,14 @@ impl<S> Log<S> {
                 assert!(self.accepting[listener], "accepting cannot fail while it is off");
                 self.accepting[listener] = false;
                 self.accept_failures += 1;
+            }
+            Completion::Connected { attempt, socket, peer } => {
+                assert!(self.attempts.remove(&attempt), "one answer to an attempt that is wanted");
+                self.connected.push_back(Made { attempt, socket, peer });
+            }
+            Completion::ConnectFailed { attempt, error } => {
+                assert!(self.attempts.remove(&attempt), "one answer to an attempt that is wanted");
+                self.connect_failures.push((attempt, error));
             }
             Completion::Woken => {
                 assert!(awake, "this was slept for");

@@ -17,6 +17,7 @@
 mod accepting;
 mod bench;
 mod closing;
+mod connecting;
 mod kernel;
 mod kernel_cases;
 mod log;
@@ -47,6 +48,7 @@ enum Transport {
 trait Rig: Sized {
     type Driver: Driver;
     type Client: Client;
+    type Target: Target<Client = Self::Client>;
 
     /// The driver's name.
     const NAME: &'static str;
@@ -63,6 +65,13 @@ trait Rig: Sized {
 
     /// Connects, without waiting to be accepted.
     fn connect(&mut self, address: &Address) -> io::Result<Self::Client>;
+
+    /// A server for the driver to connect to. If it is `late` it answers attempts only some time after
+    /// [`let_in`](Target::let_in); `None` if this transport has no such server.
+    fn target(&mut self, late: bool) -> Option<Self::Target>;
+
+    /// An address where nobody listens, and nobody will.
+    fn nowhere(&mut self) -> Address;
 
     /// Whether urgent bytes are known on this transport.
     fn has_urgent(&self) -> bool;
@@ -91,6 +100,17 @@ trait Client {
     fn close(self);
     /// What the other side is to see.
     fn peer(&self) -> Peer;
+}
+
+/// A server that the driver connects to.
+trait Target {
+    type Client;
+
+    fn address(&self) -> Address;
+    /// From now on attempts may succeed.
+    fn let_in(&mut self);
+    /// The other end of a connection, as soon as there is one.
+    fn accept(&mut self) -> Option<Self::Client>;
 }
 
 /// What a peer received.
@@ -186,6 +206,15 @@ macro_rules! table {
                 a_reset_gives_back_what_was_in_flight,
                 after_shutting_down_we_still_receive,
                 what_is_not_awaited_is_reported_when_a_wait_ends,
+            }
+            connecting {
+                a_connection_that_was_made_works_as_one_that_was_accepted,
+                an_attempt_that_nobody_takes_fails,
+                an_attempt_that_is_under_way_is_slept_on,
+                an_abandoned_attempt_is_not_heard_of,
+                an_attempt_that_is_abandoned_at_once_is_not_heard_of,
+                a_connection_that_was_made_and_is_dropped_is_closed,
+                many_attempts_end_each_by_itself,
             }
             closing {
                 what_was_sent_before_a_close_arrives,

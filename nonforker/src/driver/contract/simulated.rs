@@ -8,13 +8,14 @@ use std::{cell::RefCell, io, marker::PhantomData, rc::Rc};
 
 use rustix::io::Errno;
 
-use super::{Client, Heard, Rig, Transport, bench::Bench};
+use super::{Client, Heard, Rig, Target, Transport, bench::Bench};
 use crate::{
     address::{Address, Peer},
     driver::{
         Options,
         sim::{
             SimDriver,
+            connecting::{Answer, SimTarget},
             faults::Faults,
             link::{End, Reading},
             world::{LinkId, World},
@@ -68,6 +69,7 @@ pub(super) struct Simulated<W> {
 impl<W: Way> Rig for Simulated<W> {
     type Driver = SimDriver;
     type Client = SimClient;
+    type Target = SimulatedTarget;
 
     const NAME: &'static str = W::NAME;
     const URGENT: bool = true;
@@ -99,6 +101,24 @@ impl<W: Way> Rig for Simulated<W> {
         Ok(SimClient { world: Rc::clone(&self.world), link })
     }
 
+    fn target(&mut self, late: bool) -> Option<SimulatedTarget> {
+        let address = self.nowhere();
+        let answer = if late { Answer::Silent } else { Answer::Accepts };
+        self.world.borrow_mut().targets.all.push(SimTarget::new(address.clone(), answer));
+        Some(SimulatedTarget { world: Rc::clone(&self.world), address })
+    }
+
+    fn nowhere(&mut self) -> Address {
+        let address = self.address();
+        match address {
+            Address::Tcp(mut tcp) => {
+                tcp.set_port(u16::try_from(self.listeners).expect("there are few"));
+                Address::Tcp(tcp)
+            }
+            _ => address,
+        }
+    }
+
     fn has_urgent(&self) -> bool {
         true
     }
@@ -111,6 +131,30 @@ impl<W: Way> Rig for Simulated<W> {
         bench.rig.world.borrow_mut().faults.accept_exhausted = 1000;
         body(bench);
         bench.rig.world.borrow_mut().faults.accept_exhausted = 0;
+    }
+}
+
+/// A simulated server.
+pub(super) struct SimulatedTarget {
+    world: Rc<RefCell<World>>,
+    address: Address,
+}
+
+impl Target for SimulatedTarget {
+    type Client = SimClient;
+
+    fn address(&self) -> Address {
+        self.address.clone()
+    }
+
+    fn let_in(&mut self) {
+        self.world.borrow_mut().set_answer(&self.address, Answer::Accepts);
+    }
+
+    fn accept(&mut self) -> Option<SimClient> {
+        let link = self.world.borrow_mut().take_called(&self.address)?;
+        self.world.borrow_mut().set_reading(link, Reading::Stalled);
+        Some(SimClient { world: Rc::clone(&self.world), link })
     }
 }
 

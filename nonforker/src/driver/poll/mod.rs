@@ -14,6 +14,7 @@
 //!
 //! In which order connections are served, [`turns`](super::turns) says.
 
+mod connecting;
 mod entry;
 mod shared;
 mod sockets;
@@ -38,6 +39,7 @@ use super::{
     Clock, Completion, Driver, ListenerId, ListenerShare, Next, Op, Options, Sent, Sink, Token,
     Waker,
     accepting::Listeners,
+    connecting::Attempts,
     socket::{Listener, credentials, unacknowledged, unread},
 };
 use crate::{
@@ -80,6 +82,7 @@ pub(crate) struct PollDriver {
     waker: Arc<mio::Waker>,
     options: Options,
     listeners: Listeners<Watch>,
+    attempts: Attempts<()>,
     sockets: Sockets,
     /// Completions of operations that could be carried out at once.
     done: Vec<Completion<'static, Socket>>,
@@ -97,6 +100,7 @@ impl PollDriver {
             waker,
             sockets: Sockets::new(options.read_max),
             listeners: Listeners::new(options.shared),
+            attempts: Attempts::new(),
             options,
             done: Vec::new(),
         })
@@ -235,6 +239,9 @@ impl PollDriver {
             match event.token() {
                 WAKE => _ = sink.take(Completion::Woken),
                 token if is_of_listener(token) => self.listeners.note_readable(token.0),
+                token if connecting::is_of_attempt(token) => {
+                    connecting::serve(self.poll.registry(), &mut self.attempts, token, sink);
+                }
                 token => next = self.sockets.note(token_of(token), event, sink),
             }
             if next == Next::Enough {
@@ -283,6 +290,8 @@ impl Driver for PollDriver {
         match op {
             Op::Accept { listener, on } => self.turn_accepting(listener, on),
             Op::Unlisten { listener } => self.unlisten(listener),
+            Op::Connect { attempt, address, .. } => self.connect(attempt, &address),
+            Op::Abandon { attempt } => self.abandon(attempt),
             Op::Adopt { token, socket } => self.adopt(token, socket),
             Op::Receive { token, on } => self.sockets.receive(token, on),
             Op::ShutdownWrite { token } => {

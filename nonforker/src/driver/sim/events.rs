@@ -3,13 +3,15 @@
 use std::{cmp::Reverse, collections::BinaryHeap, time::Duration};
 
 use super::{SimSocket, link::End, world::LinkId};
-use crate::driver::{Completion, ListenerId};
+use crate::driver::{AttemptId, Completion, ListenerId};
 
 /// What happens at some time.
 #[derive(Debug)]
 pub(crate) enum Event {
     /// A client's connection reaches the listener.
     Arrives(LinkId, ListenerId),
+    /// An attempt of a shard to connect reaches its target.
+    Reaches(usize, AttemptId),
     Up(LinkId, Vec<u8>),
     UpUrgent(LinkId, u8),
     UpEnd(LinkId, End),

@@ -54,6 +54,9 @@ pub struct Faults {
     /// The process is away for up to a minute while the network goes on, as after SIGSTOP. Often
     /// the first look after that brings nothing.
     pub away: u16,
+    /// The server cannot connect to a server of the script: ECONNREFUSED, ETIMEDOUT, EHOSTUNREACH or
+    /// EMFILE.
+    pub connect_failed: u16,
 }
 
 impl Faults {
@@ -76,6 +79,7 @@ impl Faults {
             clock_jump: 0,
             end_with_bytes: 0,
             away: 0,
+            connect_failed: 0,
         }
     }
 
@@ -99,6 +103,7 @@ impl Faults {
             end_with_bytes: draw(rng, 900),
             away: 0,
             accept_refused: draw(rng, 300),
+            connect_failed: 0,
         }
     }
 
@@ -112,6 +117,7 @@ impl Faults {
             clock_jump: draw(rng, 20),
             // Drawn last, so that seeds keep what they drew before there was this.
             away: draw(rng, 20),
+            connect_failed: draw(rng, 300),
             ..lossless
         }
     }
@@ -119,7 +125,7 @@ impl Faults {
 
 impl Faults {
     /// How many kinds of faults there are.
-    pub(crate) const COUNT: usize = 15;
+    pub(crate) const COUNT: usize = 16;
 
     const NAMES: [&str; Self::COUNT] = [
         "short_read",
@@ -137,6 +143,7 @@ impl Faults {
         "clock_jump",
         "end_with_bytes",
         "away",
+        "connect_failed",
     ];
 
     const fn each(&mut self) -> [&mut u16; Self::COUNT] {
@@ -156,6 +163,7 @@ impl Faults {
             &mut self.clock_jump,
             &mut self.end_with_bytes,
             &mut self.away,
+            &mut self.connect_failed,
         ]
     }
 

@@ -11,6 +11,7 @@
 
 mod accepting;
 mod acting;
+pub(crate) mod connecting;
 pub(crate) mod events;
 pub(crate) mod faults;
 pub(crate) mod link;
@@ -94,7 +95,7 @@ impl SimDriver {
 
     /// Passes on what is at hand. Returns whether the engine lets us sleep.
     fn deliver(&self, sink: &mut dyn Sink<SimSocket>) -> Next {
-        let mut next = Next::Sleep;
+        let mut next = self.deliver_connected(sink);
         loop {
             // The world must be free while the sink runs: a socket may be dropped in it.
             let first = self.world().sides[self.shard].done.pop_front();
@@ -166,6 +167,8 @@ impl Driver for SimDriver {
         let world = &mut *world;
         match op {
             Op::Accept { .. } => {}
+            Op::Connect { attempt, address, .. } => world.call(self.shard, attempt, address),
+            Op::Abandon { attempt } => world.abandon(self.shard, attempt),
             Op::Unlisten { listener } => {
                 world.listeners[listener].holds[self.shard] = Hold::default();
                 if world.listeners[listener].is_open() {
@@ -255,6 +258,7 @@ impl Driver for SimDriver {
         let round = self.world().begin_round(self.shard);
         self.round = round;
         self.serve_round(sink);
+        self.deliver_connected(sink);
         // What a send that waited has led to belongs to this look.
         self.deliver(sink);
         self.accept(sink);

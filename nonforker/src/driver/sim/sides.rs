@@ -20,6 +20,7 @@ use slotmap::SecondaryMap;
 
 use super::{
     SimSocket,
+    connecting::Called,
     world::{LinkId, Listener, World},
 };
 use crate::driver::{Completion, ListenerId, Token};
@@ -34,6 +35,8 @@ pub(crate) struct Side {
     pub(crate) by_token: SecondaryMap<Token, LinkId>,
     /// Reports that are at hand.
     pub(crate) done: VecDeque<Completion<'static, SimSocket>>,
+    /// Attempts to connect that have ended.
+    pub(super) connected: VecDeque<Called>,
     /// Links on which something may be possible.
     pub(crate) ready: VecDeque<LinkId>,
     /// Links that had their share of a look and have more: they come after all that become ready
@@ -61,6 +64,7 @@ impl Side {
         !self.ready.is_empty()
             || !self.served.is_empty()
             || !self.done.is_empty()
+            || !self.connected.is_empty()
             || self.woken.load(Relaxed)
     }
 }
@@ -211,7 +215,10 @@ impl World {
 
     pub(crate) fn has_news(&self, shard: usize) -> bool {
         let side = &self.sides[shard];
-        !side.ready.is_empty() || !side.served.is_empty() || !side.done.is_empty()
+        !side.ready.is_empty()
+            || !side.served.is_empty()
+            || !side.done.is_empty()
+            || !side.connected.is_empty()
     }
 
     pub(crate) fn is_woken(&self, shard: usize) -> bool {

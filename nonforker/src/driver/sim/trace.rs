@@ -32,6 +32,9 @@ pub(crate) enum What {
     Away(u64),
     Works(u64),
     Offloads(u64),
+    Calls,
+    CallFails(i32),
+    IsCalled,
 }
 
 impl fmt::Display for What {
@@ -57,6 +60,9 @@ impl fmt::Display for What {
             Self::Breaks => f.write_str("fault: the connection breaks"),
             Self::ClockJumps(millis) => write!(f, "fault: the clock jumps by {millis} ms"),
             Self::Away(millis) => write!(f, "fault: the process is away for {millis} ms"),
+            Self::Calls => f.write_str("  server connects"),
+            Self::CallFails(errno) => write!(f, "  server cannot connect, errno {errno}"),
+            Self::IsCalled => f.write_str("is connected to"),
             Self::Works(micros) => write!(f, "  server works for {micros} µs"),
             Self::Offloads(micros) => write!(f, "  server offloads work of {micros} µs"),
         }
@@ -176,6 +182,9 @@ impl What {
             Self::Away(millis) => (19, millis),
             Self::Works(micros) => (20, micros),
             Self::Offloads(micros) => (21, micros),
+            Self::Calls => (22, 0),
+            Self::CallFails(errno) => (23, errno.unsigned_abs() as u64),
+            Self::IsCalled => (24, 0),
         }
     }
 }

@@ -9,6 +9,7 @@ use std::{collections::VecDeque, time::Duration};
 
 use super::{
     SimSocket,
+    connecting::{Names, Targets},
     events::{Event, Events},
     faults::Faults,
     link::{End, Link, Reading, State},
@@ -40,11 +41,15 @@ pub(crate) struct Listener {
 #[derive(Debug)]
 pub(crate) struct World {
     pub(crate) now: Duration,
+    pub(crate) seed: u64,
     pub(crate) rng: Rng,
     pub(crate) faults: Faults,
     pub(crate) trace: Trace,
     pub(crate) links: Vec<Link>,
     pub(crate) listeners: Vec<Listener>,
+    /// Where servers of the script listen.
+    pub(crate) targets: Targets,
+    pub(crate) names: Names,
     /// Of each shard.
     pub(crate) sides: Vec<Side>,
     /// Which shard has its turn.
@@ -65,11 +70,14 @@ impl World {
     pub(crate) fn new(seed: u64) -> Self {
         Self {
             now: Duration::ZERO,
+            seed,
             rng: Rng::new(seed),
             faults: Faults::none(),
             trace: Trace::new(),
             links: Vec::new(),
             listeners: Vec::new(),
+            targets: Targets::default(),
+            names: Names::default(),
             sides: vec![Side::default()],
             running: 0,
             backlog_max: usize::MAX,
@@ -182,6 +190,7 @@ impl World {
     fn happen(&mut self, event: Event) {
         match event {
             Event::Arrives(link, listener) => self.arrives(link, listener),
+            Event::Reaches(shard, attempt) => self.reaches(shard, attempt),
             Event::Up(link, bytes) => self.up(link, &bytes),
             Event::UpUrgent(link, byte) => {
                 if matches!(self.links[link].up_end, End::Open) && !self.links[link].is_closed() {

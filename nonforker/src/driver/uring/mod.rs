@@ -10,7 +10,7 @@
 //! |---|---|
 //! | `ring`, `buffers`, `flights`, `report` | what is shared with the kernel; all `unsafe` |
 //! | `probe` | whether this kernel has what is needed |
-//! | `listener`, `receiving`, `urgent`, `sending`, `watching` | what becomes of each operation |
+//! | `listener`, `connecting`, `receiving`, `urgent`, `sending`, `watching` | what becomes of each operation |
 //! | `connection` | what is remembered of each connection |
 //!
 //! A receive brings one piece, and is armed again when the next wait begins. To turn receiving off
@@ -20,6 +20,7 @@
 //! reports are awaited, the descriptor is closed. Then comes `Closed`.
 
 mod buffers;
+mod connecting;
 mod connection;
 mod flights;
 mod listener;
@@ -58,6 +59,7 @@ use super::{
     Clock, Completion, Driver, ListenerId, ListenerShare, Next, Op, Options, Sent, Sink, Token,
     Waker,
     accepting::Listeners,
+    connecting::Attempts,
     socket::{Listener, credentials, unacknowledged, unread},
     turns::Turns,
 };
@@ -68,6 +70,7 @@ use crate::{
 
 const POLLIN: u32 = 0x1;
 const POLLPRI: u32 = 0x2;
+const POLLOUT: u32 = 0x4;
 const POLLERR: u32 = 0x8;
 const POLLHUP: u32 = 0x10;
 const POLLRDHUP: u32 = 0x2000;
@@ -93,6 +96,7 @@ pub(crate) struct UringDriver {
     event: Arc<OwnedFd>,
     options: Options,
     listeners: Listeners<Watched>,
+    attempts: Attempts<connecting::Wanted>,
     connections: SecondaryMap<Token, Connection>,
     turns: Turns,
     /// Connections to be received from by the ring when the next wait begins.
@@ -139,6 +143,7 @@ impl UringDriver {
             piece: receiving::piece(options.read_max),
             scratch: vec![0; options.read_max].into_boxed_slice(),
             listeners: Listeners::new(options.shared),
+            attempts: Attempts::new(),
             options,
             connections: SecondaryMap::new(),
             turns: Turns::default(),
@@ -200,6 +205,7 @@ impl UringDriver {
         let token = Token::from(KeyData::from_ffi(key));
         match kind {
             Kind::Listener => self.is_to_accept(&report),
+            Kind::Connect => self.may_be_connected(report.name, sink),
             Kind::Receive => return self.received(token, report, sink),
             Kind::Send => {
                 if let Some(batch) = report.batch {
@@ -291,6 +297,8 @@ impl Driver for UringDriver {
         match op {
             Op::Accept { listener, on } => self.turn_accepting(listener, on),
             Op::Unlisten { listener } => self.unlisten(listener),
+            Op::Connect { attempt, address, urgent } => self.connect(attempt, &address, urgent),
+            Op::Abandon { attempt } => self.abandon(attempt),
             Op::Adopt { token, socket } => self.adopt(token, socket),
             Op::Receive { token, on } => self.receive(token, on),
             Op::ShutdownWrite { token } => {

@@ -20,6 +20,8 @@ pub(super) enum Kind {
     Watch,
     Cancel,
     Wake,
+    /// A socket that is being connected may be.
+    Connect,
 }
 
 /// Names an operation: what it is, and for whom.
@@ -31,7 +33,7 @@ pub(super) struct Name {
 
 impl Name {
     const SHIFT: u32 = 28;
-    const KINDS: [Kind; 7] = [
+    const KINDS: [Kind; 8] = [
         Kind::Listener,
         Kind::Receive,
         Kind::Send,
@@ -39,6 +41,7 @@ impl Name {
         Kind::Watch,
         Kind::Cancel,
         Kind::Wake,
+        Kind::Connect,
     ];
 
     pub(super) fn pack(self) -> u64 {
