@@ -18,7 +18,8 @@ impl Handler for Front {
         let Some(&id) = ids.get(self.0) else { return Ok(ticket.send("-ERR no connection")?) };
         let mut redis = pool.get(id)?;
         redis.send(line);
-        Ok(redis.session_mut().push_back(ticket))
+        redis.session_mut().push_back(ticket);
+        Ok(())
     }
 }
 
