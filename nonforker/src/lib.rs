@@ -163,6 +163,7 @@ mod driver_kind;
 mod ending;
 mod engine;
 mod error;
+mod exec;
 mod handle;
 mod handler;
 mod keepalive;
@@ -185,6 +186,7 @@ pub mod sim;
 mod target;
 mod ticket;
 mod topics;
+mod workers;
 
 pub use address::{Address, AddressError, Peer};
 pub use alarms::TimerId;
@@ -199,6 +201,7 @@ pub use error::{
     CloseReason, ConnectError, Error, Gone, NoSuchService, NotConnected, PostError, Result,
     SubscribeError, TooManyTimers,
 };
+pub use exec::Program;
 pub use handle::Handle;
 pub use handler::{Closure, Failure, Frame, Handler, IntoOutcome, Outcome, Urgent};
 pub use networks::{Networks, NetworksError};
@@ -212,3 +215,4 @@ pub use service_limits::ServiceLimits;
 pub use shards::Shards;
 pub use target::{Target, TargetError};
 pub use ticket::Ticket;
+pub use workers::{BytesCodec, Restart, WorkerError, Workers};

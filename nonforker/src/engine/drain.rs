@@ -49,7 +49,7 @@ impl Request {
     const STOP: u8 = 2;
 
     /// Whether anything was asked for.
-    pub(super) fn is_made(&self) -> bool {
+    pub(crate) fn is_made(&self) -> bool {
         self.0.load(Relaxed) >= Self::DRAIN
     }
 

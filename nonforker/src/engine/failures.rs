@@ -38,6 +38,23 @@ impl Core {
         self.close(slot, CloseReason::Panicked);
     }
 
+    /// A worker has sent a frame, and had no request.
+    #[cold]
+    pub(crate) fn unasked(&mut self, slot: &Slot, worker: usize) {
+        slot.counters().unasked.add(1);
+        if let Some(left_out) = self.notice(Notice::Unasked) {
+            tracing::warn!(worker, left_out, "a worker has sent what nobody had asked for");
+        }
+    }
+
+    /// A worker has ended, or cannot be started.
+    #[cold]
+    pub(crate) fn worker_ended(&mut self, worker: usize, reason: &CloseReason) {
+        if let Some(left_out) = self.notice(Notice::WorkerEnded) {
+            tracing::warn!(worker, left_out, "a worker has ended: {reason}");
+        }
+    }
+
     /// A callback that was called for no connection failed, or panicked: nobody pays for it.
     #[cold]
     pub(crate) fn service_failed(

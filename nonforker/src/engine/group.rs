@@ -56,6 +56,8 @@ pub(crate) struct Group {
     /// Limits are posted to all shards or to none.
     posting: Mutex<()>,
     has_new_limits: AtomicBool,
+    /// Why the server ends, if something in it has failed.
+    failure: Mutex<Option<Error>>,
 }
 
 /// One shard, as the others see it. Each has cache lines of its own.
@@ -93,6 +95,7 @@ impl Group {
             accepted: AtomicUsize::new(0),
             posting: Mutex::new(()),
             has_new_limits: AtomicBool::new(false),
+            failure: Mutex::new(None),
         })
     }
 
@@ -112,6 +115,17 @@ impl Group {
     /// What one shard shares with other threads.
     pub(crate) fn of_shard(&self, shard: u16) -> &Arc<Shared> {
         &self.members[usize::from(shard)].shared
+    }
+
+    /// The server is to end with this error: the first one counts.
+    pub(crate) fn fails(&self, error: Error) {
+        let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        failure.get_or_insert(error);
+    }
+
+    /// Takes the error that the server ends with, if there is one.
+    pub(crate) fn take_failure(&self) -> Option<Error> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     // From outside.

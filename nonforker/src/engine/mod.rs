@@ -177,6 +177,11 @@ impl<D: Driver> Engine<D> {
         Ok(self.cut_off())
     }
 
+    /// What the server ends with, if something in it has failed.
+    pub(crate) fn failure(&self) -> Option<Error> {
+        self.shard.core.group.take_failure()
+    }
+
     /// One turn of the loop.
     pub(crate) fn turn(&mut self) -> io::Result<()> {
         if self.shard.unusual {

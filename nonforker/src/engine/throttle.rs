@@ -34,10 +34,12 @@ pub(crate) enum Notice {
     Header,
     Unanswered,
     AnswerTimeout,
+    Unasked,
+    WorkerEnded,
 }
 
 impl Notice {
-    const ALL: [Self; 20] = [
+    const ALL: [Self; 22] = [
         Self::Accept,
         Self::Connect,
         Self::Full,
@@ -58,6 +60,8 @@ impl Notice {
         Self::Header,
         Self::Unanswered,
         Self::AnswerTimeout,
+        Self::Unasked,
+        Self::WorkerEnded,
     ];
 
     /// The kind of line that says that a connection was closed by policy, if it was.
@@ -97,6 +101,8 @@ impl Notice {
             Self::Header => "connections were refused before they opened",
             Self::Unanswered => "connections were closed whose ticket was dropped",
             Self::AnswerTimeout => "connections were closed that were not answered in time",
+            Self::Unasked => "workers sent what nobody had asked for",
+            Self::WorkerEnded => "workers ended",
             Self::TooLong => "connections were closed whose frame was too long",
         }
     }

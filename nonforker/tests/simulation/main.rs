@@ -39,6 +39,7 @@ mod topics;
 mod turns;
 mod waiting;
 mod warnings;
+mod workers;
 
 use self::scenarios::Scenario;
 
