@@ -1,6 +1,6 @@
 //! The flags: their names, defaults and help. A configuration file has the same, see `config.rs`.
 
-use std::{ffi::OsString, num::NonZeroUsize, ops::Range, path::PathBuf, time::Duration};
+use std::{ffi::OsString, num::NonZeroUsize, path::PathBuf, time::Duration};
 
 use clap::{
     ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum,
@@ -10,13 +10,14 @@ use nonforker::{Address, Networks};
 
 use crate::{
     bench::{self, BenchArgs},
-    check,
+    check::{self, Wrong},
     complaint::{complaint, with_negative_values},
     config, console,
     ending::Ending,
     handlers::Handler,
     log::{Format, Level},
-    sim,
+    relay::{self, RelayArgs},
+    sim::{self, SimArgs},
     values::{self, Codec, Timeout},
 };
 
@@ -70,12 +71,18 @@ enum Command {
     /// Serve; this is what happens without a command, too
     #[command(after_help = "More, with examples: --help", after_long_help = EXAMPLES)]
     Serve(Box<ServeArgs>),
+    /// Join each client with a connection to another server: bytes, ends and resets go both ways
+    ///
+    /// Each direction is held up by itself when its receiver does not keep up, and nothing is looked
+    /// at. It takes the place of socat with fork, and of systemd-socket-proxyd.
+    #[command(after_help = "More, with examples: --help", after_long_help = relay::EXAMPLES)]
+    Relay(Box<RelayArgs>),
     /// Run the server's own tests on a simulated network, for as many seeds as you like
     ///
     /// Each seed is another network with other faults. The simulator checks after every turn that
     /// the server forgot nothing, and at the end that each client got all its replies. A seed that
     /// fails is printed with the last events and the line that replays it.
-    #[command(after_long_help = SIM_EXAMPLES)]
+    #[command(after_long_help = sim::EXAMPLES)]
     Sim(SimArgs),
     /// Load a server, check every reply, and report speed, latency and what it cost the server
     ///
@@ -85,36 +92,10 @@ enum Command {
     Bench(Box<BenchArgs>),
 }
 
-const SIM_EXAMPLES: &str = "\
-Examples:
-  nonforker sim                                    A quick check
-  nonforker sim --seeds 0..1000000                 A long one
-  nonforker sim --scenario drain --seeds 17        One seed of one scenario, as a failure says
-  nonforker sim --list                             What there is";
-
-/// What to simulate.
-#[derive(Debug, Args)]
-pub(crate) struct SimArgs {
-    /// Seeds to run: A..B, B not included, or one
-    #[arg(long, value_name = "A..B", default_value = "0..10000", value_parser = sim::seeds)]
-    pub(crate) seeds: Range<u64>,
-
-    /// Threads that run them [default: one for each processor]
-    #[arg(long, value_name = "N", value_parser = sim::jobs)]
-    pub(crate) jobs: Option<NonZeroUsize>,
-
-    /// A scenario to run; give it several times for several [default: all]
-    #[arg(long, value_name = "NAME")]
-    pub(crate) scenario: Vec<String>,
-
-    /// Print the scenarios and what they test
-    #[arg(long)]
-    pub(crate) list: bool,
-}
-
 /// What the program is to do.
 pub(crate) enum Task {
     Serve(Box<ServeArgs>),
+    Relay(Box<RelayArgs>),
     Sim(SimArgs),
     Bench(Box<BenchArgs>),
 }
@@ -123,6 +104,8 @@ pub(crate) enum Task {
 #[derive(Clone, Debug, Args)]
 pub(crate) struct ServeArgs {
     #[command(flatten, next_help_heading = "What to serve")]
+    pub(crate) listen: ListenArgs,
+    #[command(flatten)]
     pub(crate) service: ServiceArgs,
     #[command(flatten, next_help_heading = "Limits")]
     pub(crate) limits: LimitArgs,
@@ -133,7 +116,7 @@ pub(crate) struct ServeArgs {
 }
 
 #[derive(Clone, Debug, Args)]
-pub(crate) struct ServiceArgs {
+pub(crate) struct ListenArgs {
     /// Where to listen: IP:PORT, unix:PATH or unix:@NAME
     ///
     /// Give it several times to listen at several addresses. Names are not resolved. With port 0
@@ -162,7 +145,10 @@ pub(crate) struct ServiceArgs {
     /// 0600 is for its owner only, 0660 for its group as well, 0666 for every user.
     #[arg(long, value_name = "OCTAL", default_value = "0600", value_parser = values::mode)]
     pub(crate) unix_mode: u32,
+}
 
+#[derive(Clone, Debug, Args)]
+pub(crate) struct ServiceArgs {
     /// What the reply to a request is
     #[arg(long, value_enum, default_value_t = Handler::Echo)]
     pub(crate) handler: Handler,
@@ -387,16 +373,18 @@ pub(crate) enum Driver {
 pub(crate) fn from(line: impl IntoIterator<Item = OsString>) -> Result<Task, Ending> {
     let line = with_negative_values(line.into_iter().collect());
     let (task, matches) = parse(Cli::command(), &line)?;
-    let Task::Serve(args) = task else { return Ok(task) };
-    let Some(path) = args.program.config.clone() else {
-        check::flags(&args).map_err(|wrong| wrong.on_the_line())?;
-        return Ok(Task::Serve(args));
+    let (program, of) = match &task {
+        Task::Serve(args) => (&args.program, None),
+        Task::Relay(args) => (&args.program, Some("relay")),
+        Task::Sim(_) | Task::Bench(_) => return Ok(task),
+    };
+    let Some(path) = program.config.clone() else {
+        check::task(&task).map_err(Wrong::on_the_line)?;
+        return Ok(task);
     };
     // What the file says takes the place of the defaults, so that flags win over it.
-    let (task, _) = parse(config::apply(&path, Cli::command())?, &line)?;
-    if let Task::Serve(args) = &task {
-        check::flags(args).map_err(|wrong| wrong.in_file(&path, &matches))?;
-    }
+    let (task, _) = parse(config::apply(&path, Cli::command(), of)?, &line)?;
+    check::task(&task).map_err(|wrong| wrong.in_file(&path, &matches))?;
     Ok(task)
 }
 
@@ -407,6 +395,7 @@ fn parse(command: clap::Command, line: &[OsString]) -> Result<(Task, ArgMatches)
         Ok((Cli { command: None, serve }, matches)) => (Task::Serve(Box::new(serve)), matches),
         Ok((Cli { command: Some(command), .. }, matches)) => match command {
             Command::Serve(args) => (Task::Serve(args), matches),
+            Command::Relay(args) => (Task::Relay(args), matches),
             Command::Sim(args) => (Task::Sim(args), matches),
             Command::Bench(args) => (Task::Bench(args), matches),
         },
@@ -434,7 +423,7 @@ mod tests {
         let Ok(Task::Serve(args)) = from(["nonforker".into()]) else {
             panic!("without a flag it serves");
         };
-        let limits = crate::serve::limits(&args);
+        let limits = crate::serve::limits(&args.limits, &args.timeouts);
         assert_eq!(format!("{limits:?}"), format!("{:?}", nonforker::Limits::new()));
         assert_eq!(args.service.max_frame, nonforker::codec::DEFAULT_FRAME_MAX);
     }

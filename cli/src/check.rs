@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use clap::{ArgMatches, parser::ValueSource};
-use nonforker::{Address, Error};
+use nonforker::{Address, Error, Limits};
 
-use crate::{args::ServeArgs, ending::Ending, serve, values::Codec};
+use crate::{args::Task, ending::Ending, relay, serve, values::Codec};
 
 /// A flag, without its dashes, and what is wrong with its value.
 #[derive(Debug)]
@@ -22,7 +22,7 @@ impl Wrong {
 
     /// As a complaint about the file at `path`, unless the flag is on the command line.
     pub(crate) fn in_file(self, path: &Path, line: &ArgMatches) -> Ending {
-        let line = line.subcommand_matches("serve").unwrap_or(line);
+        let line = line.subcommand().map_or(line, |(_, matches)| matches);
         match line.value_source(&self.flag.replace('-', "_")) {
             Some(ValueSource::CommandLine) => self.on_the_line(),
             _ => Ending::Usage(format!("{}: {}: {}", path.display(), self.flag, self.what)),
@@ -30,26 +30,49 @@ impl Wrong {
     }
 }
 
-/// Whether these flags can be served.
-pub(crate) fn flags(args: &ServeArgs) -> Result<(), Wrong> {
-    let wrong = |flag: &str, what: String| Err(Wrong { flag: flag.replace('_', "-"), what });
-    match serve::limits(args).check() {
-        Ok(()) => {}
-        Err(Error::Limits { limit, value, bound }) => {
-            return wrong(limit, format!("{value} is {bound}"));
+/// Whether this can be done.
+pub(crate) fn task(task: &Task) -> Result<(), Wrong> {
+    match task {
+        Task::Serve(args) => {
+            limits(&serve::limits(&args.limits, &args.timeouts))?;
+            addresses(&args.listen.listen)?;
+            let has_lines = matches!(args.service.codec, Codec::Lines | Codec::Crlf);
+            if args.service.last_line.is_some() && !has_lines {
+                return wrong("last_line", "it is for the codecs lines and crlf only".to_owned());
+            }
         }
-        Err(error) => return wrong("limits", error.to_string()),
+        Task::Relay(args) => {
+            limits(&relay::limits(args))?;
+            addresses(&args.listen.listen)?;
+            if args.to.to.is_empty() {
+                let what = "it is missing: say where to relay to, as in --to 127.0.0.1:6379";
+                return wrong("to", what.to_owned());
+            }
+        }
+        Task::Sim(_) | Task::Bench(_) => {}
     }
-    let listen = &args.service.listen;
+    Ok(())
+}
+
+fn wrong(flag: &str, what: String) -> Result<(), Wrong> {
+    Err(Wrong { flag: flag.replace('_', "-"), what })
+}
+
+fn limits(limits: &Limits) -> Result<(), Wrong> {
+    match limits.check() {
+        Ok(()) => Ok(()),
+        Err(Error::Limits { limit, value, bound }) => wrong(limit, format!("{value} is {bound}")),
+        Err(error) => wrong("limits", error.to_string()),
+    }
+}
+
+/// Whether one address comes twice.
+fn addresses(listen: &[Address]) -> Result<(), Wrong> {
     for (nth, address) in listen.iter().enumerate() {
         let any_port = matches!(address, Address::Tcp(address) if address.port() == 0);
         if !any_port && listen.iter().skip(nth + 1).any(|other| other == address) {
             return wrong("listen", format!("{address} is given twice"));
         }
-    }
-    let has_lines = matches!(args.service.codec, Codec::Lines | Codec::Crlf);
-    if args.service.last_line.is_some() && !has_lines {
-        return wrong("last_line", "it is for the codecs lines and crlf only".to_owned());
     }
     Ok(())
 }

@@ -16,17 +16,26 @@ const FILE_MAX: u64 = 1024 * 1024;
 /// Keys that are flags and make no sense in a file.
 const NOT_KEYS: [&str; 3] = ["config", "help", "version"];
 
-/// Returns `command` with the settings of the file at `path` for its defaults.
-pub(crate) fn apply(path: &Path, mut command: Command) -> Result<Command, Ending> {
+/// Returns `command` with the settings of the file at `path` for the defaults of its subcommand `of`, or
+/// of what it does without one.
+pub(crate) fn apply(
+    path: &Path,
+    mut command: Command,
+    of: Option<&'static str>,
+) -> Result<Command, Ending> {
     let usage = |what: String| Ending::Usage(format!("{}: {what}", path.display()));
     for (key, value) in read(path).map_err(usage)? {
         let texts = texts(&key, &value).map_err(|what| usage(format!("{key}: {what}")))?;
-        check(&command, &key, &texts).map_err(usage)?;
+        let checked = of.and_then(|of| command.find_subcommand(of)).unwrap_or(&command);
+        check(checked, of, &key, &texts).map_err(usage)?;
         let set = |command: Command| {
             let defaults = texts.iter().map(OsStr::from);
             command.mut_arg(key.replace('-', "_"), |arg| arg.default_values(defaults))
         };
-        command = set(command).mut_subcommand("serve", set);
+        command = match of {
+            Some(of) => command.mut_subcommand(of, set),
+            None => set(command).mut_subcommand("serve", set),
+        };
     }
     Ok(command)
 }
@@ -82,7 +91,7 @@ fn texts(key: &str, value: &Value) -> Result<Vec<String>, String> {
 }
 
 /// Says what is wrong with a setting, by what would be wrong with the flag.
-fn check(command: &Command, key: &str, texts: &[String]) -> Result<(), String> {
+fn check(command: &Command, of: Option<&str>, key: &str, texts: &[String]) -> Result<(), String> {
     let flag =
         command.get_arguments().find(|arg| arg.get_long() == Some(key) && !NOT_KEYS.contains(&key));
     let is_switch = flag.is_some_and(|flag| !flag.get_action().takes_values());
@@ -105,6 +114,9 @@ fn check(command: &Command, key: &str, texts: &[String]) -> Result<(), String> {
     let similar = error
         .get(ContextKind::SuggestedArg)
         .map(|similar| format!("there is {}", similar.to_string().trim_start_matches('-')));
-    let hint = similar.unwrap_or_else(|| "the keys are the long flags in nonforker --help".into());
+    let hint = similar.unwrap_or_else(|| {
+        let of = of.map(|of| format!("{of} ")).unwrap_or_default();
+        format!("the keys are the long flags in nonforker {of}--help")
+    });
     Err(format!("unknown key {key:?}; {hint}"))
 }

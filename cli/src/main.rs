@@ -9,7 +9,7 @@
 //!         signals  log ──▶ sink ──▶ standard error
 //! ```
 //!
-//! And `sim` and `bench`, which need none of this: see `sim.rs` and `bench/mod.rs`.
+//! `relay` is served in the same way. And `sim` and `bench`, which need none of this: see `sim.rs` and `bench/mod.rs`.
 //!
 //! Exit status: 0 if it ended and cut nobody off, 1 if it could not serve or cut clients off, 2 if
 //! it was asked for something that cannot be.
@@ -24,6 +24,7 @@ mod console;
 mod ending;
 mod handlers;
 mod log;
+mod relay;
 mod scenarios;
 mod serve;
 mod signals;
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
     let task = signals::survive_full_files().and_then(|()| args::from(std::env::args_os()));
     let ended = task.and_then(|task| match task {
         Task::Serve(args) => serve::run(&args),
+        Task::Relay(args) => relay::run(&args),
         Task::Sim(args) => sim::run(&args),
         Task::Bench(args) => bench::run(&args),
     });

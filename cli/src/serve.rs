@@ -14,7 +14,9 @@ use nonforker::{
 
 use crate::{
     allocator,
-    args::{Driver, LastLine, ServeArgs, ServiceArgs},
+    args::{
+        Driver, LastLine, LimitArgs, ListenArgs, ProgramArgs, ServeArgs, ServiceArgs, TimeoutArgs,
+    },
     console,
     ending::Ending,
     log::Log,
@@ -24,40 +26,43 @@ use crate::{
 
 /// Serves until a signal ends it.
 pub(crate) fn run(args: &ServeArgs) -> Result<ExitCode, Ending> {
+    let (settings, codec) = (args.clone(), args.service.codec.clone());
+    host(&args.program, move || server(&settings), |addresses| announce(addresses, &codec))
+}
+
+/// Runs the server that `make` makes, on one thread or several, until a signal ends it. `announce` says
+/// where it listens.
+pub(crate) fn host(
+    program: &ProgramArgs,
+    make: impl Fn() -> Result<Server, Ending> + Send + Sync + 'static,
+    announce: impl FnOnce(&[Address]),
+) -> Result<ExitCode, Ending> {
     allocator::set_up();
-    let _log = Log::start(args.program.level(), args.program.log_format)?;
+    let _log = Log::start(program.level(), program.log_format)?;
     if let Err(error) = nonforker::raise_descriptor_limit() {
         tracing::warn!("cannot raise the limit of descriptors: {error}");
     }
     // From here on no signal leaves the file of a Unix socket behind.
     let signals = Signals::take_over()?;
-    if args.program.shards > 1 || args.program.pin {
-        return run_shards(args, signals);
+    // What is wrong with the settings is said here.
+    let server = make()?;
+    if program.shards > 1 || program.pin {
+        let make = move || make().unwrap_or_default();
+        let running = Shards::new(program.shards, make).pin(program.pin).bind()?;
+        let handle = running.handle();
+        signals.obey(running.handle())?;
+        if !program.quiet {
+            announce(running.addresses());
+        }
+        return end(&handle, running.wait());
     }
-    let server = server(args)?.bind()?;
+    let server = server.bind()?;
     let handle = server.handle();
     signals.obey(server.handle())?;
-    if !args.program.quiet {
-        announce(server.addresses(), &args.service.codec);
+    if !program.quiet {
+        announce(server.addresses());
     }
-    let ended = server.run();
-    end(&handle, ended)
-}
-
-/// The same on several threads.
-fn run_shards(args: &ServeArgs, signals: Signals) -> Result<ExitCode, Ending> {
-    // What is wrong with the settings is said here.
-    server(args)?;
-    let (shards, pin, settings) = (args.program.shards, args.program.pin, args.clone());
-    let make = move || server(&settings).unwrap_or_default();
-    let running = Shards::new(shards, make).pin(pin).bind()?;
-    let handle = running.handle();
-    signals.obey(running.handle())?;
-    if !args.program.quiet {
-        announce(running.addresses(), &args.service.codec);
-    }
-    let ended = running.wait();
-    end(&handle, ended)
+    end(&handle, server.run())
 }
 
 fn end(handle: &Handle, ended: nonforker::Result<()>) -> Result<ExitCode, Ending> {
@@ -67,23 +72,36 @@ fn end(handle: &Handle, ended: nonforker::Result<()>) -> Result<ExitCode, Ending
     Ok(ExitCode::SUCCESS)
 }
 
-fn server(args: &ServeArgs) -> Result<Server, Ending> {
-    let service = &args.service;
-    let driver = match args.program.driver {
+/// A server with these limits that serves nothing yet.
+pub(crate) fn empty(program: &ProgramArgs, listen: &ListenArgs, limits: Limits) -> Server {
+    let driver = match program.driver {
         Driver::Auto => DriverKind::Auto,
         Driver::Poll => DriverKind::Poll,
         Driver::Uring => DriverKind::Uring,
     };
-    let server = Server::new().limits(limits(args)).unix_mode(service.unix_mode).driver(driver);
-    let Some((first, more)) = service.listen.split_first() else {
+    Server::new().limits(limits).unix_mode(listen.unix_mode).driver(driver)
+}
+
+/// Serves what `add` serves at an address, at all addresses.
+pub(crate) fn listen(
+    args: &ListenArgs,
+    add: impl FnOnce(Address) -> Result<Server, Ending>,
+) -> Result<Server, Ending> {
+    let Some((first, more)) = args.listen.split_first() else {
         return Err(nonforker::Error::NothingToServe.into());
     };
-    let server = with_codec(server, service, first.clone())?;
-    let server = match service.proxy_protocol {
-        true => server.proxy_protocol(service.proxy_from.iter().cloned().collect::<Networks>()),
+    let server = add(first.clone())?;
+    let server = match args.proxy_protocol {
+        true => server.proxy_protocol(args.proxy_from.iter().cloned().collect::<Networks>()),
         false => server,
     };
     Ok(more.iter().cloned().fold(server, Server::also_on))
+}
+
+fn server(args: &ServeArgs) -> Result<Server, Ending> {
+    let limits = limits(&args.limits, &args.timeouts);
+    let server = empty(&args.program, &args.listen, limits);
+    listen(&args.listen, |first| with_codec(server, &args.service, first))
 }
 
 fn with_codec(server: Server, service: &ServiceArgs, at: Address) -> Result<Server, Ending> {
@@ -107,8 +125,7 @@ fn with_codec(server: Server, service: &ServiceArgs, at: Address) -> Result<Serv
 }
 
 /// The limits that the settings ask for.
-pub(crate) fn limits(args: &ServeArgs) -> Limits {
-    let (limits, timeouts) = (&args.limits, &args.timeouts);
+pub(crate) fn limits(limits: &LimitArgs, timeouts: &TimeoutArgs) -> Limits {
     let low = |set: Limits| match limits.low_watermark {
         Some(low) => set.low_watermark(low),
         None => set,

@@ -18,7 +18,36 @@ use std::{
 use indicatif::{ProgressBar, ProgressStyle};
 use nonforker::sim::Failure;
 
-use crate::{args::SimArgs, console, ending::Ending, scenarios::Scenario};
+use clap::Args;
+
+use crate::{console, ending::Ending, scenarios::Scenario};
+
+pub(crate) const EXAMPLES: &str = "\
+Examples:
+  nonforker sim                                    A quick check
+  nonforker sim --seeds 0..1000000                 A long one
+  nonforker sim --scenario drain --seeds 17        One seed of one scenario, as a failure says
+  nonforker sim --list                             What there is";
+
+/// What to simulate.
+#[derive(Debug, Args)]
+pub(crate) struct SimArgs {
+    /// Seeds to run: A..B, B not included, or one
+    #[arg(long, value_name = "A..B", default_value = "0..10000", value_parser = seeds)]
+    pub(crate) seeds: Range<u64>,
+
+    /// Threads that run them [default: one for each processor]
+    #[arg(long, value_name = "N", value_parser = jobs)]
+    pub(crate) jobs: Option<NonZeroUsize>,
+
+    /// A scenario to run; give it several times for several [default: all]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) scenario: Vec<String>,
+
+    /// Print the scenarios and what they test
+    #[arg(long)]
+    pub(crate) list: bool,
+}
 
 /// How many seeds a thread takes at a time, at most.
 const BATCH: u64 = 50;

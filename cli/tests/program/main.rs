@@ -29,6 +29,7 @@ mod every_signal;
 mod help;
 mod memory;
 mod proxy;
+mod relay;
 mod signals;
 mod sim;
 mod stderr;
