@@ -36,6 +36,9 @@ pub(crate) fn task(task: &Task) -> Result<(), Wrong> {
         Task::Serve(args) => {
             limits(&serve::limits(&args.limits, &args.timeouts))?;
             addresses(&args.listen.listen)?;
+            if let Some((flag, what)) = args.worker.wrong(&args.service.codec) {
+                return wrong(flag, what.to_owned());
+            }
             let has_lines = matches!(args.service.codec, Codec::Lines | Codec::Crlf);
             if args.service.last_line.is_some() && !has_lines {
                 return wrong("last_line", "it is for the codecs lines and crlf only".to_owned());

@@ -18,10 +18,12 @@ mod allocator;
 mod args;
 mod bench;
 mod check;
+mod codecs;
 mod complaint;
 mod config;
 mod console;
 mod ending;
+mod exec;
 mod handlers;
 mod log;
 mod relay;
@@ -31,6 +33,7 @@ mod signals;
 mod sim;
 mod sink;
 mod values;
+mod worker;
 
 use std::process::ExitCode;
 

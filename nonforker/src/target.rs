@@ -54,6 +54,30 @@ pub(crate) enum TargetKind {
 }
 
 impl Target {
+    /// The same, and if it is a program, its environment says who the client is.
+    pub(crate) fn of_client(&self, client: Option<&Peer>) -> Self {
+        match (&self.0, client) {
+            (TargetKind::Program(program), Some(Peer::Tcp(address))) => program
+                .clone()
+                .env("TCPREMOTEIP", address.ip().to_string())
+                .env("TCPREMOTEPORT", address.port().to_string())
+                .env("REMOTE_ADDR", address.ip().to_string())
+                .label(format!("program of {address}"))
+                .into(),
+            _ => self.clone(),
+        }
+    }
+
+    /// The same, and if it is a program, the log calls it a worker with this number.
+    pub(crate) fn of_worker(&self, number: usize) -> Self {
+        match &self.0 {
+            TargetKind::Program(program) => {
+                program.clone().label(format!("worker {number}")).into()
+            }
+            _ => self.clone(),
+        }
+    }
+
     /// What the program said last, if it is one and said anything.
     pub(crate) fn last_words(&self) -> Option<String> {
         let TargetKind::Program(program) = &self.0 else { return None };

@@ -35,3 +35,4 @@ mod sim;
 mod stderr;
 mod support;
 mod unix;
+mod workers;

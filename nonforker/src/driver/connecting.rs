@@ -61,7 +61,7 @@ impl<X> Attempts<X> {
             Destination::Address(address) => address,
             Destination::Program(program) => {
                 return match program.start(&mut self.warden) {
-                    Ok(socket) => Begun::Connected(socket, Peer::Unix),
+                    Ok(socket) => Begun::Connected(socket, Peer::Program),
                     Err(error) => Begun::Failed(error),
                 };
             }

@@ -165,7 +165,10 @@ impl<D: Driver> Engine<D> {
 
     /// Tells every handler that the server begins.
     pub(crate) fn start(&mut self) -> Result<(), Error> {
-        self.shard.start()
+        self.shard.start()?;
+        // What was asked for is under way before the first sleep.
+        self.flush_all();
+        Ok(())
     }
 
     /// Serves until it is drained or stopped. Returns how many connections that cut off.

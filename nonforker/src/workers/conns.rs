@@ -82,7 +82,7 @@ impl<W: BytesCodec, C: BytesCodec> Handler for WorkerConns<W, C> {
 impl<W: BytesCodec, C: BytesCodec> WorkerConns<W, C> {
     fn start(&self, worker: usize, all: &mut Connections<'_, Self>) -> Outcome {
         let pool = self.pool.borrow();
-        let target = &pool.settings.target;
+        let target = pool.settings.target.of_worker(worker);
         all.connect_named::<Self>(&pool.name, target, WorkerNumber(worker))?;
         Ok(())
     }

@@ -109,8 +109,23 @@ impl<W: BytesCodec, C: BytesCodec> Workers<W, C> {
     where
         T: TryInto<Target, Error: Into<TargetError>>,
     {
-        Ok(Self {
-            target: target.try_into().map_err(Into::into)?,
+        Ok(Self::to(target.try_into().map_err(Into::into)?, codec))
+    }
+
+    /// The same for a target that is known to be one: a [`Program`](crate::Program), for example.
+    ///
+    /// ```
+    /// use nonforker::{Program, Server, Workers, codec::Lines};
+    ///
+    /// let program = Program::new("python3").args(["-u", "classify.py"]);
+    /// let workers = Workers::to(program, Lines::new()).count(4);
+    /// let server = Server::new().workers("127.0.0.1:0", Lines::new(), workers);
+    /// # let _ = server;
+    /// ```
+    #[must_use]
+    pub fn to(target: impl Into<Target>, codec: W) -> Self {
+        Self {
+            target: target.into(),
             codec,
             replies: None,
             count: 1,
@@ -119,7 +134,7 @@ impl<W: BytesCodec, C: BytesCodec> Workers<W, C> {
             timeout: Some(Duration::from_secs(30)),
             error: WorkerError::Reply(b"error: the worker ended".to_vec()),
             restart: Restart::UnlessFast,
-        })
+        }
     }
 
     /// The codec of the clients with another limit: what a reply has to be a frame of. Default: the codec of

@@ -130,9 +130,20 @@ impl<K: Copy + Eq + Hash, T> Queue<K, T> {
         mut ready: impl FnMut(T, Option<Settled>),
     ) {
         let Some(asking) = self.clients.get_mut(&request.client) else { return };
+        let settles_the_end = !matches!(settled, Settled::Reply(_));
         let at = request.number.checked_sub(asking.first).and_then(|at| usize::try_from(at).ok());
         if let Some(awaited) = at.and_then(|at| asking.awaited.get_mut(at)) {
             awaited.settled.get_or_insert(settled);
+        }
+        // Nothing is sent behind the end of a client, so nothing more is asked for it.
+        if settles_the_end && !asking.closes {
+            asking.closes = true;
+            let before = asking.pending.len();
+            asking.pending.retain(|&(number, _)| number < request.number);
+            self.pending -= before - asking.pending.len();
+            if asking.pending.is_empty() {
+                self.turns.retain(|&client| client != request.client);
+            }
         }
         let mut closes = false;
         while let Some(front) = asking.awaited.front()
@@ -144,12 +155,7 @@ impl<K: Copy + Eq + Hash, T> Queue<K, T> {
             ready(ticket, settled.clone().filter(|_| !closes));
             closes |= !matches!(settled, Some(Settled::Reply(_)));
         }
-        if closes {
-            asking.closes = true;
-            self.pending -= asking.pending.len();
-            asking.pending.clear();
-            self.turns.retain(|&client| client != request.client);
-        } else if asking.awaited.is_empty() {
+        if !asking.closes && asking.awaited.is_empty() {
             self.forget(request.client);
         }
     }
