@@ -164,15 +164,18 @@ fn time(text: &str) -> Result<Duration, String> {
 }
 
 fn count(text: &str) -> Result<usize, String> {
-    text.parse().ok().filter(|&count| count <= 6000).ok_or("from 0 to 6000".into())
+    text.parse().ok().filter(|&count| count <= 6000).ok_or_else(|| "from 0 to 6000".into())
 }
 
 fn message(text: &str) -> Result<usize, String> {
-    text.parse().ok().filter(|size| (9..=65_000).contains(size)).ok_or("from 9 to 65000".into())
+    text.parse()
+        .ok()
+        .filter(|size| (9..=65_000).contains(size))
+        .ok_or_else(|| "from 9 to 65000".into())
 }
 
 fn rate(text: &str) -> Result<f64, String> {
-    text.parse().ok().filter(|&rate| rate > 0.0 && rate < 1e9).ok_or("more than 0".into())
+    text.parse().ok().filter(|&rate| rate > 0.0 && rate < 1e9).ok_or_else(|| "more than 0".into())
 }
 
 /// The peers and the scenarios, for the help.

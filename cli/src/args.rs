@@ -19,6 +19,7 @@ use crate::{
     log::{Format, Level},
     relay::{self, RelayArgs},
     sim::{self, SimArgs},
+    tls::TlsArgs,
     values::{self, Codec, Timeout},
     worker::WorkerArgs,
 };
@@ -113,6 +114,8 @@ pub(crate) struct ServeArgs {
     pub(crate) worker: WorkerArgs,
     #[command(flatten)]
     pub(crate) exec: ExecArgs,
+    #[command(flatten, next_help_heading = "Encryption")]
+    pub(crate) tls: TlsArgs,
     #[command(flatten, next_help_heading = "Limits")]
     pub(crate) limits: LimitArgs,
     #[command(flatten, next_help_heading = "Timeouts")]
@@ -305,7 +308,7 @@ pub(crate) struct TimeoutArgs {
     #[arg(long, value_name = "DURATION", default_value = "off", value_parser = values::timeout)]
     pub(crate) busy_poll: Timeout,
 
-    /// How long the PROXY header of a connection may take
+    /// How long the PROXY header and the TLS handshake of a connection may take together
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = values::duration)]
     pub(crate) handshake_timeout: Duration,
 
@@ -429,7 +432,7 @@ mod tests {
         let Ok(Task::Serve(args)) = from(["nonforker".into()]) else {
             panic!("without a flag it serves");
         };
-        let limits = crate::serve::limits(&args.limits, &args.timeouts);
+        let limits = crate::serve::limits(&args.limits, &args.timeouts, &args.tls);
         assert_eq!(format!("{limits:?}"), format!("{:?}", nonforker::Limits::new()));
         assert_eq!(args.service.max_frame, nonforker::codec::DEFAULT_FRAME_MAX);
     }

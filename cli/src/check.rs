@@ -5,7 +5,7 @@ use std::path::Path;
 use clap::{ArgMatches, parser::ValueSource};
 use nonforker::{Address, Error, Limits};
 
-use crate::{args::Task, ending::Ending, relay, serve, values::Codec};
+use crate::{args::Task, ending::Ending, relay, serve, tls::TlsArgs, values::Codec};
 
 /// A flag, without its dashes, and what is wrong with its value.
 #[derive(Debug)]
@@ -34,11 +34,12 @@ impl Wrong {
 pub(crate) fn task(task: &Task) -> Result<(), Wrong> {
     match task {
         Task::Serve(args) => {
-            limits(&serve::limits(&args.limits, &args.timeouts))?;
+            limits(&serve::limits(&args.limits, &args.timeouts, &args.tls))?;
             addresses(&args.listen.listen)?;
             if let Some((flag, what)) = args.worker.wrong(&args.service.codec) {
                 return wrong(flag, what.to_owned());
             }
+            tls(&args.tls)?;
             let has_lines = matches!(args.service.codec, Codec::Lines | Codec::Crlf);
             if args.service.last_line.is_some() && !has_lines {
                 return wrong("last_line", "it is for the codecs lines and crlf only".to_owned());
@@ -47,6 +48,7 @@ pub(crate) fn task(task: &Task) -> Result<(), Wrong> {
         Task::Relay(args) => {
             limits(&relay::limits(args))?;
             addresses(&args.listen.listen)?;
+            tls(&args.tls)?;
             if args.to.to.is_empty() {
                 let what = "it is missing: say where to relay to, as in --to 127.0.0.1:6379";
                 return wrong("to", what.to_owned());
@@ -64,9 +66,16 @@ fn wrong(flag: &str, what: String) -> Result<(), Wrong> {
 fn limits(limits: &Limits) -> Result<(), Wrong> {
     match limits.check() {
         Ok(()) => Ok(()),
+        Err(Error::Limits { limit: "handshakes_max", value, bound }) => {
+            wrong("max_handshakes", format!("{value} is {bound}"))
+        }
         Err(Error::Limits { limit, value, bound }) => wrong(limit, format!("{value} is {bound}")),
         Err(error) => wrong("limits", error.to_string()),
     }
+}
+
+fn tls(args: &TlsArgs) -> Result<(), Wrong> {
+    args.check().map_or(Ok(()), |(flag, what)| wrong(flag, what))
 }
 
 /// Whether one address comes twice.

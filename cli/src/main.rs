@@ -32,6 +32,7 @@ mod serve;
 mod signals;
 mod sim;
 mod sink;
+mod tls;
 mod values;
 mod worker;
 

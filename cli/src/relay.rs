@@ -10,6 +10,7 @@ use crate::{
     console,
     ending::Ending,
     serve,
+    tls::TlsArgs,
     values::{self, Timeout},
 };
 
@@ -36,6 +37,8 @@ pub(crate) struct RelayArgs {
     pub(crate) listen: ListenArgs,
     #[command(flatten)]
     pub(crate) to: ToArgs,
+    #[command(flatten, next_help_heading = "Encryption")]
+    pub(crate) tls: TlsArgs,
     #[command(flatten, next_help_heading = "Limits")]
     limits: LimitArgs,
     #[command(flatten, next_help_heading = "Timeouts")]
@@ -94,7 +97,12 @@ enum Version {
 /// Relays until a signal ends it.
 pub(crate) fn run(args: &RelayArgs) -> Result<ExitCode, Ending> {
     let settings = args.clone();
-    serve::host(&args.program, move || server(&settings), |addresses| announce(addresses, args))
+    serve::host(
+        &args.program,
+        &args.tls,
+        move || server(&settings),
+        |addresses| announce(addresses, args),
+    )
 }
 
 fn server(args: &RelayArgs) -> Result<Server, Ending> {
@@ -115,12 +123,12 @@ fn server(args: &RelayArgs) -> Result<Server, Ending> {
         None => relay,
     };
     let server = serve::empty(&args.program, &args.listen, limits(args));
-    serve::listen(&args.listen, |first| Ok(server.relay(first, relay)))
+    serve::listen(&args.listen, &args.tls, |first| Ok(server.relay(first, relay)))
 }
 
 /// The limits that the settings ask for.
 pub(crate) fn limits(args: &RelayArgs) -> Limits {
-    serve::limits(&args.limits, &args.timeouts).connect_timeout(args.to.connect_timeout)
+    serve::limits(&args.limits, &args.timeouts, &args.tls).connect_timeout(args.to.connect_timeout)
 }
 
 /// Says where it listens, one line for each address, and where clients go.

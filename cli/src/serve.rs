@@ -21,6 +21,7 @@ use crate::{
     handlers::Handler,
     log::Log,
     signals::Signals,
+    tls::{self, TlsArgs},
     values::Codec,
     worker,
 };
@@ -28,13 +29,19 @@ use crate::{
 /// Serves until a signal ends it.
 pub(crate) fn run(args: &ServeArgs) -> Result<ExitCode, Ending> {
     let (settings, codec) = (args.clone(), args.service.codec.clone());
-    host(&args.program, move || server(&settings), |addresses| announce(addresses, &codec))
+    host(
+        &args.program,
+        &args.tls,
+        move || server(&settings),
+        |addresses| announce(addresses, &codec),
+    )
 }
 
 /// Runs the server that `make` makes, on one thread or several, until a signal ends it. `announce` says
 /// where it listens.
 pub(crate) fn host(
     program: &ProgramArgs,
+    tls: &TlsArgs,
     make: impl Fn() -> Result<Server, Ending> + Send + Sync + 'static,
     announce: impl FnOnce(&[Address]),
 ) -> Result<ExitCode, Ending> {
@@ -51,7 +58,8 @@ pub(crate) fn host(
         let make = move || make().unwrap_or_default();
         let running = Shards::new(program.shards, make).pin(program.pin).bind()?;
         let handle = running.handle();
-        signals.obey(running.handle())?;
+        let listeners = running.addresses().len();
+        signals.obey(running.handle(), tls::reload(tls, running.handle(), listeners))?;
         if !program.quiet {
             announce(running.addresses());
         }
@@ -59,7 +67,8 @@ pub(crate) fn host(
     }
     let server = server.bind()?;
     let handle = server.handle();
-    signals.obey(server.handle())?;
+    let listeners = server.addresses().len();
+    signals.obey(server.handle(), tls::reload(tls, server.handle(), listeners))?;
     if !program.quiet {
         announce(server.addresses());
     }
@@ -86,6 +95,7 @@ pub(crate) fn empty(program: &ProgramArgs, listen: &ListenArgs, limits: Limits) 
 /// Serves what `add` serves at an address, at all addresses.
 pub(crate) fn listen(
     args: &ListenArgs,
+    tls: &TlsArgs,
     add: impl FnOnce(Address) -> Result<Server, Ending>,
 ) -> Result<Server, Ending> {
     let Some((first, more)) = args.listen.split_first() else {
@@ -96,14 +106,15 @@ pub(crate) fn listen(
         true => server.proxy_protocol(args.proxy_from.iter().cloned().collect::<Networks>()),
         false => server,
     };
+    let server = tls::secure(server, tls)?;
     Ok(more.iter().cloned().fold(server, Server::also_on))
 }
 
 fn server(args: &ServeArgs) -> Result<Server, Ending> {
-    let limits = limits(&args.limits, &args.timeouts);
+    let limits = limits(&args.limits, &args.timeouts, &args.tls);
     let server = empty(&args.program, &args.listen, limits);
     let service = &args.service;
-    listen(&args.listen, |first| match (&args.worker.worker, &args.exec.exec) {
+    listen(&args.listen, &args.tls, |first| match (&args.worker.worker, &args.exec.exec) {
         (_, Some(command)) => Ok(exec::serve(server, first, command, &args.exec)),
         (Some(command), None) => worker::serve(server, first, command, service, &args.worker),
         (None, None) => {
@@ -137,7 +148,7 @@ impl UseCodec for Answers {
 }
 
 /// The limits that the settings ask for.
-pub(crate) fn limits(limits: &LimitArgs, timeouts: &TimeoutArgs) -> Limits {
+pub(crate) fn limits(limits: &LimitArgs, timeouts: &TimeoutArgs, tls: &TlsArgs) -> Limits {
     let low = |set: Limits| match limits.low_watermark {
         Some(low) => set.low_watermark(low),
         None => set,
@@ -164,6 +175,7 @@ pub(crate) fn limits(limits: &LimitArgs, timeouts: &TimeoutArgs) -> Limits {
         .tcp_user_timeout(timeouts.tcp_user_timeout.0)
         .drain_timeout(timeouts.drain_timeout.0.unwrap_or(Duration::MAX))
         .handshake_timeout(timeouts.handshake_timeout)
+        .handshakes_max(tls.max_handshakes.get())
         .linger_timeout(timeouts.linger_timeout)
         .slow_handler(timeouts.slow_handler.0)
         .busy_poll(timeouts.busy_poll.0)

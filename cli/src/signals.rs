@@ -25,6 +25,7 @@ use nonforker::{
 use crate::{
     console,
     ending::{Ending, chain},
+    tls::Reload,
 };
 
 /// How long the loop has to end by itself, after it was asked to end at once.
@@ -36,7 +37,8 @@ const END: [&str; 2] = ["SIGTERM", "SIGINT"];
 /// These drain. SIGKILL follows SIGXCPU, and the end of all power SIGPWR.
 const WARN_OF_THE_END: [&str; 2] = ["SIGXCPU", "SIGPWR"];
 
-/// These do nothing, and the log says so: somebody may have hoped for more.
+/// These do nothing, and the log says so: somebody may have hoped for more. But SIGHUP has certificates
+/// read again, if there are any.
 const TO_NO_END: [&str; 3] = ["SIGHUP", "SIGUSR1", "SIGUSR2"];
 
 /// These do nothing, as the real-time ones do.
@@ -81,7 +83,8 @@ impl Signals {
     }
 
     /// Obeys the signals, from now on and until the process ends, on a thread of their own.
-    pub(crate) fn obey(self, server: Handle) -> Result<(), Ending> {
+    /// SIGHUP has files read again, by `reload`.
+    pub(crate) fn obey(self, server: Handle, mut reload: Option<Reload>) -> Result<(), Ending> {
         let mut draining = false;
         let obey = move |signal| {
             let name = Signal::try_from(signal).map_or("a signal", Signal::as_str);
@@ -90,7 +93,13 @@ impl Signals {
                 server.stop();
                 exit_if_stuck(&server);
             }
-            if TO_NO_END.contains(&name) || draining {
+            if name == "SIGHUP"
+                && !draining
+                && let Some(reload) = &mut reload
+            {
+                tracing::info!("{name}: reading certificates again");
+                reload();
+            } else if TO_NO_END.contains(&name) || draining {
                 tracing::info!("{name}: nothing to do");
             } else {
                 tracing::info!("{name}: ending when what has arrived is answered");

@@ -267,11 +267,31 @@ impl Peer {
     }
 }
 
+/// Who is at the other end of a Unix socket, as its kernel says: the process that connected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct PeerCredentials {
+    /// The process. It may have ended since, and another one may have its number.
+    pub pid: u32,
+    /// Its effective user.
+    pub uid: u32,
+    /// Its effective group.
+    pub gid: u32,
+}
+
+impl PeerCredentials {
+    pub(crate) const fn new(pid: u32, uid: u32, gid: u32) -> Self {
+        Self { pid, uid, gid }
+    }
+}
+
 /// A [`Peer`] in half the room, which counts once there are many.
 #[derive(Debug)]
 pub(crate) enum PackedPeer {
     V4(Ipv4Addr, u16),
     Unix,
+    /// A Unix socket, and the process at its other end.
+    UnixOf(PeerCredentials),
     /// What does not fit: IPv6, a path.
     Boxed(Box<Peer>),
     /// A client, and the proxy through which it came.
@@ -294,7 +314,7 @@ impl PackedPeer {
     pub(crate) fn peer(&self) -> Peer {
         match self {
             Self::V4(ip, port) => Peer::Tcp(SocketAddr::V4(SocketAddrV4::new(*ip, *port))),
-            Self::Unix => Peer::Unix,
+            Self::Unix | Self::UnixOf(_) => Peer::Unix,
             Self::Boxed(peer) => Peer::clone(peer),
             Self::Behind(both) => both.0.clone(),
         }

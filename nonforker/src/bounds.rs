@@ -74,6 +74,8 @@ impl Limits {
         count("frames_per_turn", Some(self.frames_per_turn), FRAMES_WHY)?;
         count("max_connections", self.max_connections, CONNECTIONS_WHY)?;
         count("max_connections_per_ip", self.max_connections_per_ip, CONNECTIONS_WHY)?;
+        count("max_connections_per_net", self.max_connections_per_net, CONNECTIONS_WHY)?;
+        self.check_access()?;
         if let Some(budget) = self.memory_budget {
             let why = if budget < BUDGET_MIN { BUDGET_WHY } else { SIZE_WHY };
             size("memory_budget", budget, BUDGET_MIN..=SIZE_MAX, why)?;
@@ -84,6 +86,7 @@ impl Limits {
         self.check_probing()?;
         check_duration("handshake_timeout", Some(self.handshake_timeout))?;
         check_duration("connect_timeout", Some(self.connect_timeout))?;
+        count("handshakes_max", Some(self.handshakes_max), CONNECTIONS_WHY)?;
         check_duration("linger_timeout", Some(self.linger_timeout))?;
         let drain = Some(self.drain_timeout).filter(|&timeout| timeout != Duration::MAX);
         check_duration("drain_timeout", drain)?;
@@ -237,7 +240,7 @@ mod tests {
 
     /// Each setter of a size, with the least and the most it takes.
     #[rustfmt::skip]
-    const SIZES: [(&str, Set<usize>, usize, usize); 10] = [
+    const SIZES: [(&str, Set<usize>, usize, usize); 13] = [
         ("high_watermark", Limits::high_watermark, 0, SIZE_MAX),
         ("low_watermark", |limits, low| limits.high_watermark(SIZE_MAX).low_watermark(low), 0, SIZE_MAX),
         ("output_cap", Limits::output_cap, 0, SIZE_MAX),
@@ -245,14 +248,17 @@ mod tests {
         ("frames_per_turn", Limits::frames_per_turn, 1, COUNT_MAX),
         ("max_connections", |limits, max| limits.max_connections(Some(max)), 1, COUNT_MAX),
         ("max_connections_per_ip", |limits, max| limits.max_connections_per_ip(Some(max)), 1, COUNT_MAX),
+        ("max_connections_per_net", |limits, max| limits.max_connections_per_net(Some(max)), 1, COUNT_MAX),
+        ("accept_rate", |limits, rate| limits.accept_rate(Some(rate)), 1, 1_000_000),
         ("tickets_max", Limits::tickets_max, 1, COUNT_MAX),
+        ("handshakes_max", Limits::handshakes_max, 1, COUNT_MAX),
         ("remote_max", Limits::remote_max, 1, COUNT_MAX),
         ("memory_budget", |limits, max| limits.memory_budget(Some(max)), 4096, SIZE_MAX),
     ];
 
     /// Each setter of a duration, with the most it takes.
     #[rustfmt::skip]
-    const DURATIONS: [(&str, Set<Duration>, Duration); 9] = [
+    const DURATIONS: [(&str, Set<Duration>, Duration); 11] = [
         ("frame_timeout", |limits, time| limits.frame_timeout(Some(time)), DURATION_MAX),
         ("write_timeout", |limits, time| limits.write_timeout(Some(time)), DURATION_MAX),
         ("idle_timeout", |limits, time| limits.idle_timeout(Some(time)), DURATION_MAX),
@@ -260,6 +266,7 @@ mod tests {
         ("handshake_timeout", Limits::handshake_timeout, DURATION_MAX),
         ("connect_timeout", Limits::connect_timeout, DURATION_MAX),
         ("linger_timeout", Limits::linger_timeout, DURATION_MAX),
+        ("drain_spread", Limits::drain_spread, DURATION_MAX),
         ("drain_timeout", Limits::drain_timeout, DURATION_MAX),
         ("slow_handler", |limits, time| limits.slow_handler(Some(time)), DURATION_MAX),
         ("busy_poll", |limits, time| limits.busy_poll(Some(time)), BUSY_POLL_MAX),

@@ -52,6 +52,11 @@ pub struct Limits {
     pub(crate) frames_per_turn: usize,
     pub(crate) max_connections: Option<usize>,
     pub(crate) max_connections_per_ip: Option<usize>,
+    pub(crate) max_connections_per_net: Option<usize>,
+    pub(crate) net_prefix: (u8, u8),
+    pub(crate) accept_rate: Option<usize>,
+    pub(crate) max_age: Option<Duration>,
+    pub(crate) drain_spread: Duration,
     pub(crate) memory_budget: Option<usize>,
     pub(crate) frame_timeout: Option<Duration>,
     pub(crate) write_timeout: Option<Duration>,
@@ -63,6 +68,7 @@ pub struct Limits {
     pub(crate) tcp_user_timeout: Option<Duration>,
     pub(crate) handshake_timeout: Duration,
     pub(crate) connect_timeout: Duration,
+    pub(crate) handshakes_max: usize,
     pub(crate) linger_timeout: Duration,
     pub(crate) drain_timeout: Duration,
     pub(crate) slow_handler: Option<Duration>,
@@ -83,6 +89,11 @@ impl Default for Limits {
             frames_per_turn: 1024,
             max_connections: None,
             max_connections_per_ip: None,
+            max_connections_per_net: None,
+            net_prefix: (24, 64),
+            accept_rate: None,
+            max_age: None,
+            drain_spread: Duration::ZERO,
             memory_budget: None,
             frame_timeout: Some(Duration::from_secs(30)),
             write_timeout: Some(Duration::from_secs(30)),
@@ -94,6 +105,7 @@ impl Default for Limits {
             tcp_user_timeout: None,
             handshake_timeout: Duration::from_secs(10),
             connect_timeout: Duration::from_secs(10),
+            handshakes_max: 1024,
             linger_timeout: Duration::from_secs(5),
             drain_timeout: Duration::from_secs(10),
             slow_handler: Some(Duration::from_millis(100)),
@@ -249,7 +261,8 @@ impl Limits {
     }
 
     /// How long what comes before the first request may take: a PROXY header, see
-    /// [`Server::proxy_protocol`](crate::Server::proxy_protocol). Default: 10 s.
+    /// [`Server::proxy_protocol`](crate::Server::proxy_protocol), and a TLS handshake together; or a
+    /// handshake that begins later. Default: 10 s.
     #[must_use]
     pub const fn handshake_timeout(mut self, timeout: Duration) -> Self {
         self.handshake_timeout = timeout;
@@ -261,6 +274,16 @@ impl Limits {
     #[must_use]
     pub const fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
+        self
+    }
+
+    /// The most TLS handshakes that are under way at a time. With one more the oldest of them ends. At
+    /// least 1; default: 1024. Shards have an equal part of it each.
+    ///
+    /// A client that stops in the middle of its handshake costs about 4 KiB until then.
+    #[must_use]
+    pub const fn handshakes_max(mut self, handshakes: usize) -> Self {
+        self.handshakes_max = handshakes;
         self
     }
 

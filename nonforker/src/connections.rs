@@ -98,6 +98,13 @@ impl<H: Handler> Connections<'_, H> {
         Connections::new(self.core, self.table, self.service, self.own_count)
     }
 
+    /// The number of the [shard](crate::Shards) that these connections are of, from 0 on; 0 without
+    /// shards. [`Remote::shard`](crate::Remote::shard) reaches the others.
+    #[must_use]
+    pub fn shard(&self) -> usize {
+        self.core.shard.into()
+    }
+
     /// How many connections there are, those included that close just now.
     #[must_use]
     pub fn len(&self) -> usize {

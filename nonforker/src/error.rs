@@ -14,6 +14,7 @@ use crate::{
     handler::Failure,
     networks::NetworksError,
     target::TargetError,
+    tls::TlsError,
 };
 
 /// The result of starting or running a server.
@@ -34,6 +35,9 @@ pub enum Error {
     /// The networks of proxies could not be understood.
     #[error(transparent)]
     Networks(#[from] NetworksError),
+    /// Certificates, keys or what else TLS needs cannot be used.
+    #[error("TLS: {0}")]
+    Tls(#[from] TlsError),
     /// A listener could not be opened.
     #[error("cannot listen on {address}: {hint}")]
     Listen {
@@ -63,6 +67,14 @@ pub enum Error {
     /// [`Handle::set_limits`](crate::Handle::set_limits) was called before the server was bound.
     #[error("the server is not bound yet: set its limits with Server::limits")]
     NotBound,
+    /// A [`Handle`](crate::Handle) was asked to change a listener that does not exist.
+    #[error("there is no listener {listener}: there are {listeners}, counted from 0")]
+    NoListener {
+        /// The index.
+        listener: usize,
+        /// How many there are.
+        listeners: usize,
+    },
     /// The kernel's event queue could not be created, or failed.
     #[error("the event queue failed")]
     Driver(#[source] io::Error),
@@ -131,6 +143,12 @@ pub enum CloseReason {
     ConnectFailed(io::Error),
     /// The connection broke: reset by the peer, unreachable, or another error of the network.
     Broken(io::Error),
+    /// The peer broke the rules of TLS, or did not complete the handshake in time, or has nothing in
+    /// common with this server. An alert told it so, if there is one for that.
+    Tls(TlsError),
+    /// The peer finished without the close_notify of TLS: somebody else may have cut its stream off. Its
+    /// complete requests were answered; what began behind them is no request.
+    Truncated,
     /// The peer's bytes could not be split into frames.
     Rejected(FrameError),
     /// A reply could not be turned into bytes.
@@ -191,6 +209,8 @@ impl fmt::Display for CloseReason {
             Self::PeerFinished => f.write_str("the peer has finished"),
             Self::ConnectFailed(error) => write!(f, "cannot connect: {error}"),
             Self::Broken(error) => write!(f, "connection broken: {error}"),
+            Self::Tls(error) => write!(f, "TLS: {error}"),
+            Self::Truncated => f.write_str("the peer's stream was cut off: no close_notify"),
             Self::Rejected(error) => write!(f, "{error}"),
             Self::Encode(error) => write!(f, "{error}"),
             Self::ByHandler => f.write_str("closed by the handler"),

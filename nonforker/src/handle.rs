@@ -33,6 +33,10 @@ impl Handle {
         Self { group }
     }
 
+    pub(crate) fn group(&self) -> &Group {
+        &self.group
+    }
+
     /// Takes nothing new, answers what has arrived, closes everybody and ends the server.
     ///
     /// Returns at once. A server that is not bound yet ends as soon as it runs. What is not done within

@@ -148,6 +148,7 @@
 //!
 //! - `signals` (default): [`Server::drain_on_signals`], and the module `signals` for what it leaves out.
 
+mod access;
 mod address;
 mod alarms;
 mod bound;
@@ -176,6 +177,8 @@ mod reconnect;
 mod relay;
 mod remote;
 mod running;
+#[cfg(feature = "_rustls")]
+mod secure;
 mod server;
 mod service;
 mod service_limits;
@@ -185,10 +188,12 @@ pub mod signals;
 pub mod sim;
 mod target;
 mod ticket;
+mod tls;
 mod topics;
 mod workers;
 
-pub use address::{Address, AddressError, Peer};
+pub use access::Access;
+pub use address::{Address, AddressError, Peer, PeerCredentials};
 pub use alarms::TimerId;
 pub use bound::Bound;
 pub use config::{Limits, raise_descriptor_limit};
@@ -215,4 +220,7 @@ pub use service_limits::ServiceLimits;
 pub use shards::Shards;
 pub use target::{Target, TargetError};
 pub use ticket::Ticket;
+pub use tls::TlsError;
+#[cfg(feature = "_rustls")]
+pub use tls::{ClientAuth, Tls, TlsFacts};
 pub use workers::{BytesCodec, Restart, WorkerError, Workers};

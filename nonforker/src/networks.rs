@@ -7,7 +7,7 @@ use thiserror::Error;
 
 use crate::address::Peer;
 
-/// A set of IP networks from which a proxy may come: text such as `10.0.0.0/8,::1`.
+/// A set of IP networks, of proxies or of clients: text such as `10.0.0.0/8,::1`.
 ///
 /// Networks stand between commas; spaces around them do not matter. An address without a prefix is
 /// that address alone. Networks are literal: no name is ever resolved. By default the set is empty.
@@ -30,10 +30,18 @@ use crate::address::Peer;
 pub struct Networks(Vec<IpNet>);
 
 impl Networks {
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(crate) fn contains_ip(&self, ip: IpAddr) -> bool {
+        self.0.iter().any(|network| network.contains(&ip))
+    }
+
     /// Whether `peer` is in one of the networks. Every peer of a Unix socket counts as listed.
     #[must_use]
     pub fn contains(&self, peer: &Peer) -> bool {
-        peer.ip().is_none_or(|ip| self.0.iter().any(|network| network.contains(&ip)))
+        peer.ip().is_none_or(|ip| self.contains_ip(ip))
     }
 }
 

@@ -132,13 +132,14 @@ impl<H: Handler> Conn<'_, H> {
     }
 }
 
-/// Threads of the system.
-pub(crate) struct OffloadThreads {
+/// Threads of the system, which all shards of a server have in common.
+pub(crate) struct OffloadThreads(pub(crate) Arc<Pool>);
+
+/// See [`OffloadThreads`]. It ends with the last shard.
+#[derive(Debug)]
+pub(crate) struct Pool {
     shared: Arc<Shared>,
-    threads: Vec<JoinHandle<()>>,
     max: usize,
-    /// That one could not be started is known.
-    failed: bool,
 }
 
 #[derive(Default)]
@@ -152,65 +153,81 @@ struct State {
     jobs: VecDeque<Box<dyn Job>>,
     /// How many threads wait for a job.
     idle: usize,
-    /// Which threads do one.
+    threads: Vec<JoinHandle<()>>,
+    /// Which of them do one.
     busy: Vec<bool>,
+    /// That one could not be started is known.
+    failed: bool,
     /// The server has ended.
     ended: bool,
 }
 
-impl OffloadThreads {
-    /// At most so many, or one for each processor.
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").finish_non_exhaustive()
+    }
+}
+
+impl Pool {
+    /// At most so many threads, or one for each processor.
     pub(crate) fn new(max: Option<usize>) -> Self {
         let max = max.unwrap_or_else(|| thread::available_parallelism().map_or(1, usize::from));
-        Self { shared: Arc::default(), threads: Vec::new(), max, failed: false }
-    }
-
-    fn start(&mut self) {
-        let number = self.threads.len();
-        self.shared.state().busy.push(false);
-        let shared = Arc::clone(&self.shared);
-        let thread = thread::Builder::new().name(format!("offload-{number}"));
-        match thread.spawn(move || shared.work(number)) {
-            Ok(thread) => {
-                self.failed = false;
-                self.threads.push(thread);
-            }
-            Err(error) => {
-                self.shared.state().busy.pop();
-                // Said once: every further call tries again.
-                if !mem::replace(&mut self.failed, true) {
-                    let what = "cannot start another thread for offloaded work";
-                    tracing::warn!(threads = self.threads.len(), "{what}: {error}");
-                }
-            }
-        }
+        Self { shared: Arc::default(), max }
     }
 }
 
 impl Threads for OffloadThreads {
     fn submit(&mut self, job: Box<dyn Job>) {
-        let mut state = self.shared.state();
+        let Pool { shared, max } = &*self.0;
+        let mut state = shared.state();
         state.jobs.push_back(job);
-        let lacks = state.jobs.len() > state.idle;
+        if state.jobs.len() > state.idle && state.threads.len() < *max {
+            state.start(shared);
+        }
         drop(state);
-        self.shared.changed.notify_one();
-        if lacks && self.threads.len() < self.max {
-            self.start();
+        shared.changed.notify_one();
+    }
+}
+
+impl State {
+    /// Starts a thread, which waits until the state is free.
+    fn start(&mut self, shared: &Arc<Shared>) {
+        let (number, shared) = (self.threads.len(), Arc::clone(shared));
+        let thread = thread::Builder::new().name(format!("offload-{number}"));
+        match thread.spawn(move || shared.work(number)) {
+            Ok(thread) => {
+                self.failed = false;
+                self.threads.push(thread);
+                self.busy.push(false);
+            }
+            // Said once: every further call tries again.
+            Err(error) if !mem::replace(&mut self.failed, true) => {
+                let what = "cannot start another thread for offloaded work";
+                tracing::warn!(threads = self.threads.len(), "{what}: {error}");
+            }
+            Err(_) => {}
+        }
+    }
+
+    fn set_busy(&mut self, number: usize, is_busy: bool) {
+        // Once the server has ended nobody asks any more.
+        if let Some(busy) = self.busy.get_mut(number) {
+            *busy = is_busy;
         }
     }
 }
 
-impl Drop for OffloadThreads {
+impl Drop for Pool {
     /// Threads without a job have ended when this returns; the others end when their job does.
     fn drop(&mut self) {
         let mut state = self.shared.state();
         state.ended = true;
         let jobs = mem::take(&mut state.jobs);
-        let busy = state.busy.clone();
+        let (threads, busy) = (mem::take(&mut state.threads), mem::take(&mut state.busy));
         drop(state);
         self.shared.changed.notify_all();
         jobs.into_iter().for_each(|job| _ = discard(job));
-        for (thread, busy) in mem::take(&mut self.threads).into_iter().zip(busy) {
+        for (thread, busy) in threads.into_iter().zip(busy) {
             if !busy {
                 // It catches what jobs panic with.
                 let _ = thread.join();
@@ -241,13 +258,13 @@ impl Shared {
     /// The next job, as soon as there is one. Nothing when the server has ended.
     fn next(&self, number: usize) -> Option<Box<dyn Job>> {
         let mut state = self.state();
-        state.busy[number] = false;
+        state.set_busy(number, false);
         loop {
             if state.ended {
                 return None;
             }
             if let Some(job) = state.jobs.pop_front() {
-                state.busy[number] = true;
+                state.set_busy(number, true);
                 return Some(job);
             }
             state.idle += 1;

@@ -355,7 +355,7 @@ fn header(version: ProxyHeader, peer: &Peer, at: Option<SocketAddr>) -> Vec<u8> 
             };
             let known = at.filter(|at| at.is_ipv4() == source.is_ipv4());
             let port = at.map_or(0, |at| at.port());
-            Some((source, known.unwrap_or(SocketAddr::new(unknown, port))))
+            Some((source, known.unwrap_or_else(|| SocketAddr::new(unknown, port))))
         }
         _ => None,
     };

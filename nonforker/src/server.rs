@@ -1,26 +1,24 @@
 //! Putting a server together, running it, ending it.
 
+mod simulated;
+
 use std::{
-    cell::RefCell,
     fmt,
     hash::{BuildHasher, Hasher, RandomState},
-    rc::Rc,
     sync::Arc,
 };
 
 #[cfg(feature = "signals")]
 use crate::signals::Watch;
 use crate::{
+    access::Entrance,
     address::{Address, AddressError},
     bound::Bound,
     bounds::{check_mode, check_threads},
     codec::Codec,
     config::{Limits, descriptor_limit},
     context::Conn,
-    driver::{
-        Driver, Options,
-        sim::{SimDriver, offloading::SimThreads, world::World},
-    },
+    driver::{Driver, Options},
     driver_kind::{Chosen, DriverKind},
     engine::{
         Engine, Services,
@@ -33,17 +31,15 @@ use crate::{
     handler::{Closure, Frames, Handler, IntoOutcome, OnFrame},
     listening::{LISTEN_TRIES, Place, check, listen_error, patiently},
     networks::{Networks, NetworksError},
-    offload::{OffloadThreads, system_lookup},
+    offload::{OffloadThreads, Pool, system_lookup},
     service::Typed,
     service_limits::{AllLimits, ServiceLimits},
     shards::Part,
+    tls::{Tls, TlsError},
 };
 
 /// The permissions of a Unix socket's file by default: for its owner only.
 const UNIX_MODE: u32 = 0o600;
-
-/// What a simulated server draws for its own attempts to connect does not depend on other draws.
-const CONNECTING_SALT: u64 = 0xca11_ca11_ca11_ca11;
 
 /// A server that is being put together.
 ///
@@ -77,12 +73,18 @@ const CONNECTING_SALT: u64 = 0xca11_ca11_ca11_ca11;
 pub struct Server {
     pub(crate) limits: AllLimits,
     services: Vec<Box<dyn UseServerSpawn>>,
+    /// Of each service: its TLS.
+    pub(crate) tls: Vec<Secured>,
+    /// What was asked for before there was a service for it.
+    misplaced: Option<&'static str>,
     /// Of each service: whose connections begin with a PROXY header.
     proxies: Vec<Option<std::result::Result<Networks, NetworksError>>>,
+    /// Of each service: who may connect.
+    pub(crate) entrances: Vec<Entrance>,
     pub(crate) places: Vec<(Place, ServiceId)>,
     unix_mode: u32,
     driver: DriverKind,
-    offload_threads: Option<usize>,
+    pub(crate) offload_threads: Option<usize>,
     /// What was wrong with what it was given first.
     mistake: Option<Error>,
     /// Which shard it becomes.
@@ -113,7 +115,10 @@ impl Server {
         Self {
             limits: AllLimits::default(),
             services: Vec::new(),
+            tls: Vec::new(),
+            misplaced: None,
             proxies: Vec::new(),
+            entrances: Vec::new(),
             places: Vec::new(),
             unix_mode: UNIX_MODE,
             driver: DriverKind::Auto,
@@ -178,6 +183,8 @@ impl Server {
     fn add<H: Handler, F: Frames<H>>(mut self, codec: H::Codec, frames: F) -> Self {
         self.services.push(Box::new(Typed::<H, F>::new(codec, frames)));
         self.proxies.push(None);
+        self.tls.push(Secured::default());
+        self.entrances.push(Entrance::default());
         self.limits.services.push(ServiceLimits::new());
         self
     }
@@ -213,6 +220,59 @@ impl Server {
     {
         if let Some(last) = self.proxies.last_mut() {
             *last = Some(from.try_into().map_err(Into::into));
+        }
+        self
+    }
+
+    /// Encrypts every connection of the last given service, from its first byte on, or behind the header of
+    /// a [proxy](Self::proxy_protocol).
+    ///
+    /// Its handler does not notice: [`open`](crate::Handler::open) is called when the handshake is done, and
+    /// [`Conn::tls`] says what was agreed on. A handshake that is not complete within
+    /// [`Limits::handshake_timeout`], or is the oldest of more than [`Limits::handshakes_max`], ends, and the
+    /// handler is not called for it. It is counted in [`Stats::refused`](crate::Stats::refused).
+    ///
+    /// [`Handle::set_tls`] replaces certificates while the server runs.
+    ///
+    /// # Errors
+    ///
+    /// [`bind`](Self::bind) returns [`Error::Tls`] if no service was given before, or one whose handler
+    /// wants [urgent bytes](crate::Handler::URGENT): they are not encrypted.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use nonforker::{Server, Tls, codec::Lines};
+    ///
+    /// # fn main() -> nonforker::Result<()> {
+    /// Server::new()
+    ///     .serve("127.0.0.1:6697", Lines::new(), |conn, line| conn.send(line))
+    ///     .tls(Tls::from_files("chain.pem", "key.pem")?.and_files("other.pem", "other-key.pem")?)
+    ///     .run()
+    /// # }
+    /// ```
+    #[cfg(feature = "_rustls")]
+    #[must_use]
+    pub fn tls(mut self, tls: Tls) -> Self {
+        match self.tls.last_mut() {
+            Some(last) => last.at_once = Some(tls),
+            None => self.misplaced = Some("tls"),
+        }
+        self
+    }
+
+    /// Lets connections of the last given service begin in clear, and change to TLS when their handler says
+    /// so: see [`Conn::start_tls`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`tls`](Self::tls), and [`Error::Tls`] for a service that is encrypted from the start.
+    #[cfg(feature = "_rustls")]
+    #[must_use]
+    pub fn start_tls_with(mut self, tls: Tls) -> Self {
+        match self.tls.last_mut() {
+            Some(last) => last.later = Some(tls),
+            None => self.misplaced = Some("start_tls_with"),
         }
         self
     }
@@ -372,10 +432,10 @@ impl Server {
         #[cfg(feature = "signals")]
         let drain_on_signals = self.drain_on_signals && self.part.group.is_alone();
         let handle = self.handle();
-        let threads = OffloadThreads::new(self.offload_threads);
+        let threads = self.part.group.pool(|| Pool::new(self.offload_threads));
         let (mut engine, addresses) = self.assemble(driver, LISTEN_TRIES)?;
-        engine.offload_to(threads);
-        let lookups = OffloadThreads::new(Some(LOOKUPS_MAX));
+        engine.offload_to(OffloadThreads(threads));
+        let lookups = OffloadThreads(Arc::new(Pool::new(Some(LOOKUPS_MAX))));
         let seed = RandomState::new().build_hasher().finish();
         engine.resolve_with(Resolver::new(lookups, system_lookup()), seed);
         #[cfg(feature = "signals")]
@@ -394,6 +454,23 @@ impl Server {
         self.limits.check()?;
         check_mode(self.unix_mode)?;
         check_threads(self.offload_threads)?;
+        if let Some(what) = self.misplaced {
+            return Err(TlsError::new(format!("{what}: give the server a service first")).into());
+        }
+        for (service, Secured { at_once, later }) in self.services.iter().zip(&self.tls) {
+            let tls = at_once.iter().chain(later);
+            tls.clone().for_each(Tls::warn);
+            let wrong = match tls.count() {
+                0 => continue,
+                1 if service.wants_urgent() => {
+                    "urgent bytes are not encrypted, and a handler wants them"
+                }
+                1 => continue,
+                _ => "a service is encrypted from the start, or begins in clear, but not both",
+            };
+            return Err(TlsError::new(wrong).into());
+        }
+        self.entrances.iter().try_for_each(Entrance::check)?;
         if self.services.is_empty() { Err(Error::NothingToServe) } else { Ok(()) }
     }
 
@@ -408,7 +485,7 @@ impl Server {
     }
 
     /// Puts the engine together over any driver.
-    fn assemble<D: Driver>(self, driver: D, tries: u32) -> Result<(Engine<D>, Vec<Address>)> {
+    fn assemble<D: Driver>(mut self, driver: D, tries: u32) -> Result<(Engine<D>, Vec<Address>)> {
         let proxies = self.proxies.into_iter().map(Option::transpose);
         let proxies: Vec<_> = proxies.collect::<std::result::Result<_, _>>()?;
         let services = self.services.into_iter().map(|service| -> Box<dyn Service> { service });
@@ -416,8 +493,18 @@ impl Server {
         let Part { group, shard, first } = self.part;
         let mut engine = Engine::new(driver, self.limits, services, group, shard);
         check(&self.places)?;
-        let mut shares = first.map(|(_, listeners)| listeners.into_iter());
+        let mut shares = None;
+        if let Some((made, listeners)) = first {
+            shares = Some(listeners.into_iter());
+            // Clients come back to any shard with tickets of any other.
+            self.tls = made.tls;
+        }
+        for (service, secured) in (0..).zip(&self.tls) {
+            engine.set_start_tls(service, secured.later.clone());
+        }
         let mut addresses = Vec::new();
+        let of = |&(_, service): &(_, ServiceId)| self.entrances.get(service as usize).cloned();
+        engine.open_doors(self.places.iter().map(|place| of(place).unwrap_or_default()));
         for (place, service) in self.places {
             let proxies = proxies.get(service as usize).cloned().flatten();
             let share = shares.as_mut().and_then(Iterator::next);
@@ -434,33 +521,11 @@ impl Server {
                     actual.map_err(Error::GivenListener)?
                 }
             });
+            if let Some(Secured { at_once: Some(tls), .. }) = self.tls.get(service as usize) {
+                engine.set_tls(addresses.len() - 1, tls.clone());
+            }
         }
-        Ok((engine, addresses))
-    }
-
-    /// Puts the engine together over a simulated network. What would depend on the machine does
-    /// not.
-    pub(crate) fn simulate(
-        mut self,
-        world: Rc<RefCell<World>>,
-        part: Part,
-    ) -> Result<(Engine<SimDriver>, Vec<Address>)> {
-        let shard = usize::from(part.shard);
-        if let Some(mistake) = self.mistake.take() {
-            return Err(mistake);
-        }
-        self.becomes(part);
-        self.limits.server.simulate();
-        self.check()?;
-        let threads = SimThreads::new(Rc::clone(&world), self.offload_threads);
-        let lookup = world.borrow().names.lookup();
-        let seed = world.borrow().seed.wrapping_add(shard as u64) ^ CONNECTING_SALT;
-        let resolver =
-            Resolver::new(SimThreads::new(Rc::clone(&world), self.offload_threads), lookup);
-        let driver = SimDriver::new(world, shard, self.options());
-        let (mut engine, addresses) = self.assemble(driver, 1)?;
-        engine.offload_to(threads);
-        engine.resolve_with(resolver, seed);
+        engine.note_tls();
         Ok((engine, addresses))
     }
 
@@ -472,6 +537,15 @@ impl Server {
     pub fn run(self) -> Result<()> {
         self.bind()?.run()
     }
+}
+
+/// What encrypts the connections of a service.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Secured {
+    /// From their first byte on.
+    pub(crate) at_once: Option<Tls>,
+    /// When their handler says so.
+    pub(crate) later: Option<Tls>,
 }
 
 /// A service of a server that is not bound. The compiler shows the name of this trait when a

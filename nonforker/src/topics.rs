@@ -4,6 +4,7 @@ use std::{
     any::Any,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     rc::Rc,
+    sync::Arc,
 };
 
 use crate::{
@@ -13,7 +14,7 @@ use crate::{
     context::{Conn, Member},
     engine::{
         slot::Slot,
-        topics::{Message, Subscribers},
+        topics::{Message, Published, Subscribers},
     },
     error::{CloseReason, SubscribeError},
     handler::Handler,
@@ -111,6 +112,15 @@ impl<H: Handler> Connections<'_, H> {
     /// topic in the order in which they were published. For one that does not keep up, [`Overflow`]
     /// says what happens beyond [`Limits::output_cap`](crate::Limits::output_cap).
     ///
+    /// With [shards](crate::Shards) it goes to all that have subscribers, framed once for all of them;
+    /// the number that is returned is that of this shard. What one handler publishes to a topic is
+    /// delivered everywhere in that order; what those of several shards publish at a time, in any
+    /// order. A shard that is far behind with its mail, by
+    /// [`Limits::remote_max`](crate::Limits::remote_max) messages or its part of a sixteenth of the
+    /// memory budget, loses what comes then: its subscribers close, or have it counted as
+    /// [dropped](Conn::dropped), as their [`Overflow`] says. A codec that does not share frames for
+    /// its own shard only: a message in another one's framing is lost for it in the same way.
+    ///
     /// Only the `others` of [`Conn::parts`] are without the connection whose callback it is, since
     /// its output is lent.
     ///
@@ -139,28 +149,36 @@ impl<H: Handler> Connections<'_, H> {
         R: Clone,
     {
         let topic = topic.as_ref();
-        if self.subscribers(topic) == 0 {
+        let elsewhere = self.core.other_shards_of(self.service, topic);
+        if self.subscribers(topic) == 0 && elsewhere.is_none() {
             return Ok(0);
         }
-        let message = self.encode(&reply)?;
-        let service = self.service as usize;
-        let subscribers = self.core.desks[service].topics.take(topic);
-        // A codec may panic: the subscribers are still there then.
-        let queued =
-            catch_unwind(AssertUnwindSafe(|| self.deliver(&subscribers, message.as_ref(), &reply)));
-        self.core.desks[service].topics.put_back(topic, subscribers);
-        queued.map_or_else(|payload| resume_unwind(payload), Ok)
+        let message = self.encode(&reply)?.map(|encoded| {
+            let encoded = Arc::new(encoded.into_boxed_slice());
+            if let Some((topic, shards)) = elsewhere {
+                let encoded = Arc::clone(&encoded);
+                let published = Published { service: self.service, topic, encoded };
+                self.core.publish_to(&shards, &published);
+            }
+            self.core.message(encoded)
+        });
+        let encode = |codec: &mut H::Codec| {
+            let mut encoded = Vec::new();
+            Some(codec.encode(reply.clone(), &mut encoded).map(|()| encoded))
+        };
+        Ok(self.deliver_here(topic, message.as_ref(), encode))
     }
 
     /// How many connections of this service have subscribed to a topic, those included that close just
-    /// now.
+    /// now. With [shards](crate::Shards), those of this shard: it does not know how many the others
+    /// have.
     #[must_use]
     pub fn subscribers(&self, topic: impl AsRef<[u8]>) -> usize {
         self.core.desks[self.service as usize].topics.count(topic.as_ref())
     }
 
     /// The message as a new connection's codec frames it, if it frames it as all do.
-    fn encode<R>(&mut self, reply: &R) -> Result<Option<Message>, EncodeError>
+    fn encode<R>(&mut self, reply: &R) -> Result<Option<Vec<u8>>, EncodeError>
     where
         H::Codec: Encode<R>,
         R: Clone,
@@ -173,20 +191,35 @@ impl<H: Handler> Connections<'_, H> {
         }
         let mut encoded = Vec::new();
         H::Codec::clone(prototype).encode(reply.clone(), &mut encoded)?;
-        Ok(Some(self.core.message(encoded)))
+        Ok(Some(encoded))
+    }
+}
+
+impl<H: Handler> Connections<'_, H> {
+    /// Delivers a message to the subscribers of this shard. Returns for how many it was queued.
+    ///
+    /// One whose codec frames it by itself gets what `encode` makes of it. If that is nothing, it
+    /// misses the message.
+    pub(crate) fn deliver_here(
+        &mut self,
+        topic: &[u8],
+        message: Option<&Message>,
+        encode: impl FnMut(&mut H::Codec) -> Option<Result<Vec<u8>, EncodeError>>,
+    ) -> usize {
+        let service = self.service as usize;
+        let subscribers = self.core.desks[service].topics.take(topic);
+        // A codec may panic: the subscribers are still there then.
+        let queued = catch_unwind(AssertUnwindSafe(|| self.deliver(&subscribers, message, encode)));
+        self.core.desks[service].topics.put_back(topic, subscribers);
+        queued.unwrap_or_else(|payload| resume_unwind(payload))
     }
 
-    /// Returns for how many it was queued.
-    fn deliver<R>(
+    fn deliver(
         &mut self,
         subscribers: &Subscribers,
         shared: Option<&Message>,
-        reply: &R,
-    ) -> usize
-    where
-        H::Codec: Encode<R>,
-        R: Clone,
-    {
+        mut encode: impl FnMut(&mut H::Codec) -> Option<Result<Vec<u8>, EncodeError>>,
+    ) -> usize {
         let Self { core, table, own, .. } = self;
         let mut queued = 0;
         for (&token, &overflow) in subscribers {
@@ -201,15 +234,20 @@ impl<H: Handler> Connections<'_, H> {
             let alone;
             let message = match shared {
                 Some(message) if codec.shares() => message,
-                _ => {
-                    let mut encoded = Vec::new();
-                    if let Err(error) = codec.encode(reply.clone(), &mut encoded) {
+                _ => match encode(codec) {
+                    Some(Ok(encoded)) => {
+                        alone = Message::Alone(encoded);
+                        &alone
+                    }
+                    Some(Err(error)) => {
                         core.close(slot, CloseReason::Encode(error));
                         continue;
                     }
-                    alone = Message::Alone(encoded);
-                    &alone
-                }
+                    None => {
+                        core.misses(slot, overflow, 1);
+                        continue;
+                    }
+                },
             };
             queued += usize::from(core.deliver(slot, output, message, overflow));
         }

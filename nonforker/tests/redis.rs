@@ -36,10 +36,14 @@ impl Served {
 
     /// The example. The name keeps the sockets of several tests apart.
     fn example(name: &str) -> Self {
+        Self::example_of("key_value", name)
+    }
+
+    fn example_of(example: &str, name: &str) -> Self {
         let mut binary = env::current_exe().expect("a test has a path");
         binary.pop();
         binary.pop();
-        let binary = binary.join("examples/key_value");
+        let binary = binary.join("examples").join(example);
         let start = Self::start(name, |path| {
             let mut command = Command::new(&binary);
             command.arg(format!("unix:{path}"));
@@ -132,6 +136,26 @@ fn redis_benchmark_runs_without_a_complaint() {
         for complaint in ["WARN", "ERR", "rror", "ould not"] {
             assert!(!printed.contains(complaint), "{name}: {printed}");
         }
+    }
+}
+
+#[test]
+fn the_sharded_store_answers_in_order_whichever_shard_a_client_is_on() {
+    let example = Served::example_of("sharded_key_value", "sharded");
+    let keys = 0..200;
+    let one = |verb: &str| keys.clone().map(|key| format!("{verb} {key} v{key}\r\n")).collect();
+    let stored: String = one("SET");
+    assert_eq!(example.answer(stored.as_bytes()), b"$2\r\nOK\r\n".repeat(200));
+    let gets: String = keys.clone().map(|key| format!("GET {key}\r\n")).collect();
+    let value = |key| format!("v{key}");
+    let got = |key| format!("${}\r\n{}\r\n", value(key).len(), value(key));
+    let all: String = keys.clone().map(got).collect();
+    for _ in 0..8 {
+        assert_eq!(String::from_utf8_lossy(&example.answer(gets.as_bytes())), all);
+    }
+    for key in 0..8 {
+        let Some(printed) = example.client("redis-cli", &["GET", &key.to_string()]) else { return };
+        assert_eq!(printed.trim_end(), value(key));
     }
 }
 

@@ -18,7 +18,8 @@ const DRIVER_LINES_MAX: usize = 450;
 const LAYERS: &[(&str, &[&str])] = &[
     ("src/codec", &["crate::conn", "crate::engine", "crate::driver", "std::net", "std::time"]),
     ("src/conn", &["crate::engine", "crate::driver", "std::net", "std::io", "Instant"]),
-    ("src/engine", &["driver::poll", "driver::uring"]),
+    ("src/engine", &["driver::poll", "driver::uring", "rustls::"]),
+    ("src/tls", &["crate::conn", "crate::engine", "crate::driver", "crate::codec", "std::net"]),
     ("src/driver", &["crate::engine", "crate::codec", "crate::handler", "crate::config"]),
 ];
 

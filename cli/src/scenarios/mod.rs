@@ -8,6 +8,7 @@
 //! library, whose users have no use for it, and not in a crate of its own, which would have to be
 //! published for the program's sake.
 
+mod joined;
 mod later;
 mod topics;
 mod witness;
@@ -41,7 +42,7 @@ impl std::fmt::Debug for Scenario {
 
 impl Scenario {
     /// Every scenario.
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 13] = [
         Self {
             name: "echo",
             about: "each client that reads is answered, unless its connection breaks",
@@ -79,6 +80,12 @@ impl Scenario {
             script: talk,
         },
         Self {
+            name: "joined",
+            about: "each side of a relay gets a beginning of what the other sent, whatever breaks",
+            simulation: || Simulation::varied(joined::server).faults(Faults::swarm),
+            script: joined::script,
+        },
+        Self {
             name: "callbacks",
             about: "callbacks come for each connection from open to closed, in order and once",
             simulation: || Simulation::varied(witness).faults(Faults::swarm),
@@ -104,6 +111,20 @@ impl Scenario {
                     .faults(Faults::swarm)
             },
             script: tickets,
+        },
+        Self {
+            name: "shards",
+            about: "on several shards too, each request is answered once and in order, as limits allow",
+            simulation: || {
+                Simulation::varied(|rng| Later::server(rng, narrow(rng), false)).shards(3)
+            },
+            script: |net| crowd(net, true),
+        },
+        Self {
+            name: "everywhere",
+            about: "what one shard publishes reaches the subscribers of all, whole and in order",
+            simulation: || Simulation::varied(topics::board).shards(3),
+            script: topics::publish,
         },
     ];
 

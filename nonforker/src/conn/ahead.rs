@@ -1,8 +1,8 @@
 //! What goes before the bytes that are pending, and which messages may be dropped from the queue.
 //!
 //! ```text
-//!  unsent │ segment │ segment │ segment │ pending
-//!         └ the queue: base                      end
+//!  unsent │ sealed │ segment │ segment │ segment │ pending
+//!                  └ the queue: base                      end
 //! ```
 //!
 //! Most connections have nothing of it: their queue is what is pending. A long payload that is shared is
@@ -20,6 +20,8 @@ use super::buffer::Buffer;
 pub(super) struct Ahead {
     /// The remainder of a short send: it goes first.
     pub(super) unsent: Option<Buffer>,
+    /// Bytes that were encrypted, and go before everything that is in clear.
+    pub(super) sealed: Option<Buffer>,
     segments: VecDeque<Buffer>,
     /// How many bytes the segments have.
     bytes: usize,
@@ -58,12 +60,15 @@ struct Message {
 impl Ahead {
     /// Whether it is of no use.
     pub(super) fn is_vacant(&self) -> bool {
-        self.unsent.is_none() && self.segments.is_empty() && self.droppable.is_none()
+        self.unsent.is_none()
+            && self.sealed.is_none()
+            && self.segments.is_empty()
+            && self.droppable.is_none()
     }
 
-    /// How many bytes the segments have.
-    pub(super) const fn bytes(&self) -> usize {
-        self.bytes
+    /// How many bytes it has, without what is unsent.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes + self.sealed.as_ref().map_or(0, Buffer::len)
     }
 
     /// How many bytes may be dropped.
@@ -73,13 +78,15 @@ impl Ahead {
 
     /// The memory that the queue takes, in bytes. What is unsent is counted as what is in flight.
     pub(super) fn capacity(&self) -> usize {
+        let sealed = self.sealed.as_ref().map_or(0, Buffer::held);
         if self.segments.is_empty() && self.droppable.is_none() {
-            return 0;
+            return sealed;
         }
         let messages = self.droppable.as_ref().map_or(0, |droppable| {
             size_of::<Droppable>() + droppable.messages.capacity() * size_of::<Message>()
         });
-        size_of::<Self>() + self.segments.capacity() * size_of::<Buffer>() + self.held + messages
+        let segments = self.segments.capacity() * size_of::<Buffer>() + self.held;
+        size_of::<Self>() + segments + sealed + messages
     }
 
     /// Appends a segment.
@@ -97,14 +104,50 @@ impl Ahead {
             self.held -= segment.held();
         }
         let batch = first.or_else(|| pending.take())?;
+        self.departed(batch.len());
+        Some(batch)
+    }
+
+    /// The first segment.
+    pub(super) fn first(&self) -> Option<&Buffer> {
+        self.segments.front()
+    }
+
+    /// The first `count` bytes of the first segment leave, or of what is `pending` if there is none: the
+    /// rest becomes a segment. Returns the buffer if all of it leaves.
+    pub(super) fn leave(&mut self, count: usize, pending: &mut Option<Buffer>) -> Option<Buffer> {
+        if self.segments.is_empty()
+            && let Some(pending) = pending.take()
+        {
+            self.push(pending);
+        }
+        let first = self.segments.front_mut()?;
+        first.advance(count);
+        self.bytes -= count;
+        self.departed(count);
+        let is_done = self.segments.front().is_some_and(Buffer::is_empty);
+        let done = if is_done { self.segments.pop_front() } else { None };
+        if let Some(done) = &done {
+            self.held -= done.held();
+        }
+        done
+    }
+
+    /// The first `count` bytes of the queue have left it: messages in them cannot be dropped any more.
+    fn departed(&mut self, count: usize) {
         if let Some(droppable) = &mut self.droppable {
-            droppable.base += batch.len();
+            droppable.base += count;
             while droppable.messages.front().is_some_and(|message| message.at < droppable.base) {
                 droppable.take_oldest();
             }
             self.drop_vacant();
         }
-        Some(batch)
+    }
+
+    /// Throws the segments away.
+    pub(super) fn discard_clear(&mut self) {
+        self.segments.clear();
+        (self.bytes, self.held, self.droppable) = (0, 0, None);
     }
 
     /// The last `length` bytes, behind which there are none of `pending`, are a message that may be

@@ -23,11 +23,13 @@ impl Bars {
 
     /// Our side ends behind what is queued. This bars no frame: they are handled, unanswered.
     pub(crate) const MUTE: Self = Self(1 << 7);
+    /// A TLS handshake has begun in the middle of the stream: nothing is a frame until it is done.
+    pub(crate) const SHAKES: Self = Self(1 << 8);
     /// What arrives goes to another connection: it is no frames.
-    pub(crate) const RELAYED: Self = Self(1 << 8);
+    pub(crate) const RELAYED: Self = Self(1 << 9);
     /// What arrives on a relayed connection waits for the other one: that does not stand yet, or has
     /// too much queued.
-    pub(crate) const BLOCKED: Self = Self(1 << 9);
+    pub(crate) const BLOCKED: Self = Self(1 << 10);
 
     /// One of them: a reply is dropped, or has to wait.
     pub(crate) const NOT_AT_ONCE: Self = Self(Self::CLOSED.0 | Self::MUTE.0 | Self::DEFERRED.0);
@@ -58,6 +60,11 @@ impl Bars {
     pub(crate) const fn relays(self) -> bool {
         let bars_nothing = Self::RELAYED.0 | Self::PRESSURED.0 | Self::OPEN.0;
         self.has(Self::RELAYED) && self.0 & !bars_nothing == 0
+    }
+
+    /// Whether a handshake is under way, and has not to wait for its turn.
+    pub(crate) const fn only_shakes(self) -> bool {
+        self.0 & (Self::SHAKES.0 | Self::CLOSED.0 | Self::HELD.0) == Self::SHAKES.0
     }
 
     /// Whether nothing but [`HELD`](Self::HELD) keeps it from the next frame, if that does.

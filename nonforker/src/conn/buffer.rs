@@ -64,6 +64,12 @@ impl Buffer {
         &self.all()[self.0.start..]
     }
 
+    /// The same to be changed: nothing that is shared.
+    pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
+        let start = self.0.start;
+        self.0.bytes.get_mut(start..).unwrap_or_default()
+    }
+
     /// Where more is appended.
     #[inline]
     pub(crate) const fn vec(&mut self) -> &mut Vec<u8> {

@@ -40,6 +40,11 @@ impl Inbound {
         self.kept.as_ref().map_or(&[], Buffer::bytes)
     }
 
+    /// The same to be changed.
+    pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
+        self.kept.as_mut().map_or(&mut [], Buffer::bytes_mut)
+    }
+
     /// The memory this half owns, in bytes.
     pub(crate) fn capacity(&self) -> usize {
         self.kept.as_ref().map_or(0, Buffer::held)

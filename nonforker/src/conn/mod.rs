@@ -24,6 +24,7 @@ mod ahead;
 pub(crate) mod bars;
 pub(crate) mod buffer;
 pub(crate) mod deadlines;
+pub(crate) mod encrypted;
 mod inbound;
 pub(crate) mod outbound;
 pub(crate) mod output;
@@ -31,6 +32,7 @@ pub(crate) mod payload;
 pub(crate) mod pipe;
 mod proxy;
 pub(crate) mod pushed;
+mod sealing;
 pub(crate) mod state;
 pub(crate) mod tickets;
 
@@ -38,6 +40,7 @@ use self::{
     bars::Bars,
     buffer::Buffer,
     deadlines::{Deadlines, Kind, Tick},
+    encrypted::Encrypted,
     inbound::Inbound,
     outbound::{Lent, Outbound, Watermarks},
     pipe::{Opening, Pipe},
@@ -60,11 +63,11 @@ pub(crate) struct Connection {
     inbound: Inbound,
     outbound: Outbound,
     deadlines: Deadlines,
-    /// Most connections do not end just now, and have no ticket open.
+    /// Most connections do not end just now, have no ticket open, and are not encrypted.
     rare: Option<Box<Rare>>,
 }
 
-/// What a connection has that ends, or has yet to answer.
+/// What a connection has that ends, has yet to answer, or is encrypted.
 #[derive(Debug, Default)]
 struct Rare {
     /// Why, until its handler gets the reason.
@@ -72,6 +75,16 @@ struct Rare {
     /// How many bytes of the peer were thrown away.
     discarded: u32,
     tickets: Option<Box<Tickets>>,
+    /// Its TLS, if it has any.
+    encrypted: Option<Box<Encrypted>>,
+}
+
+impl Rare {
+    /// Whether it is of no use.
+    const fn is_vacant(&self) -> bool {
+        let Self { reason, discarded, tickets, encrypted } = self;
+        reason.is_none() && *discarded == 0 && tickets.is_none() && encrypted.is_none()
+    }
 }
 
 impl Connection {
@@ -195,7 +208,11 @@ impl Connection {
 
     /// Opens the pipe up with all bytes that have arrived so far.
     pub(crate) fn open_up(&mut self, input: &[u8]) -> Opening {
-        self.pipe.open_up(input)
+        let opening = self.pipe.open_up(input);
+        if matches!(opening, Opening::Opened { .. }) {
+            self.pipe = self.pipe_behind();
+        }
+        opening
     }
 
     pub(crate) const fn pause(&mut self, on: bool) {
@@ -249,11 +266,13 @@ impl Connection {
     pub(crate) fn wants_receive(&self) -> bool {
         match self.state {
             State::Open => {
-                let may_come = self.bars.is_none() || self.bars.relays();
-                may_come && matches!(self.incoming, Incoming::Flows)
+                let may = self.bars.is_none() || self.bars.only_shakes() || self.bars.relays();
+                may && matches!(self.incoming, Incoming::Flows)
             }
             State::Draining => self.rare.as_ref().is_none_or(|rare| rare.discarded < DISCARD_MAX),
-            State::Arriving => matches!(self.incoming, Incoming::Flows),
+            State::Arriving => {
+                matches!(self.incoming, Incoming::Flows) && !self.bars.has(Bars::HELD)
+            }
             State::Lingering => true,
             State::Connecting
             | State::HalfClosed
@@ -402,7 +421,9 @@ impl Connection {
 
     /// The memory its buffers take, in bytes.
     pub(crate) fn capacity(&self) -> usize {
-        self.inbound.capacity() + self.outbound.capacity() + self.held_capacity()
+        let rare =
+            if self.rare.is_some() { self.held_capacity() + self.kept_of_records() } else { 0 };
+        self.inbound.capacity() + self.outbound.capacity() + rare
     }
 
     // By when.

@@ -51,7 +51,7 @@ pub(crate) struct Lent {
 pub(crate) struct Outbound {
     pub(super) pending: Option<Buffer>,
     /// What goes before `pending`, if anything does.
-    ahead: Option<Box<Ahead>>,
+    pub(super) ahead: Option<Box<Ahead>>,
     /// How many bytes are with the driver, or unsent.
     pub(super) in_flight: usize,
     /// In bytes, at most 4 GiB: it is for the memory account only.
@@ -81,6 +81,11 @@ impl Outbound {
     #[inline]
     pub(crate) fn is_sending(&self) -> bool {
         self.in_flight > 0 && self.ahead.as_ref().is_none_or(|ahead| ahead.unsent.is_none())
+    }
+
+    /// Whether bytes are in flight, or were sent in part.
+    pub(crate) const fn is_in_flight(&self) -> bool {
+        self.in_flight > 0
     }
 
     /// Whether more is to be sent behind the batch that was taken.
@@ -130,7 +135,7 @@ impl Outbound {
         batch
     }
 
-    fn drop_vacant(&mut self) {
+    pub(super) fn drop_vacant(&mut self) {
         if self.ahead.as_ref().is_some_and(|ahead| ahead.is_vacant()) {
             self.ahead = None;
         }
@@ -295,7 +300,7 @@ mod tests {
     fn a_payload_is_all_that_is_pending_until_something_follows() {
         let savings = Arc::default();
         for (length, sends) in [(10, 1), (SHARED_MIN - 1, 1), (SHARED_MIN, 2)] {
-            let payload = Payload::new(vec![b'p'; length], &savings);
+            let payload = Payload::new(Arc::new(vec![b'p'; length].into()), &savings);
             let mut outbound = Outbound::default();
             assert!(outbound.is_shared(length), "nothing goes before it");
             outbound.push_shared(&payload);

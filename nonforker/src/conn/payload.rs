@@ -9,6 +9,9 @@
 //! The memory account of a connection has the bytes of each payload that it waits for, as if they were
 //! its own: so the connections that keep payloads alive are the ones that hold much when memory is
 //! scarce. [`Savings`] is what the sum of the accounts has too much by that, exactly.
+//!
+//! Shards share the bytes, and each has a payload of its own for them: so they are counted once in each
+//! shard that has subscribers.
 
 use std::sync::{
     Arc,
@@ -19,7 +22,10 @@ use std::sync::{
 /// ones are copied, unless the queue is empty.
 pub(crate) const SHARED_MIN: usize = 1024;
 
-/// The bytes of all payloads, counted in two ways.
+/// An encoded message, which shards may have in common.
+pub(crate) type Encoded = Arc<Box<[u8]>>;
+
+/// The bytes of all payloads of a shard, counted in two ways.
 #[derive(Debug, Default)]
 pub(crate) struct Savings {
     /// For each payload, its bytes.
@@ -43,17 +49,17 @@ impl Savings {
 /// See the [module](self).
 #[derive(Debug)]
 pub(crate) struct Payload {
-    bytes: Box<[u8]>,
+    bytes: Encoded,
     savings: Arc<Savings>,
 }
 
 impl Payload {
-    pub(crate) fn new(bytes: Vec<u8>, savings: &Arc<Savings>) -> Arc<Self> {
+    pub(crate) fn new(bytes: Encoded, savings: &Arc<Savings>) -> Arc<Self> {
         savings.alive.fetch_add(bytes.len(), Relaxed);
-        Arc::new(Self { bytes: bytes.into_boxed_slice(), savings: Arc::clone(savings) })
+        Arc::new(Self { bytes, savings: Arc::clone(savings) })
     }
 
-    pub(crate) const fn bytes(&self) -> &[u8] {
+    pub(crate) fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 }
@@ -93,7 +99,7 @@ mod tests {
     #[test]
     fn a_payload_counts_once_however_many_have_it() {
         let savings = Arc::new(Savings::default());
-        let payload = Payload::new(vec![b'x'; 1000], &savings);
+        let payload = Payload::new(Arc::new(Box::from([b'x'; 1000])), &savings);
         let first = Share::new(&payload);
         assert_eq!((savings.handed_out(), savings.saved()), (1000, 0));
         let others: Vec<Share> = (0..9).map(|_| Share::new(&payload)).collect();

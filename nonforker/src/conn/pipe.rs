@@ -2,11 +2,13 @@
 //!
 //! ```text
 //!  wire ──▶ Header ── complete ──▶ Plain ──▶ frames
+//!              │ └──── complete ──▶ Tls ── handshake done ──▶ Tls, decrypted ──▶ frames
 //!              └── refused ──▶ the connection ends before its handler knows it
 //! ```
 //!
-//! A connection whose pipe is not plain is [`Arriving`](super::state::State::Arriving): nothing that
-//! its client sends is a frame before the pipe has been opened up.
+//! A connection whose pipe is not plain is [`Arriving`](super::state::State::Arriving) at first: nothing
+//! that its client sends is a frame before the pipe has been opened up. What TLS does to its bytes is in
+//! [`encrypted`](super::encrypted).
 
 use super::proxy::{self, Refusal};
 use crate::address::Peer;
@@ -18,6 +20,8 @@ pub(crate) enum Pipe {
     Plain,
     /// A PROXY header comes first.
     Header,
+    /// What arrives are records of TLS.
+    Tls,
 }
 
 /// How far a pipe could be opened up.
@@ -36,14 +40,13 @@ impl Pipe {
     /// Opens it up with all bytes that have arrived so far.
     pub(super) fn open_up(&mut self, input: &[u8]) -> Opening {
         let (consumed, source) = match self {
-            Self::Plain => (0, None),
+            Self::Plain | Self::Tls => (0, None),
             Self::Header => match proxy::header(input) {
                 proxy::Header::Incomplete => return Opening::Incomplete,
                 proxy::Header::Refused(why) => return Opening::Refused(why),
                 proxy::Header::Complete { consumed, source } => (consumed, source),
             },
         };
-        *self = Self::Plain;
         Opening::Opened { consumed, source }
     }
 }

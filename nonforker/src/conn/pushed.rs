@@ -78,6 +78,16 @@ impl Connection {
         Room { dropped: dropped + u64::from(!is_there), is_there }
     }
 
+    /// Messages were lost that would have been queued: none is queued, and for a handler to which
+    /// each of them matters, the connection ends.
+    pub(crate) fn misses(&mut self, overflow: Overflow) {
+        match overflow {
+            Overflow::Close => self.fail(CloseReason::OutputOverflow, true),
+            // From now on the handler is to be told when the peer has caught up.
+            Overflow::DropOldest | Overflow::DropNewest => self.bars.set(Bars::PRESSURED, true),
+        }
+    }
+
     /// Whether a payload of this length is to be [shared](Self::push_shared), and not copied.
     pub(crate) const fn shares(&self, length: usize) -> bool {
         self.outbound.is_shared(length)

@@ -5,7 +5,7 @@
 //! Connecting
 //!     │ Connected
 //!     ▼
-//! Arriving
+//! Arriving ── CloseRequested ─▶ Draining
 //!     │ Arrived
 //!     ▼
 //!   Open ────────────────▶ HalfClosed   ┌──────────────▶ Lingering ─┐
@@ -111,7 +111,9 @@ impl State {
             (Arriving, Arrived) => Open,
             // Nothing was promised to it.
             (Connecting, CloseRequested) => Closing,
-            (Arriving, PeerFinished | CloseRequested) => Closing,
+            (Arriving, PeerFinished) => Closing,
+            // An alert may be queued.
+            (Arriving, CloseRequested) => Draining,
 
             (Open, PeerFinished) => HalfClosed,
             (Open, CloseRequested) => Draining,
@@ -201,7 +203,7 @@ mod tests {
     const TABLE: [(State, [Option<State>; 7]); 9] = [
         //            Connected       Arrived     PeerFinished      CloseRequested   Flushed           Failed         Released
         (Connecting, [Some(Arriving), None,       None,             Some(Closing),   Some(Connecting), Some(Closing), None]),
-        (Arriving,   [None,           Some(Open), Some(Closing),    Some(Closing),   Some(Arriving),   Some(Closing), None]),
+        (Arriving,   [None,           Some(Open), Some(Closing),    Some(Draining),  Some(Arriving),   Some(Closing), None]),
         (Open,       [None,           None,       Some(HalfClosed), Some(Draining),  Some(Open),       Some(Closing), None]),
         (HalfClosed, [None,           None,       None,             Some(Finishing), Some(HalfClosed), Some(Closing), None]),
         (Draining,   [None,           None,       Some(Finishing),  Some(Draining),  Some(Lingering),  Some(Closing), None]),

@@ -224,7 +224,7 @@ impl Connection {
         if tickets(&self.rare).is_some_and(|tickets| tickets.count() == 0) {
             let tickets = self.rare.as_mut().and_then(|rare| rare.tickets.take());
             // It may be long before the connection needs this again.
-            if self.rare.as_ref().is_some_and(|rare| rare.reason.is_none() && rare.discarded == 0) {
+            if self.rare.as_ref().is_some_and(|rare| rare.is_vacant()) {
                 self.rare = None;
             }
             self.set_bars();

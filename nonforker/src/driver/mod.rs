@@ -56,7 +56,7 @@ use slotmap::new_key_type;
 
 use self::socket::Listener;
 use crate::{
-    address::{Address, Peer},
+    address::{Address, Peer, PeerCredentials},
     conn::buffer::Buffer,
     exec::Program,
 };
@@ -137,8 +137,8 @@ pub(crate) enum Completion<'a, S> {
     Connected { attempt: AttemptId, socket: S, peer: Peer },
     /// An attempt has failed.
     ConnectFailed { attempt: AttemptId, error: io::Error },
-    /// The peer sent this.
-    Received { token: Token, bytes: &'a [u8] },
+    /// The peer sent this. The sink may change the bytes, to decrypt them where they lie.
+    Received { token: Token, bytes: &'a mut [u8] },
     /// The peer has finished sending. Receiving is off now.
     EndOfStream { token: Token },
     /// The peer sent an urgent byte, beside its stream.
@@ -174,7 +174,7 @@ pub(crate) trait Sink<S> {
     fn take(&mut self, completion: Completion<'_, S>) -> Next;
 
     /// The peer sent these bytes: a [`Completion::Received`], of which there are most.
-    fn received(&mut self, token: Token, bytes: &[u8]) -> Next {
+    fn received(&mut self, token: Token, bytes: &mut [u8]) -> Next {
         self.take(Completion::Received { token, bytes })
     }
 
@@ -309,6 +309,12 @@ pub(crate) trait Driver {
     /// How many bytes the kernel took for `token` that the peer's kernel has not acknowledged.
     /// `None` where that cannot be known.
     fn unacknowledged(&self, token: Token) -> Option<usize>;
+
+    /// The process at the other end of a Unix socket, if the system says which.
+    fn credentials(&self, token: Token) -> Option<PeerCredentials> {
+        let _ = token;
+        None
+    }
 
     /// The engine has no other clock.
     fn clock(&self) -> Clock;

@@ -31,7 +31,7 @@ use rustix::io::Errno;
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 
 use super::{Options, Probing};
-use crate::address::{Address, Peer};
+use crate::address::{Address, Peer, PeerCredentials};
 
 /// Bytes not yet sent that the kernel takes for one connection before it says "would block".
 #[cfg(any(target_os = "linux", target_os = "android"))]
@@ -55,6 +55,20 @@ pub(crate) fn unacknowledged(socket: &Socket) -> Option<usize> {
 /// Only the kernel could tell, and here it does not.
 #[cfg(not(any(target_os = "linux", target_vendor = "apple")))]
 pub(crate) fn unacknowledged(_socket: &Socket) -> Option<usize> {
+    None
+}
+
+/// The process at the other end of a Unix socket.
+#[cfg(target_os = "linux")]
+pub(crate) fn credentials(socket: &Socket) -> Option<PeerCredentials> {
+    let peer = rustix::net::sockopt::socket_peercred(socket).ok()?;
+    let pid = u32::try_from(peer.pid.as_raw_nonzero().get()).ok()?;
+    Some(PeerCredentials::new(pid, peer.uid.as_raw(), peer.gid.as_raw()))
+}
+
+/// Only Linux says it in this way.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn credentials(_socket: &Socket) -> Option<PeerCredentials> {
     None
 }
 

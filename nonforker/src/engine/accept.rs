@@ -25,17 +25,16 @@ use super::{
     balance::Balance,
     core::Core,
     desk::Desk,
-    group::{AddressKey, Group},
+    group::{AddressKey, Group, doors::DoorSettings},
     places,
     rules::Rules,
     shard::Shard,
     slot::{ServiceId, Slot},
-    table::Table,
     throttle::Notice,
     unused::UnusedOnes,
 };
 use crate::{
-    address::Peer,
+    address::{PackedPeer, Peer},
     conn::{
         deadlines::{Kind, Tick},
         pipe::Pipe,
@@ -43,6 +42,7 @@ use crate::{
     },
     driver::{Driver, ListenerId, Op, Token},
     networks::Networks,
+    tls::Tls,
 };
 
 /// How long to wait after the system had no descriptor, or no memory, for another connection.
@@ -54,20 +54,36 @@ const REFUSALS_MAX: u32 = 16;
 
 /// A listener as the engine sees it.
 #[derive(Debug)]
-struct Door {
+pub(super) struct Door {
     service: ServiceId,
     /// Whose connections begin with a PROXY header: then nobody else may connect.
     proxies: Option<Networks>,
+    /// Its connections begin with a TLS handshake.
+    tls: Option<Tls>,
     /// Failures in a row that blame the connection, since the last pause.
     refusals: u32,
     /// The driver was asked to accept.
     open: bool,
+    pub(super) settings: DoorSettings,
+}
+
+impl Door {
+    /// Whether its connections begin with a handshake.
+    pub(super) const fn is_encrypted(&self) -> bool {
+        self.tls.is_some()
+    }
 }
 
 /// See the [module](self).
 #[derive(Debug)]
 pub(super) struct Acceptor<S> {
-    doors: Vec<Door>,
+    pub(super) doors: Vec<Door>,
+    /// What holds for each of them as it opens.
+    pub(super) entrances: Vec<DoorSettings>,
+    /// Which version of that is known.
+    pub(super) doors_seen: usize,
+    /// Where those came in whose client is not known yet.
+    pub(super) arriving: HashMap<Token, ListenerId>,
     /// Accepted, and not yet let in. At most what one wait brings.
     pub(super) parked: VecDeque<(ListenerId, S, Peer)>,
     pub(super) unused: UnusedOnes,
@@ -75,8 +91,8 @@ pub(super) struct Acceptor<S> {
     connections_max: usize,
     /// Not to be tried again before: the system lacked something.
     exhausted_until: Option<Tick>,
-    /// By address, and by service where one counts for itself: the connections of this shard.
-    per_ip: HashMap<AddressKey, usize>,
+    /// The connections of this shard by address and network, and by service where one counts for itself.
+    pub(super) per_ip: HashMap<AddressKey, usize>,
     /// The server drains: after the backlog is empty nobody else comes in.
     closed: bool,
 }
@@ -85,6 +101,9 @@ impl<S> Acceptor<S> {
     pub(super) fn new(connections_max: usize) -> Self {
         Self {
             doors: Vec::new(),
+            entrances: Vec::new(),
+            doors_seen: 0,
+            arriving: HashMap::new(),
             parked: VecDeque::new(),
             unused: UnusedOnes::default(),
             balance: Balance::new(),
@@ -96,7 +115,20 @@ impl<S> Acceptor<S> {
     }
 
     pub(super) fn add(&mut self, service: ServiceId, proxies: Option<Networks>) {
-        self.doors.push(Door { service, proxies, refusals: 0, open: false });
+        let settings = self.entrances.get(self.doors.len()).cloned().unwrap_or_default();
+        self.doors.push(Door { service, proxies, tls: None, refusals: 0, open: false, settings });
+    }
+
+    /// From now on connections of this listener begin with a handshake by these certificates.
+    pub(super) fn set_tls(&mut self, listener: ListenerId, tls: Tls) {
+        if let Some(door) = self.doors.get_mut(listener) {
+            door.tls = Some(tls);
+        }
+    }
+
+    /// The certificates with which connections of this listener begin, and their service.
+    pub(super) fn of_listener(&self, listener: ListenerId) -> Option<(Option<Tls>, ServiceId)> {
+        self.doors.get(listener).map(|door| (door.tls.clone(), door.service))
     }
 
     pub(super) const fn set_connections_max(&mut self, connections_max: usize) {
@@ -105,24 +137,6 @@ impl<S> Acceptor<S> {
 
     pub(super) const fn connections_max(&self) -> usize {
         self.connections_max
-    }
-
-    /// Counts anew how many connections each address has: the rules about that have changed.
-    pub(super) fn count_addresses(&mut self, table: &Table, group: &Group) {
-        let before = std::mem::take(&mut self.per_ip);
-        for slot in table.slots().filter(|slot| slot.is_counted_by_address()) {
-            if let Some((key, _)) = slot.rules().per_ip(&slot.peer()) {
-                *self.per_ip.entry(key).or_default() += 1;
-            }
-        }
-        if !group.is_alone() {
-            for (key, &count) in &self.per_ip {
-                group.correct_address(*key, 0, count);
-            }
-            for (key, count) in before {
-                group.correct_address(key, count, 0);
-            }
-        }
     }
 
     /// Adds the connections of each address to those of other shards.
@@ -167,17 +181,10 @@ impl<S> Acceptor<S> {
     /// A connection has closed: what the system lacked may be there now.
     pub(super) fn released(&mut self, slot: &Slot, group: &Group) {
         self.exhausted_until = self.exhausted_until.and(Some(Tick::MIN));
-        if slot.is_counted_by_address()
-            && let Some((place, _)) = slot.rules().per_ip(&slot.peer())
-            && let Some(count) = self.per_ip.get_mut(&place)
-        {
-            *count -= 1;
-            if *count == 0 {
-                self.per_ip.remove(&place);
-            }
-            if !group.is_alone() {
-                group.correct_address(place, 1, 0);
-            }
+        if slot.counts() {
+            self.uncount_all(slot, group);
+        } else if !self.arriving.is_empty() {
+            self.arriving.remove(&slot.token());
         }
     }
 
@@ -201,20 +208,6 @@ impl<S> Acceptor<S> {
     /// The services of those that are parked.
     pub(super) fn waiting(&self) -> impl Iterator<Item = ServiceId> {
         self.parked.iter().map(|&(listener, ..)| self.doors[listener].service)
-    }
-
-    /// Whether a connection of this peer is one too many; if not, it is counted.
-    pub(super) fn is_one_too_many(&mut self, peer: &Peer, rules: &Rules, group: &Group) -> bool {
-        let Some((place, max)) = rules.per_ip(peer) else { return false };
-        if !group.is_alone() && !group.count_address(place, max) {
-            return true;
-        }
-        let count = self.per_ip.entry(place).or_default();
-        if group.is_alone() && *count >= max {
-            return true;
-        }
-        *count += 1;
-        false
     }
 
     /// Has the driver look at all listeners that accept, although it knows of nobody who waits.
@@ -245,8 +238,8 @@ impl<S> Shard<S> {
 
     /// The next socket that is let in, and its entry, as far as there is room.
     fn next_admitted(&mut self) -> Option<(Token, S)> {
-        let Self { acceptor, core, table, services, .. } = self;
         loop {
+            let Self { acceptor, core, .. } = &mut *self;
             let at = acceptor.first_with_room(&core.desks)?;
             let service = acceptor.doors[acceptor.parked.get(at)?.0].service;
             if !core.take_place(service, acceptor.connections_max) {
@@ -254,7 +247,9 @@ impl<S> Shard<S> {
             }
             let (listener, socket, peer) = acceptor.parked.remove(at)?;
             let door = &acceptor.doors[listener];
+            let tls = door.tls.clone();
             let rules = Rc::clone(&core.desks.get(service as usize)?.rules);
+            let mut word = None;
             let pipe = match &door.proxies {
                 Some(proxies) if !proxies.contains(&peer) => {
                     rules.counters.refused.add(1);
@@ -266,20 +261,41 @@ impl<S> Shard<S> {
                 }
                 // Whose connection this is shows when its header has come.
                 Some(_) => Pipe::Header,
-                None => {
-                    if acceptor.is_one_too_many(&peer, &rules, &core.group) {
-                        core.one_too_many(&peer, &rules);
-                        core.leave_place(service);
-                        continue;
+                None => match acceptor.refusal(listener, &peer, &rules, core) {
+                    Some(why) => {
+                        core.note_refusal(why, &peer, &rules);
+                        word = self.busy_word(listener, why);
+                        if word.is_none() {
+                            self.core.leave_place(service);
+                            continue;
+                        }
+                        Pipe::Header
                     }
-                    Pipe::Plain
-                }
+                    None if tls.is_some() => Pipe::Tls,
+                    None => Pipe::Plain,
+                },
             };
+            let Self { acceptor, core, table, services, .. } = &mut *self;
             let of = services.get_mut(service as usize)?;
+            let is_proxied = acceptor.doors[listener].proxies.is_some();
             let token = table.insert(|token| {
                 let slot = core.new_slot(token, peer.clone(), rules, pipe);
                 of.entry(core, slot)
             });
+            if let Some(tls) = tls.filter(|_| word.is_none())
+                && let Some(mut entry) = table.take(token)
+            {
+                core.begin_handshake(table, &mut entry.slot, tls);
+                table.put_back(entry);
+            }
+            if is_proxied {
+                acceptor.arriving.insert(token, listener);
+            }
+            if let Some(word) = word
+                && let Some(slot) = table.get_mut(token)
+            {
+                core.tell_busy(slot, &word);
+            }
             core.memory.ajar = false;
             tracing::debug!(%peer, "accepted");
             return Some((token, socket));
@@ -297,8 +313,9 @@ impl<S> Shard<S> {
         acceptor.first_with_room(&core.desks).is_some()
     }
 
-    fn may_accept(&self, service: ServiceId) -> bool {
+    fn may_accept(&self, &Door { service, ref settings, .. }: &Door) -> bool {
         !self.acceptor.closed
+            && !settings.suspended
             && !self.acceptor.balance.is_off()
             && !self.acceptor.is_full(&self.core.desks, service)
             && self.acceptor.exhausted_until.is_none()
@@ -307,12 +324,12 @@ impl<S> Shard<S> {
 
     /// Whether accepting is to be turned on or off.
     pub(super) fn is_about_to_switch(&self) -> bool {
-        self.acceptor.doors.iter().any(|door| door.open != self.may_accept(door.service))
+        self.acceptor.doors.iter().any(|door| door.open != self.may_accept(door))
     }
 
     /// Whether the next turn has a driver accept that does not just now.
     pub(super) fn is_about_to_accept(&self) -> bool {
-        self.acceptor.doors.iter().any(|door| !door.open && self.may_accept(door.service))
+        self.acceptor.doors.iter().any(|door| !door.open && self.may_accept(door))
     }
 }
 
@@ -324,6 +341,9 @@ impl Core {
         }
         slot.counters().accepted.add(1);
         self.mark_dirty(&mut slot);
+        if pipe == Pipe::Tls {
+            slot.is_let_in();
+        }
         if slot.conn.state() == State::Arriving {
             self.arm(&mut slot, Kind::Handshake, self.limits.handshake_timeout);
         } else {
@@ -335,6 +355,7 @@ impl Core {
     /// A connection is open: its deadlines begin.
     pub(super) fn begins(&mut self, slot: &mut Slot) {
         slot.opens();
+        self.may_age(slot);
         self.await_activity(slot);
         if let Some(timeout) = slot.rules().unused_timeout
             && !slot.is_outgoing()
@@ -350,6 +371,12 @@ impl<D: Driver> Engine<D> {
         let mut count = 0;
         while let Some((token, socket)) = self.shard.next_admitted() {
             self.driver.submit(Op::Adopt { token, socket });
+            if let Some(slot) = self.shard.table.get_mut(token)
+                && matches!(slot.peer, PackedPeer::Unix)
+                && let Some(process) = self.driver.credentials(token)
+            {
+                slot.came_from(process);
+            }
             self.shard.open(token);
             count += 1;
         }
@@ -376,7 +403,7 @@ impl<D: Driver> Engine<D> {
         }
         for listener in 0..shard.acceptor.doors.len() {
             let Door { service, open: was_open, .. } = shard.acceptor.doors[listener];
-            let open = shard.may_accept(service);
+            let open = shard.may_accept(&shard.acceptor.doors[listener]);
             if was_open == open {
                 continue;
             }

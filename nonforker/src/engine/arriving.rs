@@ -11,9 +11,8 @@
 
 use std::io;
 
-use super::{core::Core, rules::Rules, shard::Shard, slot::Slot, table::Entry, throttle::Notice};
+use super::{core::Core, shard::Shard, slot::Slot, table::Entry, throttle::Notice};
 use crate::{
-    address::Peer,
     conn::{deadlines::Kind, pipe::Opening, state::Event},
     error::CloseReason,
 };
@@ -30,7 +29,12 @@ impl<S> Shard<S> {
                 Opening::Refused(why) => self.core.refuse_arriving(slot, &why),
                 Opening::Opened { consumed, source } => {
                     slot.arrived_as(source);
-                    if self.opens(entry) {
+                    if !self.is_let_in(entry) {
+                        // It closes.
+                    } else if entry.slot.conn.is_encrypted() {
+                        self.received_encrypted(entry, &mut bytes[consumed..].to_vec());
+                    } else {
+                        self.opens(entry);
                         let rest = &bytes[consumed..];
                         if entry.slot.conn.takes_frames_in_place() {
                             self.call_entry(entry, |service, scope| service.received(scope, rest));
@@ -56,7 +60,15 @@ impl<S> Shard<S> {
                 Opening::Refused(why) => self.core.refuse_arriving(slot, &why),
                 Opening::Opened { source, .. } => {
                     slot.arrived_as(source);
-                    if self.opens(entry) {
+                    if !self.is_let_in(entry) {
+                        // It closes.
+                    } else if entry.slot.conn.is_encrypted() {
+                        if let Some(rest) = entry.slot.conn.take_kept() {
+                            self.received_encrypted(entry, &mut rest.bytes().to_vec());
+                            self.core.pool.put(rest);
+                        }
+                    } else {
+                        self.opens(entry);
                         entry.slot.conn.hold();
                         self.call_entry(entry, |service, scope| service.advance(scope));
                     }
@@ -66,20 +78,31 @@ impl<S> Shard<S> {
         self.core.mark_dirty(&mut entry.slot);
     }
 
-    /// Opens a connection whose pipe is open, if there may be another one of its client.
-    fn opens(&mut self, entry: &mut Entry) -> bool {
+    /// Counts a connection of which it is known now whose it is, if there may be another one of its
+    /// client.
+    fn is_let_in(&mut self, entry: &mut Entry) -> bool {
         let (slot, core) = (&mut entry.slot, &mut self.core);
-        slot.conn.deadlines().clear(Kind::Handshake);
         let peer = slot.peer();
-        if self.acceptor.is_one_too_many(&peer, slot.rules(), &core.group) {
-            core.one_too_many(&peer, slot.rules());
-            core.fail(slot, CloseReason::Aborted, false);
+        let listener = self.acceptor.arriving.remove(&slot.token()).unwrap_or_default();
+        if let Some(why) = self.acceptor.refusal(listener, &peer, slot.rules(), core) {
+            core.note_refusal(why, &peer, slot.rules());
+            match self.busy_word(listener, why) {
+                Some(word) => self.core.tell_busy(slot, &word),
+                None => self.core.fail(slot, CloseReason::Aborted, false),
+            }
             return false;
         }
+        slot.is_let_in();
+        true
+    }
+
+    /// Opens a connection whose pipe is open.
+    pub(super) fn opens(&mut self, entry: &mut Entry) {
+        let (slot, core) = (&mut entry.slot, &mut self.core);
+        slot.conn.deadlines().clear(Kind::Handshake);
         slot.conn.apply(Event::Arrived);
         core.begins(slot);
         self.call_entry(entry, |service, scope| service.open(scope));
-        true
     }
 }
 
@@ -94,13 +117,5 @@ impl Core {
         }
         let error = io::Error::new(io::ErrorKind::InvalidData, why.to_string());
         self.fail(slot, CloseReason::Broken(error), true);
-    }
-
-    /// There are as many connections of an address as there may be.
-    pub(super) fn one_too_many(&mut self, peer: &Peer, rules: &Rules) {
-        rules.counters.refused.add(1);
-        if let Some(left_out) = self.notice(Notice::PerIp) {
-            tracing::warn!(%peer, left_out, "too many connections from this address: refused");
-        }
     }
 }

@@ -15,8 +15,10 @@ use std::{
 };
 
 use super::{
+    aging::Ages,
     connecting::Outgoing,
     desk::Desk,
+    encrypted::Handshakes,
     group::Group,
     mail::Mail,
     memory::Memory,
@@ -62,6 +64,7 @@ pub(crate) struct Core {
     pub(crate) runnable: Vec<Token>,
     pub(crate) desks: Vec<Desk>,
     pub(super) timers: Timers,
+    pub(super) ages: Ages,
     pub(crate) pool: Pool,
     pub(super) memory: Memory,
     pub(crate) limits: Limits,
@@ -76,6 +79,7 @@ pub(crate) struct Core {
     pub(crate) mail: Mail,
     pub(super) tickets: TicketOffice,
     pub(crate) outgoing: Outgoing,
+    pub(super) handshakes: Handshakes,
     /// Who does what handlers offload.
     pub(crate) offload: Option<Box<dyn Threads>>,
     pub(super) clock: Clock,
@@ -106,12 +110,13 @@ impl Core {
     ) -> Self {
         let epoch = (clock.now(), Instant::now());
         let (budget, _) = limits.budget();
-        let tickets = TicketOffice::new(limits.tickets_max);
+        let tickets = TicketOffice::new(limits.tickets_max, &group);
         Self {
             dirty: Vec::new(),
             runnable: Vec::new(),
             desks: Vec::new(),
             timers: Timers::default(),
+            ages: Ages::default(),
             pool: Pool::new(budget),
             memory: Memory::new(budget, group.shards()),
             limits,
@@ -124,6 +129,7 @@ impl Core {
             mail,
             tickets,
             outgoing: Outgoing::default(),
+            handshakes: Handshakes::default(),
             offload: None,
             clock,
             now: 0,

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{rules::Rules, slot::ServiceId, topics::Topics};
-use crate::{conn::deadlines::Tick, error::NoSuchService};
+use crate::{conn::deadlines::Tick, error::NoSuchService, tls::Tls};
 
 /// See the [module](self).
 #[derive(Debug)]
@@ -29,6 +29,8 @@ pub(crate) struct Desk {
     pub(crate) due: Option<Tick>,
     /// A connection of it has taken a ticket at some time.
     pub(crate) defers: bool,
+    /// What its connections can change to when their handler says so.
+    pub(crate) start_tls: Option<Tls>,
     /// What its connections have subscribed to.
     pub(crate) topics: Topics,
     /// Its prototype of a codec, an [`Rc`] of a type that only it knows.

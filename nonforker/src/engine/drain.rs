@@ -28,6 +28,7 @@ use std::{
 
 use super::{Engine, shard::Shard, slot::Slot};
 use crate::{
+    config::Limits,
     conn::{
         bars::Bars,
         deadlines::Tick,
@@ -45,10 +46,21 @@ const SETTLE_MAX: Duration = Duration::from_millis(100);
 pub(crate) struct Request(AtomicU8);
 
 impl Request {
-    const DRAIN: u8 = 1;
-    const STOP: u8 = 2;
+    /// The end is near: nothing follows from it here.
+    const PREPARE: u8 = 1;
+    const DRAIN: u8 = 2;
+    const STOP: u8 = 3;
 
-    /// Whether anything was asked for.
+    /// Whether the end is near, or was asked for.
+    pub(super) fn is_prepared(&self) -> bool {
+        self.0.load(Relaxed) >= Self::PREPARE
+    }
+
+    pub(super) fn prepare(&self) {
+        self.0.fetch_max(Self::PREPARE, Relaxed);
+    }
+
+    /// Whether the end was asked for.
     pub(crate) fn is_made(&self) -> bool {
         self.0.load(Relaxed) >= Self::DRAIN
     }
@@ -93,6 +105,10 @@ impl<D: Driver> Engine<D> {
     pub(super) fn move_phase(&mut self) {
         let shard = &mut self.shard;
         if shard.phase == Phase::Serving && !shard.core.shared.request.is_made() {
+            // Those are here whose age is due.
+            if shard.brought.looked && !shard.uncut.is_empty() {
+                shard.cut_quiet(false);
+            }
             return;
         }
         let brought = shard.brought;
@@ -109,14 +125,21 @@ impl<D: Driver> Engine<D> {
                 let connections = shard.table.len();
                 tracing::info!(connections, "draining");
                 let until = shard.core.tick_after(SETTLE_MAX);
-                let deadline = shard.core.tick_after(shard.core.limits.drain_timeout);
+                let Limits { drain_timeout, drain_spread, .. } = shard.core.limits;
+                let deadline = shard.core.tick_after(drain_timeout.saturating_add(drain_spread));
                 shard.phase = Phase::Settling { until, deadline };
             }
             Phase::Settling { until, deadline } if quiet || until <= now => {
-                let half = shard.core.limits.drain_timeout / 2;
+                let Limits { drain_timeout, drain_spread, .. } = shard.core.limits;
+                let half = (drain_timeout / 2).saturating_add(drain_spread);
                 let patience = shard.core.tick_after(half).min(deadline);
                 shard.phase = Phase::Draining { patience, deadline };
-                shard.cut_who_is_received_from();
+                shard.uncut.clear();
+                if drain_spread.is_zero() {
+                    shard.cut_who_is_received_from();
+                } else {
+                    shard.spread_ends(drain_spread);
+                }
                 shard.cut_outgoing();
                 self.stop_listening();
             }
@@ -214,9 +237,11 @@ impl<S> Shard<S> {
     }
 
     /// From now on nothing is waited for on a connection.
-    fn cut(&mut self, token: Token) {
+    pub(super) fn cut(&mut self, token: Token) {
         if let Some(slot) = self.table.get_mut(token) {
-            if !slot.has_opened() {
+            if matches!(slot.conn.state(), State::Connecting | State::Arriving)
+                || slot.conn.shakes()
+            {
                 return self.core.fail(slot, CloseReason::Drained, false);
             }
             slot.conn.cut();
@@ -244,6 +269,7 @@ fn is_cut_off(slot: &Slot) -> bool {
 /// its end is the frame's.
 fn may_hold_frame(slot: &Slot) -> bool {
     let (conn, state) = (&slot.conn, slot.conn.state());
-    let may_be_complete = conn.bars().has(Bars::HELD) || state == State::HalfClosed;
+    let may_be_complete =
+        conn.bars().has(Bars::HELD) || state == State::HalfClosed && !conn.is_truncated();
     may_be_complete && state.handles() && !conn.kept().is_empty()
 }

@@ -25,6 +25,7 @@ use crate::{
     conn::{deadlines::Kind, state::Event},
     driver::{Driver, Token},
     error::CloseReason,
+    tls::TlsError,
 };
 
 /// When to look again for what has arrived.
@@ -38,6 +39,7 @@ impl<D: Driver> Engine<D> {
         let (now, judged) = (shard.core.tick(), shard.core.judged());
         shard.core.throttles.tell(now);
         shard.run_timers_of_services();
+        shard.run_ages();
         while let Some(token) = self.shard.core.timers.pop(judged) {
             let Some(slot) = self.shard.table.get_mut(token) else { continue };
             slot.scheduled.fired();
@@ -87,6 +89,8 @@ impl<D: Driver> Engine<D> {
             Kind::Frame | Kind::Unused | Kind::Handshake if slot.is_owed(driver.unread(token)) => {
                 core.arm(slot, kind, LOOK_AGAIN);
             }
+            // It waits for us.
+            Kind::Handshake if slot.conn.has_unread_records() => core.arm(slot, kind, LOOK_AGAIN),
             // Being delivered, they put the deadline off.
             Kind::Idle if has_unread(driver, slot) => core.arm(slot, kind, LOOK_AGAIN),
             Kind::Idle | Kind::Write if goes_on_taking(driver, slot, kind) => {
@@ -94,6 +98,13 @@ impl<D: Driver> Engine<D> {
                 if slot.conn.outbound().queued() > 0 {
                     core.arm_if(slot, Kind::Write, slot.rules().write_timeout);
                 }
+            }
+            Kind::Handshake if slot.conn.shakes() && slot.conn.is_encrypted() => {
+                if !slot.has_opened() {
+                    slot.counters().refused.add(1);
+                }
+                let error = TlsError::new("the handshake was not complete in time");
+                core.fail(slot, CloseReason::Tls(error), true);
             }
             Kind::Handshake => {
                 core.refuse_arriving(slot, &"it sent no complete PROXY header in time")

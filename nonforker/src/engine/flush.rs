@@ -4,7 +4,10 @@
 //! Here, and only here, the state becomes operations. So a connection has one write per turn
 //! however many replies it made, and the order in which things happened to it does not matter.
 
-use std::time::Duration;
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    time::Duration,
+};
 
 use super::{
     Engine,
@@ -44,7 +47,11 @@ impl<D: Driver> Engine<D> {
         let Some(slot) = table.get_mut(token) else { return };
         slot.is_flushed();
         let ends = slot.conn.ends_when_flushed();
-        while let Some(batch) = slot.conn.next_batch() {
+        let is_encrypted = slot.conn.is_encrypted();
+        while let Some(batch) = match is_encrypted {
+            false => slot.conn.next_batch(),
+            true => core.next_sealed(slot),
+        } {
             // Is the next step to close, to handle what waits, or to have memory again?
             let awaited = ends
                 || slot.conn.bars().has(Bars::PRESSURED)
@@ -65,7 +72,7 @@ impl<D: Driver> Engine<D> {
                 }
             }
         }
-        if !ends && slot.is_at_rest() {
+        if !ends && !is_encrypted && slot.is_at_rest() {
             return;
         }
         if ends {
@@ -153,6 +160,38 @@ impl<S> Shard<S> {
             self.call_entry(entry, |service, scope| service.closed(scope, &reason));
         }
         self.relay_ended(&mut entry.slot, reason.ends_relay_in_order());
+    }
+
+    /// The driver has let go of a connection.
+    pub(super) fn released(&mut self, token: Token) {
+        let Some(mut entry) = self.table.remove(token) else { return };
+        let (slot, core) = (&mut entry.slot, &mut self.core);
+        slot.conn.apply(Event::Released);
+        core.is_shaken(slot);
+        core.timers.cancel(token, &mut slot.scheduled);
+        core.ages.remove(token);
+        core.memory.account(token, slot.accounted(), 0, true);
+        slot.counters().closed.add(1);
+        if slot.has_place() {
+            core.leave_place(slot.service());
+        }
+        core.outgoing.count -= usize::from(slot.is_outgoing());
+        for buffer in slot.conn.discard_output().into_iter().flatten() {
+            core.pool.put(buffer);
+        }
+        if slot.conn.manner() == Manner::Illegal {
+            slot.counters().defects.add(1);
+            if core.notice(Notice::Defect).is_some() {
+                let peer = slot.peer();
+                tracing::error!(%peer, "a connection had an event that cannot happen");
+            }
+        }
+        self.acceptor.released(slot, &core.group);
+        let service = slot.service();
+        // The session is the user's, and goes with it.
+        if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(entry))) {
+            core.service_failed(service, "closed", Err(payload));
+        }
     }
 }
 

@@ -14,11 +14,16 @@
 //! closed. Memory is one sum: a shard reports what it holds when that has changed by more than a
 //! 64th of its part of the budget, so the sum is wrong by less than a 64th of the budget.
 
+pub(crate) mod doors;
+mod rates;
+mod tickets;
+mod topics;
+
 use std::{
     collections::HashMap,
     net::IpAddr,
     sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
         atomic::{
             AtomicBool, AtomicUsize,
             Ordering::{Relaxed, SeqCst},
@@ -27,16 +32,37 @@ use std::{
     },
 };
 
+use self::{doors::AllDoors, rates::Rates, tickets::AllTickets, topics::AllTopics};
 use super::{
-    desk::Desk, mail::Mailbox, places::room, shared::Shared, slot::ServiceId, stats::Stats,
+    certificates::Certificates, desk::Desk, mail::Mailbox, places::room, shared::Shared,
+    slot::ServiceId, stats::Stats,
 };
 use crate::{
     config::Limits,
     error::{Error, NoSuchService, Result},
+    offload::Pool,
 };
 
-/// Where connections of one address are counted: for all services, or for one alone.
-pub(super) type AddressKey = (Option<ServiceId>, IpAddr);
+/// A network: an address and how many of its bits count, or [`u8::MAX`] for an address alone.
+pub(super) type Net = (IpAddr, u8);
+
+/// Where connections of one address or network are counted: for all services, or for one alone.
+pub(super) type AddressKey = (Option<ServiceId>, Net);
+
+/// The network of an address, of which so many bits count.
+pub(super) fn net_of(ip: IpAddr, (v4, v6): (u8, u8)) -> Net {
+    // A proxy may write an IPv4 address as an IPv6 one.
+    match ip.to_canonical() {
+        IpAddr::V4(ip) => {
+            let mask = u32::MAX.checked_shl(32 - u32::from(v4)).unwrap_or(0);
+            (IpAddr::V4((u32::from(ip) & mask).into()), v4)
+        }
+        IpAddr::V6(ip) => {
+            let mask = u128::MAX.checked_shl(128 - u32::from(v6)).unwrap_or(0);
+            (IpAddr::V6((u128::from(ip) & mask).into()), v6)
+        }
+    }
+}
 
 /// See the [module](self).
 #[derive(Debug)]
@@ -53,11 +79,18 @@ pub(crate) struct Group {
     held: AtomicUsize,
     /// How many connections all shards have taken.
     accepted: AtomicUsize,
+    tickets: AllTickets,
+    topics: AllTopics,
+    doors: AllDoors,
+    rates: Rates,
+    /// The threads for what handlers offload, as long as a shard has them.
+    offload: Mutex<Weak<Pool>>,
     /// Limits are posted to all shards or to none.
     posting: Mutex<()>,
     has_new_limits: AtomicBool,
     /// Why the server ends, if something in it has failed.
     failure: Mutex<Option<Error>>,
+    pub(crate) tls: Certificates,
 }
 
 /// One shard, as the others see it. Each has cache lines of its own.
@@ -70,6 +103,8 @@ struct Member {
     yields: AtomicBool,
     /// A client that it has accepted waits for a place.
     waits: AtomicBool,
+    /// A client of it waits for a ticket.
+    lacks_tickets: AtomicBool,
     /// It is to look at its listeners, and at its share, although no driver says so.
     looks: AtomicBool,
 }
@@ -93,9 +128,15 @@ impl Group {
             waiting: AtomicUsize::new(0),
             held: AtomicUsize::new(0),
             accepted: AtomicUsize::new(0),
+            tickets: AllTickets::default(),
+            topics: AllTopics::default(),
+            doors: AllDoors::default(),
+            rates: Rates::default(),
+            offload: Mutex::default(),
             posting: Mutex::new(()),
             has_new_limits: AtomicBool::new(false),
             failure: Mutex::new(None),
+            tls: Certificates::default(),
         })
     }
 
@@ -126,6 +167,21 @@ impl Group {
     /// Takes the error that the server ends with, if there is one.
     pub(crate) fn take_failure(&self) -> Option<Error> {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// The threads of all shards for what handlers offload, which the first shard makes.
+    pub(crate) fn pool(&self, make: impl FnOnce() -> Pool) -> Arc<Pool> {
+        let mut known = self.offload.lock().unwrap_or_else(PoisonError::into_inner);
+        known.upgrade().unwrap_or_else(|| {
+            let pool = Arc::new(make());
+            *known = Arc::downgrade(&pool);
+            pool
+        })
+    }
+
+    /// Where to post to one shard, once all are bound.
+    pub(super) fn mailbox(&self, shard: u16) -> Option<Arc<Mailbox>> {
+        self.members.get(usize::from(shard))?.shared.mailbox()
     }
 
     // From outside.
@@ -179,6 +235,15 @@ impl Group {
         has_new_limits.store(true, Relaxed);
         // All were bound with the same limits: what one can follow, all can.
         members.iter().try_for_each(|member| member.shared.post_limits(limits.clone()))
+    }
+
+    /// Replaces the certificates of a listener in all shards.
+    #[cfg(feature = "_rustls")]
+    pub(crate) fn set_tls(&self, listener: usize, tls: crate::Tls) -> Result<()> {
+        let Self { members, tls: certificates, .. } = self.whole();
+        certificates.replace(listener, tls)?;
+        members.iter().for_each(|member| member.shared.wake());
+        Ok(())
     }
 
     pub(crate) fn stats(&self) -> Stats {
@@ -282,7 +347,11 @@ impl Group {
         taken: &[usize],
         per_ip: &HashMap<AddressKey, usize>,
         held: usize,
+        tickets: usize,
     ) -> Option<String> {
+        if self.open_tickets() != tickets {
+            return Some(format!("{tickets} tickets are open, not {}", self.open_tickets()));
+        }
         let counts = self.counts();
         if !counts.taken.is_empty() && counts.taken != taken {
             return Some(format!("{taken:?} places are taken, not {:?}", counts.taken));

@@ -1,4 +1,5 @@
-//! Mail from other threads into the shard: closures for a service, and answers to tickets.
+//! Mail from other threads into the shard: closures for a service, answers to tickets, and what other
+//! shards publish.
 //!
 //! ```text
 //!  any thread ── post ──▶ queue ── the first letter wakes the driver ──▶ a turn reads up to 1,024
@@ -7,10 +8,14 @@
 //! Letters are read in the order in which they were posted. The driver is woken for the first letter
 //! behind those that the shard has taken, and not for those that follow: `awake` is set and cleared
 //! under the lock of the queue. So a letter is either taken, or its wake-up comes after the taking.
+//!
+//! All of it is bounded. A post for which there is no room is refused. A message of another shard is
+//! not, since nobody waits there: subscribers miss it, and that it was lost is noted for each topic.
+//! There are no more of those than topics with subscribers.
 
 use std::{
     any::Any,
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     fmt, mem,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -23,6 +28,7 @@ use super::{
     slot::ServiceId,
     table::Table,
     tickets::Answered,
+    topics::Published,
 };
 use crate::{
     driver::Waker,
@@ -31,6 +37,12 @@ use crate::{
 
 /// The most letters that one turn reads, so that mail does not keep connections waiting.
 const LETTERS_PER_TURN: usize = 1024;
+
+/// How many bytes the messages of other shards may have that wait for a shard, one message aside: those
+/// of all shards together have a sixteenth of the memory budget.
+pub(super) const fn mail_bytes_max(budget: usize, shards: usize) -> usize {
+    budget / 16 / shards
+}
 
 /// What is called in the shard for a service, its types erased.
 pub(crate) trait Errand: Send {
@@ -49,14 +61,11 @@ pub(crate) enum Letter {
     Post { service: ServiceId, errand: Box<dyn Errand> },
     Answer(Answered),
     Resolved { host: String, found: Found },
+    Publish(Published),
 }
 
-impl Letter {
-    /// Whether [`Limits::remote_max`](crate::Limits::remote_max) counts it.
-    const fn is_post(&self) -> bool {
-        matches!(self, Self::Post { .. })
-    }
-}
+/// How many messages of a topic were lost, since there was no room for them.
+pub(super) type Missed = BTreeMap<(ServiceId, Arc<[u8]>), u64>;
 
 impl fmt::Debug for Letter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -64,6 +73,7 @@ impl fmt::Debug for Letter {
             Self::Post { service, .. } => write!(f, "Post to {service}"),
             Self::Resolved { host, .. } => write!(f, "Resolved {host}"),
             Self::Answer(Answered { token, id, .. }) => write!(f, "Answer {id} for {token:?}"),
+            Self::Publish(Published { service, .. }) => write!(f, "Publish for {service}"),
         }
     }
 }
@@ -80,8 +90,14 @@ struct Queue {
     letters: VecDeque<Letter>,
     /// How many of them are posts.
     posts: usize,
-    /// How many posts there may be.
+    /// How many posts there may be, and as many messages.
     posts_max: usize,
+    /// How many messages of other shards there are, and of how many bytes.
+    published: usize,
+    bytes: usize,
+    /// How many bytes those may have, if they are several.
+    bytes_max: usize,
+    missed: Missed,
     /// The driver was woken for what is here.
     awake: bool,
     /// The server has ended.
@@ -89,8 +105,9 @@ struct Queue {
 }
 
 impl Mailbox {
-    pub(crate) fn new(posts_max: usize, waker: Waker) -> Self {
-        Self { queue: Mutex::new(Queue { posts_max, ..Queue::default() }), waker }
+    /// For so many posts, and messages of so many bytes.
+    pub(crate) fn new(posts_max: usize, bytes_max: usize, waker: Waker) -> Self {
+        Self { queue: Mutex::new(Queue { posts_max, bytes_max, ..Queue::default() }), waker }
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
@@ -129,6 +146,29 @@ impl Mailbox {
         Ok(())
     }
 
+    /// Posts a message of another shard. If there is no room for it, subscribers miss it.
+    pub(super) fn publish(&self, published: &Published) {
+        self.waker.check_thread();
+        let mut queue = self.queue();
+        if queue.ended {
+            return;
+        }
+        let bytes = queue.bytes.saturating_add(published.encoded.len());
+        if queue.published > 0 && (queue.published >= queue.posts_max || bytes > queue.bytes_max) {
+            let topic = (published.service, Arc::clone(&published.topic));
+            *queue.missed.entry(topic).or_default() += 1;
+            return;
+        }
+        queue.published += 1;
+        queue.bytes = bytes;
+        self.push(queue, Letter::Publish(published.clone()));
+    }
+
+    /// Whether letters wait in it.
+    pub(super) fn has_letters(&self) -> bool {
+        !self.queue().letters.is_empty()
+    }
+
     fn push(&self, mut queue: MutexGuard<'_, Queue>, letter: Letter) {
         queue.letters.push_back(letter);
         let wakes = !mem::replace(&mut queue.awake, true);
@@ -139,14 +179,24 @@ impl Mailbox {
         }
     }
 
-    /// Moves letters to `taken`, the oldest first. Returns whether more are left.
-    fn take(&self, taken: &mut VecDeque<Letter>) -> bool {
+    /// Moves letters to `taken`, the oldest first. Returns whether more are left, and what was missed.
+    fn take(&self, taken: &mut VecDeque<Letter>) -> (bool, Missed) {
         let mut queue = self.queue();
         let count = queue.letters.len().min(LETTERS_PER_TURN);
         taken.extend(queue.letters.drain(..count));
-        queue.posts -= taken.iter().filter(|letter| letter.is_post()).count();
+        for letter in &*taken {
+            match letter {
+                Letter::Post { .. } => queue.posts -= 1,
+                Letter::Publish(Published { encoded, .. }) => {
+                    queue.published -= 1;
+                    queue.bytes -= encoded.len();
+                }
+                Letter::Answer(_) | Letter::Resolved { .. } => {}
+            }
+        }
+        let missed = mem::take(&mut queue.missed);
         queue.awake = !queue.letters.is_empty();
-        queue.awake
+        (queue.awake, missed)
     }
 }
 
@@ -158,11 +208,17 @@ pub(crate) struct Mail {
     taken: VecDeque<Letter>,
     /// More are in the mailbox.
     more: bool,
+    missed: Missed,
 }
 
 impl Mail {
     pub(crate) fn new(mailbox: Mailbox) -> Self {
-        Self { mailbox: Arc::new(mailbox), taken: VecDeque::new(), more: false }
+        Self {
+            mailbox: Arc::new(mailbox),
+            taken: VecDeque::new(),
+            more: false,
+            missed: Missed::new(),
+        }
     }
 
     /// Whether letters were left for the next turn, for which nobody wakes the driver.
@@ -173,11 +229,16 @@ impl Mail {
     /// Takes letters out of the mailbox if all that were taken before are read. If not, there may be
     /// more in it: the wake-up for those is used up.
     fn fetch(&mut self) {
-        self.more = !self.taken.is_empty() || self.mailbox.take(&mut self.taken);
+        if self.taken.is_empty() {
+            (self.more, self.missed) = self.mailbox.take(&mut self.taken);
+        } else {
+            self.more = true;
+        }
     }
 
-    pub(super) fn set_posts_max(&self, posts_max: usize) {
-        self.mailbox.queue().posts_max = posts_max;
+    pub(super) fn set_max(&self, posts_max: usize, bytes_max: usize) {
+        let mut queue = self.mailbox.queue();
+        (queue.posts_max, queue.bytes_max) = (posts_max, bytes_max);
     }
 }
 
@@ -218,7 +279,12 @@ impl<S> Shard<S> {
                 }
                 Letter::Answer(answered) => self.answer(answered),
                 Letter::Resolved { host, found } => self.resolved(host, found),
+                Letter::Publish(published) => self.published(published),
             }
+        }
+        if !self.core.mail.missed.is_empty() {
+            let missed = mem::take(&mut self.core.mail.missed);
+            self.missed(missed);
         }
     }
 }
@@ -254,7 +320,7 @@ mod tests {
 
     #[test]
     fn what_is_posted_while_letters_are_left_is_not_forgotten() {
-        let mut mail = Mail::new(Mailbox::new(10, Waker::new(|| {})));
+        let mut mail = Mail::new(Mailbox::new(10, 10, Waker::new(|| {})));
         let mailbox = Arc::clone(&mail.mailbox);
         assert_eq!((post(&mailbox), post(&mailbox)), (Ok(()), Ok(())));
         mail.fetch();
@@ -273,7 +339,7 @@ mod tests {
         let wakes = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&wakes);
         let waker = Waker::new(move || _ = count.fetch_add(1, Relaxed));
-        let mail = Mail::new(Mailbox::new(LETTERS_PER_TURN + 2, waker));
+        let mail = Mail::new(Mailbox::new(LETTERS_PER_TURN + 2, 10, waker));
         let mailbox = Arc::clone(&mail.mailbox);
         let mut taken = VecDeque::new();
         for _ in 0..LETTERS_PER_TURN + 2 {
@@ -281,11 +347,11 @@ mod tests {
         }
         assert_eq!(post(&mailbox), Err(PostError::Full));
         assert_eq!(wakes.load(Relaxed), 1);
-        assert!(mailbox.take(&mut taken), "two are left, and the shard knows it");
+        assert!(mailbox.take(&mut taken).0, "two are left, and the shard knows it");
         assert_eq!(post(&mailbox), Ok(()));
         assert_eq!(wakes.load(Relaxed), 1, "the shard comes again by itself");
         taken.clear();
-        assert!(!mailbox.take(&mut taken));
+        assert!(!mailbox.take(&mut taken).0);
         assert_eq!(taken.len(), 3);
         assert_eq!(post(&mailbox), Ok(()));
         assert_eq!(wakes.load(Relaxed), 2, "what comes behind the taking wakes it again");

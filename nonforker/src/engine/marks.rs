@@ -47,6 +47,8 @@ pub(crate) enum End {
 pub(crate) enum Usage {
     /// It is not open yet: the handler does not know it, and its address is not counted.
     Arriving,
+    /// The same, but its address is counted: a TLS handshake is under way.
+    LetIn,
     /// No request was ever complete, and nothing was ever sent.
     Unused,
     /// The same, but for what was sent as it opened.

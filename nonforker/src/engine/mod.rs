@@ -18,13 +18,17 @@
 //! [`unusual`](Shard::unusual), and one time, [`due_at`](Shard::due_at).
 
 mod accept;
+mod access;
+mod aging;
 mod arriving;
 mod balance;
+pub(crate) mod certificates;
 pub(crate) mod connecting;
 pub(crate) mod core;
 pub(crate) mod desk;
 pub(crate) mod drain;
 mod due;
+mod encrypted;
 pub(crate) mod failures;
 mod flush;
 pub(crate) mod group;
@@ -57,20 +61,22 @@ mod unused;
 use std::{io, os::fd::OwnedFd, sync::Arc, time::Duration};
 
 use self::{
-    group::Group,
-    mail::{Mail, Mailbox},
+    group::{Group, doors::DoorSettings},
+    mail::{Mail, Mailbox, mail_bytes_max},
     resolver::Resolver,
     service::Service,
     shard::Shard,
     slot::ServiceId,
 };
 use crate::{
+    access::Entrance,
     address::Address,
     driver::{Driver, ListenerId, ListenerShare, Next, nanos, sim::rng::Rng},
     error::Error,
     networks::Networks,
     offload::Threads,
     service_limits::AllLimits,
+    tls::Tls,
 };
 
 /// The services of a server, by [`ServiceId`].
@@ -91,7 +97,8 @@ impl<D: Driver> Engine<D> {
         number: u16,
     ) -> Self {
         group.of_shard(number).set_waker(driver.waker());
-        let mail = Mail::new(Mailbox::new(limits.server.remote_max, driver.waker()));
+        let bytes_max = mail_bytes_max(limits.server.budget().0, group.shards());
+        let mail = Mail::new(Mailbox::new(limits.server.remote_max, bytes_max, driver.waker()));
         let shard = Shard::new(limits, driver.clock(), services, group, number, mail);
         Self { driver, shard }
     }
@@ -149,6 +156,13 @@ impl<D: Driver> Engine<D> {
         listeners.map(|listener| self.driver.share_of(listener)).collect()
     }
 
+    /// What holds for the listeners, before they are opened.
+    pub(crate) fn open_doors(&mut self, entrances: impl Iterator<Item = Entrance>) {
+        let settings = entrances.map(|entrance| DoorSettings { entrance, suspended: false });
+        self.shard.acceptor.entrances = settings.collect();
+        self.shard.core.group.set_doors(self.shard.acceptor.entrances.clone());
+    }
+
     fn add_listener(
         &mut self,
         service: ServiceId,
@@ -161,6 +175,29 @@ impl<D: Driver> Engine<D> {
         let actual = open(driver, shard.acceptor.listeners(), wants_urgent)?;
         shard.acceptor.add(service, proxies);
         Ok(actual)
+    }
+
+    /// Connections of a listener begin with a handshake by these certificates from now on.
+    pub(crate) fn set_tls(&mut self, listener: ListenerId, tls: Tls) {
+        self.shard.acceptor.set_tls(listener, tls);
+    }
+
+    /// What handlers of a service can change to, if they can.
+    pub(crate) fn set_start_tls(&mut self, service: ServiceId, tls: Option<Tls>) {
+        if let Some(desk) = self.shard.core.desks.get_mut(service as usize) {
+            desk.start_tls = tls;
+        }
+    }
+
+    /// All listeners are there: from now on their certificates can be replaced.
+    pub(crate) fn note_tls(&self) {
+        let Shard { core, acceptor, .. } = &self.shard;
+        let desks = &core.desks;
+        let in_force = (0..acceptor.listeners()).map(|listener| {
+            let (tls, service) = acceptor.of_listener(listener)?;
+            tls.or_else(|| desks.get(service as usize)?.start_tls.clone())
+        });
+        core.group.tls.note(in_force.collect());
     }
 
     /// Tells every handler that the server begins.
@@ -193,6 +230,8 @@ impl<D: Driver> Engine<D> {
         self.wait()?;
         if self.shard.unusual {
             self.shard.follow_settings();
+            self.shard.follow_certificates();
+            self.shard.follow_doors();
             self.shard.read_mail();
             self.go_on_connecting();
             self.admit();

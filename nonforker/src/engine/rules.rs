@@ -3,9 +3,13 @@
 //! They are put together when the server starts, and whenever its limits change. Every connection
 //! has a pointer to those of its service, so that to read one costs no more than to read a field.
 
-use std::{net::IpAddr, rc::Rc, sync::Arc, time::Duration};
+use std::{rc::Rc, sync::Arc, time::Duration};
 
-use super::{slot::ServiceId, stats::Counters};
+use super::{
+    group::{AddressKey, net_of},
+    slot::ServiceId,
+    stats::Counters,
+};
 use crate::{address::Peer, conn::outbound::Watermarks, driver::nanos, service_limits::AllLimits};
 
 /// See the [module](self).
@@ -30,6 +34,11 @@ pub(crate) struct Rules {
     per_ip_max: Option<usize>,
     /// Where connections from one address are counted: with those of other services, or alone.
     per_ip_of: Option<ServiceId>,
+    per_net_max: Option<usize>,
+    /// How many bits of an address say which network it is in.
+    pub(super) net_prefix: (u8, u8),
+    /// How many connections a second a network may open.
+    pub(super) accept_rate: Option<usize>,
 }
 
 impl Rules {
@@ -56,14 +65,21 @@ impl Rules {
                     reserved: own.reserved(),
                     connections_max: limits.max_connections.unwrap_or(usize::MAX),
                     per_ip_max: limits.max_connections_per_ip,
+                    per_net_max: limits.max_connections_per_net,
+                    net_prefix: limits.net_prefix,
+                    accept_rate: limits.accept_rate,
                     per_ip_of: own.counts_addresses_alone().then_some(id),
                 })
             })
             .collect()
     }
 
-    /// Where a connection of this peer is counted and how many there may be, if that is bounded.
-    pub(super) fn per_ip(&self, peer: &Peer) -> Option<((Option<ServiceId>, IpAddr), usize)> {
-        Some(((self.per_ip_of, peer.ip()?), self.per_ip_max?))
+    /// Where a connection of this peer is counted and how many there may be, where that is bounded: for
+    /// its address, and for its network.
+    pub(super) fn caps(&self, peer: &Peer) -> [Option<(AddressKey, usize)>; 2] {
+        let Some(ip) = peer.ip() else { return [None, None] };
+        let per_ip = self.per_ip_max.map(|max| ((self.per_ip_of, (ip, u8::MAX)), max));
+        let per_net = self.per_net_max.map(|max| ((None, net_of(ip, self.net_prefix)), max));
+        [per_ip, per_net]
     }
 }

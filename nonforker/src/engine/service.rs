@@ -12,6 +12,7 @@ use super::{
     rules::Rules,
     slot::{ServiceId, Slot},
     table::{Entry, Table},
+    topics::Message,
 };
 use crate::{error::CloseReason, handler::Outcome};
 
@@ -60,6 +61,15 @@ pub(crate) trait Service {
     fn timers(&mut self, scope: Scope<'_>);
     /// Timers of the service are due.
     fn own_timers(&mut self, core: &mut Core, table: &mut Table, id: ServiceId);
+    /// A message of another shard has come, for all that have subscribed to the topic.
+    fn published(
+        &mut self,
+        core: &mut Core,
+        table: &mut Table,
+        id: ServiceId,
+        topic: &[u8],
+        message: &Message,
+    );
     /// Whether a complete frame is kept that the handler has not been given.
     fn holds_frame(&self, entry: &Entry) -> bool;
     /// The connection has ended.

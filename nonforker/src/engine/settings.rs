@@ -20,7 +20,9 @@ use std::{
     },
 };
 
-use super::{core::Core, rules::Rules, shard::Shard, slot::Slot};
+use super::{
+    core::Core, drain::Phase, mail::mail_bytes_max, rules::Rules, shard::Shard, slot::Slot,
+};
 use crate::{
     config::Limits,
     conn::{deadlines::Kind, state::State},
@@ -75,8 +77,9 @@ impl<S> Shard<S> {
         core.memory.set_budget(budget);
         core.pool.set_budget(budget);
         acceptor.set_connections_max(limits.server.connections());
-        core.mail.set_posts_max(limits.server.remote_max);
+        core.mail.set_max(limits.server.remote_max, mail_bytes_max(budget, core.group.shards()));
         core.tickets.set_max(limits.server.tickets_max);
+        let ages_anew = core.limits.max_age != limits.server.max_age;
         core.limits = limits.server;
         for token in table.tokens() {
             if let Some(slot) = table.get_mut(token) {
@@ -85,6 +88,9 @@ impl<S> Shard<S> {
         }
         acceptor.unused.forget();
         acceptor.count_addresses(table, &core.group);
+        if ages_anew && self.phase == Phase::Serving {
+            self.age_anew();
+        }
     }
 }
 

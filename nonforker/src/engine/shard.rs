@@ -1,11 +1,6 @@
 //! A shard: its connections, its services, and what each completion does to them. No driver.
 
-use std::{
-    mem,
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
-    time::Duration,
-};
+use std::{mem, sync::Arc, time::Duration};
 
 use super::{
     Services,
@@ -13,6 +8,7 @@ use super::{
     connecting::Made,
     core::{COLLECTED_MAX, Core},
     drain::Phase,
+    encrypted::Scratch,
     group::Group,
     mail::Mail,
     rules::Rules,
@@ -20,13 +16,12 @@ use super::{
     slot::Slot,
     stats::AllCounters,
     table::{Entry, Table},
-    throttle::Notice,
 };
 use crate::{
     conn::{
         bars::Bars,
         deadlines::{Kind, Tick},
-        state::{Event, Manner, State},
+        state::{Event, State},
     },
     driver::{Clock, Completion, Next, Sent, Sink, Token},
     error::{CloseReason, Error},
@@ -60,6 +55,9 @@ pub(super) struct Shard<S> {
     pub(super) made: Vec<Made<S>>,
     /// Connections that have ended and that no driver knows.
     pub(super) gone: Vec<Token>,
+    pub(super) scratch: Scratch,
+    /// How often certificates had been replaced when that was last looked at.
+    pub(super) certificates_seen: usize,
 }
 
 /// What a turn has brought.
@@ -103,6 +101,8 @@ impl<S> Shard<S> {
             running: Vec::new(),
             made: Vec::new(),
             gone: Vec::new(),
+            scratch: Scratch::default(),
+            certificates_seen: 0,
         }
     }
 
@@ -126,6 +126,7 @@ impl<S> Shard<S> {
         }
         self.core.timers_moved = false;
         self.core.collected = 0;
+        self.core.handshakes.begin_turn();
         // What becomes runnable from here on has its turn in the next one.
         if !self.core.runnable.is_empty() {
             mem::swap(&mut self.core.runnable, &mut self.running);
@@ -153,6 +154,7 @@ impl<S> Shard<S> {
             self.acceptor.look_at(),
             self.acceptor.balance.look_at(),
             self.phase.deadline(),
+            core.ages.next(),
             core.memory.look_at,
             core.throttles.tell_at(),
         ];
@@ -172,6 +174,7 @@ impl<S> Shard<S> {
     /// Whether accepting, memory or the phase is to be looked at in the next turn as well.
     pub(super) fn is_unusual(&self) -> bool {
         self.phase != Phase::Serving
+            || !self.uncut.is_empty()
             || self.core.memory.is_scarce()
             || self.acceptor.is_unusual()
             || self.core.mail.is_left()
@@ -297,6 +300,11 @@ impl<S> Shard<S> {
         if slot.conn.state() == State::Closing {
             return;
         }
+        let is_encrypted = slot.conn.is_encrypted();
+        if is_encrypted && self.finished_on_the_wire(token) {
+            return;
+        }
+        let Some(slot) = self.table.get_mut(token) else { return };
         slot.conn.apply(Event::PeerFinished);
         self.core.mark_dirty(slot);
         if slot.conn.bars().has(Bars::RELAYED) {
@@ -333,42 +341,16 @@ impl<S> Shard<S> {
         }
     }
 
-    /// The driver has let go of a connection.
-    pub(super) fn released(&mut self, token: Token) {
-        let Some(mut entry) = self.table.remove(token) else { return };
-        let (slot, core) = (&mut entry.slot, &mut self.core);
-        slot.conn.apply(Event::Released);
-        core.timers.cancel(token, &mut slot.scheduled);
-        core.memory.account(token, slot.accounted(), 0, true);
-        slot.counters().closed.add(1);
-        if slot.has_place() {
-            core.leave_place(slot.service());
-        }
-        core.outgoing.count -= usize::from(slot.is_outgoing());
-        for buffer in slot.conn.discard_output().into_iter().flatten() {
-            core.pool.put(buffer);
-        }
-        if slot.conn.manner() == Manner::Illegal {
-            slot.counters().defects.add(1);
-            if core.notice(Notice::Defect).is_some() {
-                let peer = slot.peer();
-                tracing::error!(%peer, "a connection had an event that cannot happen");
-            }
-        }
-        self.acceptor.released(slot, &core.group);
-        let service = slot.service();
-        // The session is the user's, and goes with it.
-        if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(entry))) {
-            core.service_failed(service, "closed", Err(payload));
-        }
-    }
-
     /// Lets those connections go on that wait for us.
     pub(super) fn go_on(&mut self) {
         for at in 0..self.running.len() {
             let token = self.running[at];
             let Some(slot) = self.table.get_mut(token) else { continue };
             slot.runs();
+            if slot.conn.shakes() {
+                self.shake_on(token);
+            }
+            let Some(slot) = self.table.get_mut(token) else { continue };
             let is_relieved = slot.relieve();
             if !slot.conn.state().handles() {
                 continue;
@@ -410,19 +392,19 @@ impl<S> Sink<S> for Shard<S> {
     }
 
     /// The peer sent bytes.
-    fn received(&mut self, token: Token, bytes: &[u8]) -> Next {
+    fn received(&mut self, token: Token, bytes: &mut [u8]) -> Next {
         self.brought.something = true;
         if let Some(mut entry) = self.table.take(token) {
             let Self { core, table, services, .. } = self;
             let slot = &mut entry.slot;
             slot.rules.counters.received_bytes.add(bytes.len());
-            if slot.received() {
-                core.watch_received(slot, bytes.len());
-            }
+            let is_encrypted = slot.received() && core.watch_received(slot, bytes.len());
             if core.tickets.are_out() {
                 self.unusual |= core.wait_for_tickets(slot);
             }
-            if !slot.conn.takes_frames_in_place() {
+            if is_encrypted {
+                self.received_encrypted(&mut entry, bytes);
+            } else if !slot.conn.takes_frames_in_place() {
                 self.received_aside(&mut entry, bytes);
             } else if let Some(service) = services.get_mut(slot.rules.service as usize) {
                 service.received(Scope { core, table, entry: &mut entry }, bytes);
@@ -437,11 +419,13 @@ impl<S> Sink<S> for Shard<S> {
 }
 
 impl Core {
-    /// Bytes came to a connection on which more than usual depends on that.
+    /// Bytes came to a connection on which more than usual depends on that. Returns whether they are
+    /// encrypted.
     #[inline(never)]
-    fn watch_received(&mut self, slot: &mut Slot, count: usize) {
+    fn watch_received(&mut self, slot: &mut Slot, count: usize) -> bool {
         self.is_active(slot);
         slot.watch_received(count);
+        slot.conn.is_encrypted()
     }
 
     /// Frames may be here that have to wait: for us, so the peer's deadline stops. They go on in the
@@ -449,13 +433,15 @@ impl Core {
     pub(crate) fn hold(&mut self, slot: &mut Slot, is_turn_over: bool) {
         self.mark_dirty(slot);
         slot.conn.deadlines().clear(Kind::Frame);
+        // What follows a call for TLS is not for a codec.
+        let is_turn_over = is_turn_over || slot.conn.bars().has(Bars::SHAKES);
         if slot.conn.hold() && is_turn_over {
             self.mark_runnable(slot);
         }
     }
 
     /// Bytes came for which there is no use any more.
-    fn discarded(&mut self, slot: &mut Slot, count: usize) {
+    pub(super) fn discarded(&mut self, slot: &mut Slot, count: usize) {
         let enough = slot.conn.discard(count);
         if slot.conn.state() == State::Lingering {
             if enough {

@@ -3,19 +3,15 @@
 //! A slot says in which lists the connection stands, what of it is in which account, and what was
 //! last asked about its peer. Every function that changes these together is here.
 
-use std::{
-    io::{self, ErrorKind},
-    mem,
-    rc::Rc,
-    time::Duration,
-};
+mod asked;
+mod outgoing;
+
+use std::{mem, rc::Rc, time::Duration};
 
 pub(crate) use super::marks::{End, Traffic};
 use super::{
     connecting::Connecting,
-    marks::{
-        DIRTY, HEARD, Marks, OUTGOING, PLACELESS, PROGRESSED, RUNNABLE, Receiving, Usage, WATCHED,
-    },
+    marks::{DIRTY, HEARD, Marks, PROGRESSED, RUNNABLE, Receiving, Usage, WATCHED},
     memory::Memory,
     rules::Rules,
     stats::Counters,
@@ -26,8 +22,6 @@ use crate::{
     address::{PackedPeer, Peer},
     conn::{Connection, bars::Bars, deadlines::Kind, pipe::Pipe, state::State},
     driver::Token,
-    error::CloseReason,
-    target::Target,
 };
 
 /// Which service a connection belongs to: an index.
@@ -39,7 +33,7 @@ pub(crate) struct Slot {
     pub(crate) conn: Connection,
     pub(super) token: Token,
     pub(crate) rules: Rc<Rules>,
-    peer: PackedPeer,
+    pub(super) peer: PackedPeer,
     marks: Marks,
     receiving: Receiving,
     end: End,
@@ -90,82 +84,6 @@ impl Slot {
             scheduled: Scheduled::default(),
             extra: None,
         }
-    }
-
-    /// A connection that a handler asked for `now`, in milliseconds.
-    pub(super) fn outgoing(token: Token, rules: Rc<Rules>, target: Target, now: u32) -> Self {
-        let mut slot = Self::new(token, target.peer(), rules, Pipe::Plain, now);
-        slot.conn = Connection::connecting();
-        slot.marks = OUTGOING | PLACELESS;
-        slot.put_connecting(Box::new(Connecting::new(target)));
-        slot
-    }
-
-    // What a connection that a handler asked for has.
-
-    /// Whether a handler has asked for it, and no listener has accepted it.
-    pub(crate) const fn is_outgoing(&self) -> bool {
-        self.marks & OUTGOING != 0
-    }
-
-    pub(crate) fn is_connecting(&self) -> bool {
-        self.conn.state() == State::Connecting
-    }
-
-    /// Why it has ended, as its handler is told: of one that never stood, that it could not be made.
-    pub(super) fn reason_as_told(&self, reason: CloseReason) -> CloseReason {
-        if self.has_opened() || !self.is_outgoing() {
-            return reason;
-        }
-        match reason {
-            CloseReason::ConnectFailed(_) => reason,
-            other => CloseReason::ConnectFailed(io::Error::new(
-                ErrorKind::ConnectionAborted,
-                other.to_string(),
-            )),
-        }
-    }
-
-    pub(super) fn connecting(&self) -> Option<&Connecting> {
-        self.extra.as_ref()?.connecting.as_deref()
-    }
-
-    /// Takes out how far it has come, to be [put back](Self::put_connecting) while it does not stand.
-    pub(super) fn take_connecting(&mut self) -> Option<Box<Connecting>> {
-        self.extra.as_mut()?.connecting.take()
-    }
-
-    pub(super) fn put_connecting(&mut self, connecting: Box<Connecting>) {
-        self.extra.get_or_insert_default().connecting = Some(connecting);
-    }
-
-    pub(super) fn connected_to(&mut self, peer: Peer) {
-        self.peer = peer.into();
-    }
-
-    /// Whether it takes one of the places for connections.
-    pub(super) const fn has_place(&self) -> bool {
-        self.marks & PLACELESS == 0
-    }
-
-    pub(super) const fn takes_place(&mut self) {
-        self.marks &= !PLACELESS;
-    }
-
-    /// Whether it is counted among the connections of its peer's address.
-    pub(super) fn is_counted_by_address(&self) -> bool {
-        self.has_opened() && !self.is_outgoing()
-    }
-
-    // What a relayed connection has.
-
-    /// The connection with which it exchanges its bytes.
-    pub(crate) fn relay(&self) -> Option<Token> {
-        self.extra.as_ref()?.relay
-    }
-
-    pub(super) fn set_relay(&mut self, other: Option<Token>) {
-        self.extra.get_or_insert_default().relay = other;
     }
 
     /// Counts what goes both ways from `now` on, in nanoseconds.
@@ -340,9 +258,19 @@ impl Slot {
         self.usage = if self.is_outgoing() { Usage::Used } else { Usage::Unused };
     }
 
+    /// Its address is counted, and its handshake is to come.
+    pub(super) const fn is_let_in(&mut self) {
+        self.usage = Usage::LetIn;
+    }
+
+    /// Whether its address is counted.
+    pub(super) fn counts(&self) -> bool {
+        self.usage > Usage::Arriving && !self.is_outgoing()
+    }
+
     /// Whether it has opened at some time: the handler knows it, and its address is counted.
     pub(crate) fn has_opened(&self) -> bool {
-        self.usage > Usage::Arriving
+        self.usage > Usage::LetIn
     }
 
     /// A proxy has said who the client is, or that it does not know.
@@ -381,47 +309,6 @@ impl Slot {
     /// We receive again: from now on it counts how long it is unused.
     pub(super) const fn is_received_from_since(&mut self, now: u32) {
         self.since = now;
-    }
-
-    // What was last asked about its peer.
-
-    /// Whether some of what had arrived when a deadline was first due may not be delivered yet, if
-    /// `unread` bytes are not. Behind the last of them the stream may end, which no count of bytes
-    /// shows: so it is asked once more when they are delivered.
-    pub(super) fn is_owed(&mut self, unread: usize) -> bool {
-        let (receives, with_end) = (self.receives(), unread.saturating_add(1));
-        let owed = self.watch().owed.get_or_insert(with_end);
-        let is_owed = receives && *owed > 0;
-        if with_end.min(*owed) == 1 {
-            *owed = 0;
-        }
-        is_owed
-    }
-
-    /// Nothing is owed any more: what was is delivered.
-    pub(crate) fn owes_nothing(&mut self) {
-        if let Some(extra) = &mut self.extra {
-            extra.owed = None;
-        }
-    }
-
-    /// How many bytes the peer's kernel had not acknowledged when that was last asked. It is `left`
-    /// now.
-    pub(super) fn asked_unacknowledged(&mut self, left: usize) -> Option<usize> {
-        self.watch().unacknowledged.replace(left)
-    }
-
-    /// Whether the peer had not taken all when that was last asked.
-    pub(super) fn has_left_some(&self) -> bool {
-        let extra = self.extra.as_ref();
-        extra.and_then(|extra| extra.unacknowledged).is_some_and(|left| left > 0)
-    }
-
-    /// What was asked does not count any more: the connection lingers.
-    pub(super) fn forget_what_was_asked(&mut self) {
-        if let Some(extra) = &mut self.extra {
-            (extra.owed, extra.unacknowledged) = (None, None);
-        }
     }
 
     // Receiving, and the memory account.

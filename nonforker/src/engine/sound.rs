@@ -34,6 +34,7 @@ impl<D: Driver> Engine<D> {
         for slot in table.slots() {
             held.push(slot.holding());
             let wrong = self.unsound_slot(slot).or_else(|| self.unsound_deadlines(slot));
+            let wrong = wrong.or_else(|| self.unsound_way(slot));
             if let Some(wrong) = wrong {
                 return Some(format!("{wrong}: {:?}", slot.conn));
             }
@@ -56,6 +57,11 @@ impl<D: Driver> Engine<D> {
         let goes_on = self.shard.unusual || !core.runnable.is_empty();
         if let Some(wrong) = core.tickets.unsound(table, goes_on) {
             return Some(wrong);
+        }
+        let shaking = table.slots().filter(|slot| slot.conn.is_counted_as_shaking()).count();
+        if shaking != core.handshakes.open() {
+            let counted = core.handshakes.open();
+            return Some(format!("{shaking} handshakes are under way, not {counted}"));
         }
         let mut subscriptions = 0;
         for desk in &core.desks {
@@ -89,6 +95,24 @@ impl<D: Driver> Engine<D> {
             engine.shard.acceptor.add_addresses(&mut per_ip);
         }
         let held = engines.clone().map(|engine| engine.shard.core.memory.known()).sum();
+        let tickets = engines.clone().map(|engine| engine.shard.core.tickets.open()).sum();
+        let mut topics = 0;
+        for core in engines.clone().map(|engine| &engine.shard.core) {
+            if core.tickets.has_waiting() && !group.lacks_tickets(core.shard) {
+                return Some("a shard waits for tickets, and nobody will wake it".to_owned());
+            }
+            for (service, desk) in (0..).zip(&core.desks) {
+                for topic in desk.topics.names() {
+                    topics += 1;
+                    if !group.has_topic(core.shard, service, topic) {
+                        return Some("other shards do not know a topic".to_owned());
+                    }
+                }
+            }
+        }
+        if topics != group.topics_entered() {
+            return Some("a topic without subscribers is known to other shards".to_owned());
+        }
         let connections = engines
             .clone()
             .map(|engine| engine.shard.table.slots().filter(|slot| slot.has_place()).count());
@@ -96,7 +120,12 @@ impl<D: Driver> Engine<D> {
         if connections > self.shard.core.limits.connections() && !group.has_new_limits() {
             return Some(format!("there are {connections} connections in all shards"));
         }
-        group.unsound(&taken.collect::<Vec<_>>(), &per_ip, held)
+        group.unsound(&taken.collect::<Vec<_>>(), &per_ip, held, tickets)
+    }
+
+    /// Whether mail waits that the shard has not read.
+    pub(crate) fn has_mail(&self) -> bool {
+        self.shard.core.mail.is_left() || self.shard.core.mail.mailbox.has_letters()
     }
 
     /// Whether the next thing that it does by itself is to call a handler's timer, to close a silent
@@ -120,7 +149,7 @@ impl<D: Driver> Engine<D> {
                 .flat_map(move |slot| kinds.clone().filter_map(|kind| slot.conn.deadline(kind)))
         };
         let of_services = core.desks.iter().filter_map(|desk| desk.due);
-        let timer = of_slots(true).chain(of_services).min();
+        let timer = of_slots(true).chain(of_services).chain(core.ages.next()).min();
         let own = [shard.acceptor.look_at(), shard.phase.deadline(), core.memory.look_at];
         let others = own.into_iter().flatten().chain(of_slots(false));
         others.min().is_none_or(|first| timer.is_some_and(|timer| timer < first))
@@ -134,9 +163,17 @@ impl<D: Driver> Engine<D> {
         if let Some(wrong) = conn.unsound_tickets().or_else(|| conn.unsound_queue()) {
             return Some(wrong);
         }
-        let idle =
-            conn.kept().is_empty() && !queued && conn.held() == 0 && !conn.outbound().is_sending();
+        let idle = !conn.keeps_records()
+            && conn.kept().is_empty()
+            && !queued
+            && conn.held() == 0
+            && !conn.outbound().is_sending();
         let waits = core.runnable.contains(&slot.token());
+        if let Some(wrong) = conn.unsound_records(waits) {
+            return Some(wrong);
+        }
+        // Nothing is sent in clear while the handshake is under way.
+        let queued = queued && !conn.shakes();
         let withheld = core.memory.withholds(slot.accounted());
         let is_told = conn.incoming() == Incoming::Told;
         let checks = [
@@ -146,20 +183,6 @@ impl<D: Driver> Engine<D> {
             (
                 state == State::Arriving && conn.deadline(Kind::Handshake).is_none(),
                 "a connection may arrive for ever",
-            ),
-            (
-                state == State::Connecting && conn.deadline(Kind::Handshake).is_none(),
-                "a connection may be made for ever",
-            ),
-            (
-                state == State::Connecting
-                    && conn.deadline(Kind::Retry).is_none()
-                    && slot.connecting().is_none_or(Connecting::is_stuck),
-                "a connection that is to be made is forgotten",
-            ),
-            (
-                slot.relay().is_some_and(|other| self.forgets_relay(slot, other)),
-                "a relayed connection could go on, and is forgotten",
             ),
             (bars.has(Bars::CLOSED) == state.handles(), "the state and its bar do not agree"),
             (
@@ -210,6 +233,29 @@ impl<D: Driver> Engine<D> {
             ),
             (state == State::Closing && slot.end() != End::Closing, "the close is forgotten"),
             (state == State::Closed, "a closed connection has a slot"),
+        ];
+        checks.into_iter().find_map(|(wrong, what)| wrong.then_some(what))
+    }
+
+    /// What is wrong with a connection that was asked for, or is relayed.
+    fn unsound_way(&self, slot: &Slot) -> Option<&'static str> {
+        let conn = &slot.conn;
+        let connects = conn.state() == State::Connecting;
+        let checks = [
+            (
+                connects && conn.deadline(Kind::Handshake).is_none(),
+                "a connection may be made for ever",
+            ),
+            (
+                connects
+                    && conn.deadline(Kind::Retry).is_none()
+                    && slot.connecting().is_none_or(Connecting::is_stuck),
+                "a connection that is to be made is forgotten",
+            ),
+            (
+                slot.relay().is_some_and(|other| self.forgets_relay(slot, other)),
+                "a relayed connection could go on, and is forgotten",
+            ),
         ];
         checks.into_iter().find_map(|(wrong, what)| wrong.then_some(what))
     }

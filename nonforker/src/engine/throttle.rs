@@ -18,6 +18,9 @@ pub(crate) enum Notice {
     Connect,
     Full,
     PerIp,
+    PerNet,
+    Rate,
+    Denied,
     Memory,
     Evicted,
     Handler,
@@ -36,14 +39,18 @@ pub(crate) enum Notice {
     AnswerTimeout,
     Unasked,
     WorkerEnded,
+    Tls,
 }
 
 impl Notice {
-    const ALL: [Self; 22] = [
+    const ALL: [Self; 26] = [
         Self::Accept,
         Self::Connect,
         Self::Full,
         Self::PerIp,
+        Self::PerNet,
+        Self::Rate,
+        Self::Denied,
         Self::Memory,
         Self::Evicted,
         Self::Handler,
@@ -62,11 +69,13 @@ impl Notice {
         Self::AnswerTimeout,
         Self::Unasked,
         Self::WorkerEnded,
+        Self::Tls,
     ];
 
     /// The kind of line that says that a connection was closed by policy, if it was.
     pub(crate) const fn of(reason: &CloseReason) -> Option<Self> {
         match reason {
+            CloseReason::Tls(_) | CloseReason::Truncated => Some(Self::Tls),
             CloseReason::Unused => Some(Self::Unused),
             CloseReason::FrameTimeout => Some(Self::FrameTimeout),
             CloseReason::WriteTimeout => Some(Self::WriteTimeout),
@@ -86,6 +95,9 @@ impl Notice {
             Self::Connect => "connecting failed",
             Self::Full => "the server was full",
             Self::PerIp => "connections of one address were refused",
+            Self::PerNet => "connections of one network were refused",
+            Self::Rate => "connections were refused that came too fast",
+            Self::Denied => "connections of denied networks were refused",
             Self::Memory => "memory for buffers became scarce or ample",
             Self::Evicted => "connections were closed for the memory that they held",
             Self::Handler => "the handler failed",
@@ -103,6 +115,7 @@ impl Notice {
             Self::AnswerTimeout => "connections were closed that were not answered in time",
             Self::Unasked => "workers sent what nobody had asked for",
             Self::WorkerEnded => "workers ended",
+            Self::Tls => "connections were closed that broke the rules of TLS",
             Self::TooLong => "connections were closed whose frame was too long",
         }
     }
@@ -117,6 +130,7 @@ impl Notice {
                 | Self::IdleTimeout
                 | Self::OutputOverflow
                 | Self::TooLong
+                | Self::Tls
         )
     }
 }

@@ -9,10 +9,16 @@
 //!
 //! While as many are open as there may be, connections of services that defer handle no more frames:
 //! each waits in a list as soon as bytes of it arrive, and goes on in the order of the list.
+//!
+//! Tickets of all shards are counted together, in the [group](super::group). A shard looks there when
+//! it opens or ends one, and while clients of it wait. Between that it may believe too long that there
+//! are some: then it opens one too many, and knows. Or that there are none: then clients wait a turn.
 
-use std::{any::Any, collections::VecDeque, sync::Arc, time::Duration};
+use std::{any::Any, collections::VecDeque, mem, sync::Arc, time::Duration};
 
-use super::{core::Core, mail::discard, service::Scope, shard::Shard, slot::Slot, table::Table};
+use super::{
+    core::Core, group::Group, mail::discard, service::Scope, shard::Shard, slot::Slot, table::Table,
+};
 use crate::{
     conn::{
         bars::Bars,
@@ -42,12 +48,14 @@ pub(crate) struct Answered {
 }
 
 /// See the [module](self).
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct TicketOffice {
     /// How many were ever taken: the id of the last.
     taken: TicketId,
     open: usize,
     max: usize,
+    /// Where those of all shards are counted, if there are others.
+    all: Option<Arc<Group>>,
     /// No more may be taken.
     are_out: bool,
     /// Connections whose frames wait for that to change.
@@ -55,8 +63,9 @@ pub(crate) struct TicketOffice {
 }
 
 impl TicketOffice {
-    pub(super) fn new(max: usize) -> Self {
-        Self { max, ..Self::default() }
+    pub(super) fn new(max: usize, group: &Arc<Group>) -> Self {
+        let all = (!group.is_alone()).then(|| Arc::clone(group));
+        Self { taken: 0, open: 0, max, all, are_out: false, waiting: VecDeque::new() }
     }
 
     pub(super) fn set_max(&mut self, max: usize) {
@@ -65,8 +74,21 @@ impl TicketOffice {
     }
 
     fn count(&mut self, open: usize) {
-        self.open = open;
+        let before = mem::replace(&mut self.open, open);
+        let all = self.all.as_ref().map(|group| group.count_tickets(before, open, self.max));
+        self.are_out = all.unwrap_or(open) >= self.max;
+    }
+
+    /// How many more may be opened. Looks anew at what other shards have.
+    fn free(&mut self) -> usize {
+        let open = self.all.as_ref().map_or(self.open, |group| group.open_tickets());
         self.are_out = open >= self.max;
+        self.max.saturating_sub(open)
+    }
+
+    /// How many are open in this shard.
+    pub(super) const fn open(&self) -> usize {
+        self.open
     }
 
     /// Whether frames of services that defer have to wait.
@@ -93,6 +115,13 @@ impl TicketOffice {
         }
         let forgotten = self.has_waiting() && !self.are_out && !goes_on;
         forgotten.then(|| "there are tickets again, and nobody who waits goes on".to_owned())
+    }
+}
+
+impl Drop for TicketOffice {
+    /// The shard ends. What it had open is open no more, however it ends.
+    fn drop(&mut self) {
+        self.count(0);
     }
 }
 
@@ -214,15 +243,25 @@ impl<S> Shard<S> {
     /// Lets connections go on that wait for tickets, as many as there are tickets for.
     pub(super) fn go_on_with_tickets(&mut self) {
         let Self { core, table, .. } = self;
-        let mut free = core.tickets.max.saturating_sub(core.tickets.open);
-        while free > 0
-            && let Some(token) = core.tickets.waiting.pop_front()
-        {
-            let Some(slot) = table.get_mut(token) else { continue };
-            slot.conn.wait_for_tickets(false);
-            core.is_active(slot);
-            core.mark_runnable(slot);
-            free -= 1;
+        loop {
+            let mut free = core.tickets.free();
+            while free > 0
+                && let Some(token) = core.tickets.waiting.pop_front()
+            {
+                let Some(slot) = table.get_mut(token) else { continue };
+                slot.conn.wait_for_tickets(false);
+                core.is_active(slot);
+                core.mark_runnable(slot);
+                free -= 1;
+            }
+            if core.alone {
+                break;
+            }
+            core.group.set_lacks_tickets(core.shard, core.tickets.has_waiting());
+            // Another shard may have ended one before it could see that somebody waits.
+            if !core.tickets.has_waiting() || free > 0 || core.tickets.free() == 0 {
+                break;
+            }
         }
         // Those that closed meanwhile are still in the list.
         if core.tickets.waiting.len() > 2 * table.len() {

@@ -8,6 +8,8 @@
 //!
 //! A topic is known to its service while it has subscribers, and a connection knows its topics. So it
 //! leaves all of them when it closes, and a topic without subscribers takes no memory.
+//!
+//! Other shards get a message as a letter, if they have subscribers: see [`Published`].
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -15,11 +17,17 @@ use std::{
     sync::Arc,
 };
 
-use super::{core::Core, slot::Slot, table::Table};
+use super::{
+    core::Core,
+    mail::Missed,
+    shard::Shard,
+    slot::{ServiceId, Slot},
+    table::Table,
+};
 use crate::{
     conn::{
         output::Output,
-        payload::Payload,
+        payload::{Encoded, Payload},
         pushed::{Overflow, Room},
     },
     driver::Token,
@@ -71,12 +79,19 @@ impl Topics {
         name
     }
 
-    fn leave(&mut self, topic: &[u8], token: Token) {
-        let Some(subscribers) = self.subscribers.get_mut(topic) else { return };
+    /// Returns whether it was the last subscriber.
+    fn leave(&mut self, topic: &[u8], token: Token) -> bool {
+        let Some(subscribers) = self.subscribers.get_mut(topic) else { return false };
         subscribers.remove(&token);
-        if subscribers.is_empty() {
+        let is_empty = subscribers.is_empty();
+        if is_empty {
             self.subscribers.remove(topic);
         }
+        is_empty
+    }
+
+    pub(super) fn names(&self) -> impl Iterator<Item = &Arc<[u8]>> {
+        self.subscribers.keys()
     }
 
     /// What is wrong between two turns, if anything is, and how many subscriptions there are.
@@ -137,6 +152,41 @@ impl Message {
     }
 }
 
+/// A message on its way to the subscribers of another shard.
+#[derive(Clone, Debug)]
+pub(crate) struct Published {
+    pub(crate) service: ServiceId,
+    pub(crate) topic: Arc<[u8]>,
+    pub(crate) encoded: Encoded,
+}
+
+impl<S> Shard<S> {
+    /// A message of another shard has come. Its subscribers are those of this moment.
+    pub(super) fn published(&mut self, Published { service, topic, encoded }: Published) {
+        let Self { core, table, services, .. } = self;
+        if let Some(typed) = services.get_mut(service as usize) {
+            let message = core.message(encoded);
+            typed.published(core, table, service, &topic, &message);
+        }
+    }
+
+    /// Messages of other shards were lost, since this one did not read its mail in time.
+    #[cold]
+    pub(super) fn missed(&mut self, missed: Missed) {
+        let Self { core, table, .. } = self;
+        for ((service, topic), count) in missed {
+            let Some(desk) = core.desks.get_mut(service as usize) else { continue };
+            let subscribers = desk.topics.take(&topic);
+            for (&token, &overflow) in &subscribers {
+                if let Some(slot) = table.get_mut(token) {
+                    core.misses(slot, overflow, count);
+                }
+            }
+            core.desks[service as usize].topics.put_back(&topic, subscribers);
+        }
+    }
+}
+
 impl Core {
     /// A connection subscribes to a topic of its service. If it has, `overflow` is changed.
     pub(crate) fn subscribe(
@@ -157,6 +207,9 @@ impl Core {
             return Err(SubscribeError::TooMany { max: TOPICS_MAX });
         }
         let name = topics.join(topic, slot.token(), overflow);
+        if !self.alone && topics.count(topic) == 1 {
+            self.group.enter_topic(self.shard, slot.service(), &name);
+        }
         if is_new {
             slot.subscribed_mut().topics.push(name);
         }
@@ -169,8 +222,16 @@ impl Core {
             return false;
         };
         slot.subscribed_mut().topics.swap_remove(index);
-        self.desks[slot.service() as usize].topics.leave(topic, slot.token());
+        self.leave_topic(slot, topic);
         true
+    }
+
+    fn leave_topic(&mut self, slot: &Slot, topic: &[u8]) {
+        let service = slot.service();
+        let is_empty = self.desks[service as usize].topics.leave(topic, slot.token());
+        if is_empty && !self.alone {
+            self.group.take_out_topic(self.shard, service, topic);
+        }
     }
 
     /// A connection that closes leaves its topics.
@@ -179,13 +240,50 @@ impl Core {
             return;
         }
         for topic in mem::take(&mut slot.subscribed_mut().topics) {
-            self.desks[slot.service() as usize].topics.leave(&topic, slot.token());
+            self.leave_topic(slot, &topic);
         }
     }
 
-    /// Makes a message for many of what was encoded.
-    pub(crate) fn message(&mut self, encoded: Vec<u8>) -> Message {
+    /// Makes a message for many of what was encoded, which shards may have in common.
+    pub(crate) fn message(&mut self, encoded: Encoded) -> Message {
         Message::Shared(Payload::new(encoded, self.memory.savings()))
+    }
+
+    /// Whether other shards have subscribers to a topic: then with its name, and which.
+    pub(crate) fn other_shards_of(
+        &self,
+        service: ServiceId,
+        topic: &[u8],
+    ) -> Option<(Arc<[u8]>, Vec<u16>)> {
+        self.group.other_shards_of(self.shard, service, topic)
+    }
+
+    /// Sends a message to the subscribers in other shards.
+    pub(crate) fn publish_to(&self, shards: &[u16], published: &Published) {
+        for mailbox in shards.iter().filter_map(|&shard| self.group.mailbox(shard)) {
+            mailbox.publish(published);
+        }
+    }
+
+    /// A connection that has subscribed misses messages.
+    pub(crate) fn misses(&mut self, slot: &mut Slot, overflow: Overflow, count: u64) {
+        if !slot.conn.takes_messages() {
+            return;
+        }
+        slot.conn.misses(overflow);
+        if overflow != Overflow::Close {
+            self.count_dropped(slot, count);
+        }
+        self.mark_dirty(slot);
+    }
+
+    fn count_dropped(&mut self, slot: &mut Slot, count: u64) {
+        slot.counters().dropped.add(usize::try_from(count).unwrap_or(usize::MAX));
+        slot.subscribed_mut().dropped += count;
+        // Its peer may have caught up already, with what is left.
+        if slot.is_relieved() {
+            self.mark_runnable(slot);
+        }
     }
 
     /// Queues a message for a connection that has subscribed. Returns whether it is queued.
@@ -245,12 +343,7 @@ impl Core {
         let marks = slot.rules().marks;
         let Room { dropped, is_there } = slot.conn.make_room(length, overflow, &marks, last);
         if dropped > 0 {
-            slot.counters().dropped.add(usize::try_from(dropped).unwrap_or(usize::MAX));
-            slot.subscribed_mut().dropped += dropped;
-            // Its peer may have caught up already, with what is left.
-            if slot.is_relieved() {
-                self.mark_runnable(slot);
-            }
+            self.count_dropped(slot, dropped);
         }
         is_there
     }

@@ -40,7 +40,7 @@ use crate::{
         service::{Scope, Service},
         slot::{ServiceId, Slot},
         table::{Entry, Table},
-        topics::Topics,
+        topics::{Message, Topics},
     },
     error::CloseReason,
     handler::{Frames, Handler, Outcome},
@@ -76,9 +76,23 @@ impl<H: Handler, F: Frames<H>> Typed<H, F> {
         scope.core.close(&mut scope.entry.slot, CloseReason::Rejected(error));
     }
 
+    /// The same, and the stream may have been cut off: what is left is no frame.
+    #[cold]
+    fn end_cut_off(&mut self, scope: Scope<'_>) {
+        let slot = &mut scope.entry.slot;
+        if let Some(tail) = slot.conn.take_kept() {
+            scope.core.pool.put(tail);
+        }
+        slot.conn.deadlines().clear(Kind::Frame);
+        scope.core.close(slot, CloseReason::Truncated);
+    }
+
     /// All frames are handled and no more bytes will come.
     fn end(&mut self, mut scope: Scope<'_>) {
         let conn = &mut scope.entry.slot.conn;
+        if conn.is_truncated() {
+            return self.end_cut_off(scope);
+        }
         // The end of a stream may end a frame. To be cut off by a drain does not.
         if conn.state() == State::HalfClosed
             && let Some(tail) = conn.take_kept()
@@ -135,6 +149,7 @@ impl<H: Handler, F: Frames<H>> Service for Typed<H, F> {
             timers: Box::new(ServiceAlarms::<H>::default()),
             due: None,
             defers: false,
+            start_tls: None,
             topics: Topics::default(),
             prototype: Box::new(Rc::clone(&self.prototype)),
         }
@@ -262,9 +277,25 @@ impl<H: Handler, F: Frames<H>> Service for Typed<H, F> {
         all.note_earliest();
     }
 
+    fn published(
+        &mut self,
+        core: &mut Core,
+        table: &mut Table,
+        id: ServiceId,
+        topic: &[u8],
+        message: &Message,
+    ) {
+        let mut all = Connections::<H>::new(core, table, id, 0);
+        // Only a codec of the user can panic.
+        let delivered =
+            catch_unwind(AssertUnwindSafe(|| _ = all.deliver_here(topic, Some(message), |_| None)));
+        all.service_failed("publish", delivered.map(Ok));
+    }
+
     fn holds_frame(&self, entry: &Entry) -> bool {
         let Some(member) = entry.member.downcast_ref::<Member<H>>() else { return false };
-        let is_finished = entry.slot.conn.state() == State::HalfClosed;
+        let conn = &entry.slot.conn;
+        let is_finished = conn.state() == State::HalfClosed && !conn.is_truncated();
         let kept = entry.slot.conn.kept();
         // A codec that panics over these bytes would have closed the connection without a frame.
         let found = catch_unwind(AssertUnwindSafe(|| {

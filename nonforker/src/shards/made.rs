@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use crate::{
+    access::Entrance,
     bound::Bound,
     driver::{ListenerShare, socket},
     engine::group::Group,
     error::{Error, Result},
     listening::Place,
-    server::Server,
+    server::{Secured, Server},
     service_limits::AllLimits,
 };
 
@@ -34,7 +35,11 @@ pub(crate) struct Made {
     /// Where it is to listen, in words, and which service serves there.
     places: Vec<String>,
     services: usize,
+    /// What encrypts the connections of each service: in every shard it is that of the first.
+    pub(crate) tls: Vec<Secured>,
     limits: AllLimits,
+    offload_threads: Option<usize>,
+    entrances: Vec<Entrance>,
     pub(crate) drain_on_signals: bool,
 }
 
@@ -51,7 +56,10 @@ impl Made {
         Self {
             places: places.collect(),
             services: server.services(),
+            tls: server.tls.clone(),
             limits: server.limits.clone(),
+            offload_threads: server.offload_threads,
+            entrances: server.entrances.clone(),
             drain_on_signals: server.drains_on_signals(),
         }
     }
@@ -66,7 +74,17 @@ impl Made {
             let (own, others) = (self.services, other.services);
             return Some(format!("it has {others} services, and the first {own}"));
         }
-        (self.limits != other.limits).then(|| "it has other limits than the first".to_owned())
+        let kinds = |made: &Self| {
+            let kind = |it: &Secured| (it.at_once.is_some(), it.later.is_some());
+            made.tls.iter().map(kind).collect::<Vec<_>>()
+        };
+        if kinds(self) != kinds(other) {
+            return Some("it does not encrypt what the first does".to_owned());
+        }
+        let is_alike = self.limits == other.limits
+            && self.offload_threads == other.offload_threads
+            && self.entrances == other.entrances;
+        (!is_alike).then(|| "it has other limits than the first".to_owned())
     }
 }
 

@@ -60,10 +60,8 @@ impl Net {
     where
         A: TryInto<Address, Error: Into<AddressError>>,
     {
-        let address: Address = match address.try_into().map_err(Into::into) {
-            Ok(address) => address,
-            Err(error) => panic!("{error}"),
-        };
+        let address: Result<Address, AddressError> = address.try_into().map_err(Into::into);
+        let address = address.expect("a simulated server has an address");
         let mut world = self.world();
         let is_taken = world.targets.all.iter().any(|target| target.address == address);
         assert!(!is_taken, "a server of the script is at {address} already");
@@ -106,10 +104,14 @@ impl Listener {
             let mut targets = world.targets.all.iter();
             targets.any(|target| target.address == self.address && !target.backlog.is_empty())
         });
-        match self.accepted() {
-            Some(client) => client,
-            None => panic!("nobody connects to {} ({})", self.address, self.net.why_in_vain()),
-        }
+        let client = self.accepted();
+        assert!(
+            client.is_some(),
+            "nobody connects to {} ({})",
+            self.address,
+            self.net.why_in_vain(),
+        );
+        client.expect("that is asserted")
     }
 
     /// Takes a connection, if there is one by now.

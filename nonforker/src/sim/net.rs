@@ -258,6 +258,14 @@ impl Net {
         Ok(())
     }
 
+    /// A handle of the server, to change who may connect, say. What
+    /// [`Handle::set_limits`](crate::Handle::set_limits) works out from the machine is the same
+    /// everywhere with [`set_limits`](Self::set_limits).
+    #[must_use]
+    pub fn server(&self) -> Handle {
+        self.0.server.clone()
+    }
+
     /// What one service has counted, as [`Handle::service_stats`](crate::Handle::service_stats) says.
     #[must_use]
     pub fn service_stats(&self, service: usize) -> Option<Stats> {

@@ -113,6 +113,12 @@ impl Client {
         }
     }
 
+    /// What was received and not asked for.
+    #[cfg(feature = "_rustls")]
+    pub(crate) fn take_received(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.received)
+    }
+
     /// The next line as text, without its ending.
     pub(crate) fn line(&mut self) -> String {
         let line = self.line_bytes();

@@ -16,6 +16,8 @@
 )]
 #![expect(clippy::panic, reason = "this is how a test fails")]
 
+mod access;
+mod across;
 mod backpressure;
 mod callbacks;
 mod churn;
@@ -44,5 +46,13 @@ mod spawned;
 mod stream;
 mod threads;
 mod timeouts;
+#[cfg(feature = "_rustls")]
+mod tls;
+#[cfg(feature = "_rustls")]
+mod tls_bad;
+#[cfg(feature = "_rustls")]
+mod tls_client;
+#[cfg(feature = "_rustls")]
+mod tls_others;
 mod topics;
 mod urgent;

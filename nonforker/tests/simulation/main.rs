@@ -3,6 +3,8 @@
 //! The scenarios are those of the program, `nonforker sim`, which sweeps millions of seeds of them.
 //! What holds for the engine after every turn is checked by the simulation itself.
 
+mod access;
+mod across;
 mod anybody;
 mod away;
 mod callbacks;

@@ -3,7 +3,7 @@
 use std::{cell::RefCell, rc::Rc, time::Duration};
 
 use nonforker::{
-    CloseReason, Conn, ConnId, Connections, Handler, Limits, Outcome, Server, ServiceLimits,
+    CloseReason, Conn, Connections, Handler, Limits, Outcome, Server, ServiceLimits,
     codec::Lines,
     sim::{Ending, Faults, Listener, Net, Simulation},
 };
@@ -18,7 +18,6 @@ const fn secs(secs: u64) -> Duration {
 type Log = Rc<RefCell<Vec<String>>>;
 
 /// Each line of a client goes to the target by a connection of its own, and its answer comes back.
-/// `close ID` and so on are commands.
 struct Front {
     target: String,
 }
@@ -28,16 +27,14 @@ impl Handler for Front {
     type Session = ();
 
     fn frame(&mut self, conn: &mut Conn<'_, Self>, line: &[u8]) -> Outcome {
-        let call = Call { client: Some(conn.id()), question: line.to_vec(), ticket: None };
-        let ticket = conn.defer();
-        conn.connect::<Back>(&self.target, Call { ticket: Some(ticket), ..call })?;
+        let call = Call { question: line.to_vec(), ticket: Some(conn.defer()) };
+        conn.connect::<Back>(&self.target, call)?;
         Ok(())
     }
 }
 
 #[derive(Default)]
 struct Call {
-    client: Option<ConnId>,
     question: Vec<u8>,
     ticket: Option<nonforker::Ticket<Front>>,
 }

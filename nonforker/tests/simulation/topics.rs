@@ -136,7 +136,7 @@ pub(crate) fn board() -> Board {
     BOARD.with_borrow(Clone::clone)
 }
 
-fn voice() -> Voice {
+pub(crate) fn voice() -> Voice {
     Voice { lines: Lines::with_max(1 << 20), shouts: false }
 }
 

@@ -252,6 +252,7 @@ impl Target for SocketTarget {
         address_of(&self.socket).expect("it is bound")
     }
 
+    #[expect(clippy::disallowed_methods, reason = "no server waits for this")]
     fn let_in(&mut self) {
         self.before.clear();
         self.socket.listen(64).expect("its backlog can grow");

@@ -213,6 +213,6 @@ impl Entry {
                 self.flags &= !READABLE;
             }
         }
-        sink.received(token, &scratch[..count])
+        sink.received(token, &mut scratch[..count])
     }
 }

@@ -40,9 +40,12 @@ use super::{
     Waker,
     accepting::Listeners,
     connecting::Attempts,
-    socket::{Listener, unacknowledged, unread},
+    socket::{Listener, credentials, unacknowledged, unread},
 };
-use crate::{address::Address, conn::buffer::Buffer};
+use crate::{
+    address::{Address, PeerCredentials},
+    conn::buffer::Buffer,
+};
 
 /// Events taken per wait: fewer cost more waits, more cost cache (16: × .8, 4096: × .9).
 const EVENTS: usize = 512;
@@ -331,6 +334,10 @@ impl Driver for PollDriver {
 
     fn unacknowledged(&self, token: Token) -> Option<usize> {
         self.sockets.socket(token).and_then(unacknowledged)
+    }
+
+    fn credentials(&self, token: Token) -> Option<PeerCredentials> {
+        self.sockets.socket(token).and_then(credentials)
     }
 
     fn clock(&self) -> Clock {

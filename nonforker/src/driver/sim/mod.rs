@@ -46,7 +46,10 @@ use super::{
     Clock, Completion, Destination, Driver, ListenerId, ListenerShare, Next, Op, Options, Sent,
     Sink, Token, Waker,
 };
-use crate::{address::Address, conn::buffer::Buffer};
+use crate::{
+    address::{Address, PeerCredentials},
+    conn::buffer::Buffer,
+};
 
 /// What one wait costs: without it a server that never sleeps would stop time.
 pub(crate) const TURN: Duration = Duration::from_micros(1);
@@ -281,6 +284,10 @@ impl Driver for SimDriver {
     fn unacknowledged(&self, token: Token) -> Option<usize> {
         let world = self.world();
         Some(world.links[self.known(&world, token)].unacknowledged())
+    }
+
+    fn credentials(&self, _token: Token) -> Option<PeerCredentials> {
+        Some(PeerCredentials::new(1, 1000, 1000))
     }
 
     fn clock(&self) -> Clock {

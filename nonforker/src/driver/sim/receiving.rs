@@ -39,9 +39,9 @@ impl SimDriver {
                 count = world.rng.between(1, count);
             }
             world.note(link, What::ServerReceives(count));
-            let (up, start) = world.links[link].lend();
+            let (mut up, start) = world.links[link].lend();
             drop(world);
-            let next = sink.received(token, &up[start..start + count]);
+            let next = sink.received(token, &mut up[start..start + count]);
             let mut world = self.world();
             let state = &mut world.links[link];
             state.give_back(up, start + count);

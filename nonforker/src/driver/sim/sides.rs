@@ -55,6 +55,11 @@ pub(crate) struct Side {
 }
 
 impl Side {
+    /// Whether it sleeps until something comes from outside, and nothing has.
+    pub(crate) fn sleeps_on(&self) -> bool {
+        self.asleep && !self.ended && !self.woken.load(Relaxed)
+    }
+
     fn has_news(&self) -> bool {
         !self.ready.is_empty()
             || !self.served.is_empty()
@@ -222,7 +227,7 @@ impl World {
 
     /// Whether all shards sleep for ever.
     pub(crate) fn is_asleep(&self) -> bool {
-        let sleeps = |side: &Side| side.asleep && !side.woken.load(Relaxed) || side.ended;
+        let sleeps = |side: &Side| side.sleeps_on() || side.ended;
         self.sides.iter().all(sleeps) && self.sides.iter().any(|side| side.asleep)
     }
 

@@ -5,7 +5,7 @@
 //! ```
 //!
 //! A buffer that the kernel filled is named by a [`Lent`], of which there is one. Its bytes can be
-//! looked at through it only, and to give the buffer back is to give the `Lent` away.
+//! looked at and changed through it only, and to give the buffer back is to give the `Lent` away.
 
 #![expect(unsafe_code, reason = "this is memory that is shared with the kernel")]
 
@@ -72,12 +72,12 @@ impl Buffers {
         Lent { index, length }
     }
 
-    /// The bytes in a buffer that was filled.
-    pub(super) fn bytes(&self, lent: &Lent) -> &[u8] {
+    /// The bytes in a buffer that was filled. Nobody else looks at them meanwhile: there is one `lent`.
+    pub(super) fn bytes(&mut self, lent: &mut Lent) -> &mut [u8] {
         let length = lent.length.min(BUFFER_SIZE as usize);
         // SAFETY: the kernel filled this part and does not touch the buffer until it is given
         // back, which takes `lent`.
-        unsafe { slice::from_raw_parts(self.start_of(lent.index), length) }
+        unsafe { slice::from_raw_parts_mut(self.start_of(lent.index), length) }
     }
 
     /// Offers a buffer to the kernel again, with the next [`publish`](Self::publish).

@@ -60,10 +60,13 @@ use super::{
     Waker,
     accepting::Listeners,
     connecting::Attempts,
-    socket::{Listener, unacknowledged, unread},
+    socket::{Listener, credentials, unacknowledged, unread},
     turns::Turns,
 };
-use crate::{address::Address, conn::buffer::Buffer};
+use crate::{
+    address::{Address, PeerCredentials},
+    conn::buffer::Buffer,
+};
 
 const POLLIN: u32 = 0x1;
 const POLLPRI: u32 = 0x2;
@@ -365,6 +368,10 @@ impl Driver for UringDriver {
 
     fn unacknowledged(&self, token: Token) -> Option<usize> {
         self.connections.get(token).and_then(|connection| unacknowledged(&connection.socket))
+    }
+
+    fn credentials(&self, token: Token) -> Option<PeerCredentials> {
+        self.connections.get(token).and_then(|connection| credentials(&connection.socket))
     }
 
     fn clock(&self) -> Clock {

@@ -81,7 +81,7 @@ impl UringDriver {
     pub(super) fn received(
         &mut self,
         token: Token,
-        report: Report,
+        mut report: Report,
         sink: &mut dyn Sink<Incoming>,
     ) -> Next {
         let mut next = Next::Return;
@@ -93,9 +93,9 @@ impl UringDriver {
                 Ok(0) => self.end(token, sink),
                 Ok(_) => {
                     self.ring.tally.late += u32::from(!connection.is(Fact::RECEIVING));
-                    let bytes = match &report.lent {
+                    let bytes = match &mut report.lent {
                         Some(lent) => self.ring.buffers().bytes(lent),
-                        None => &[],
+                        None => &mut [],
                     };
                     connection.set(Fact::READABLE, bytes.len() >= self.piece);
                     next = sink.received(token, bytes);
@@ -163,7 +163,7 @@ impl UringDriver {
             Ok(count) => {
                 let is_full = count == self.scratch.len();
                 connection.set(Fact::READABLE, is_full || connection.is(Fact::PROBE));
-                next = sink.received(token, &self.scratch[..count]);
+                next = sink.received(token, &mut self.scratch[..count]);
                 self.go_on_receiving(token);
             }
             Err(Errno::AGAIN) => {

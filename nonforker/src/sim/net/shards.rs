@@ -37,6 +37,12 @@ impl Net {
     /// What the shards have counted together and what each of them has does not agree, if so.
     pub(super) fn unsound(&self) -> Option<String> {
         let engines: Vec<_> = self.0.engines.iter().map(RefCell::borrow).collect();
+        for (shard, (engine, side)) in engines.iter().zip(&self.0.world.borrow().sides).enumerate()
+        {
+            if side.sleeps_on() && engine.has_mail() {
+                return Some(format!("shard {shard} sleeps, and its mail wakes nobody"));
+            }
+        }
         let first = engines.first().filter(|_| engines.len() > 1)?;
         first.unsound_group(engines.iter().map(|engine| &**engine))
     }
