@@ -1,7 +1,10 @@
 //! What follows when a handler or a codec fails: a line in the log, a count, and the end of one
 //! connection.
 
-use std::any::Any;
+use std::{
+    any::Any,
+    sync::{Mutex, PoisonError},
+};
 
 use super::{
     core::Core,
@@ -9,9 +12,25 @@ use super::{
     throttle::Notice,
 };
 use crate::{
-    error::CloseReason,
+    error::{CloseReason, Error},
     handler::{Failure, Outcome},
 };
+
+/// Why a server ends, if something in it has failed.
+#[derive(Debug, Default)]
+pub(crate) struct FirstFailure(Mutex<Option<Error>>);
+
+impl FirstFailure {
+    /// The server is to end with this error, unless there is one already.
+    pub(crate) fn note(&self, error: Error) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+    }
+
+    /// Takes the error that the server ends with, if there is one.
+    pub(crate) fn take(&self) -> Option<Error> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
 
 impl Core {
     /// A callback returned an error.

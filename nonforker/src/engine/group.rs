@@ -34,8 +34,8 @@ use std::{
 
 use self::{doors::AllDoors, rates::Rates, tickets::AllTickets, topics::AllTopics};
 use super::{
-    certificates::Certificates, desk::Desk, mail::Mailbox, places::room, shared::Shared,
-    slot::ServiceId, stats::Stats,
+    certificates::Certificates, desk::Desk, failures::FirstFailure, mail::Mailbox, places::room,
+    shared::Shared, slot::ServiceId, stats::Stats,
 };
 use crate::{
     config::Limits,
@@ -89,7 +89,7 @@ pub(crate) struct Group {
     posting: Mutex<()>,
     has_new_limits: AtomicBool,
     /// Why the server ends, if something in it has failed.
-    failure: Mutex<Option<Error>>,
+    pub(crate) failure: FirstFailure,
     pub(crate) tls: Certificates,
 }
 
@@ -135,7 +135,7 @@ impl Group {
             offload: Mutex::default(),
             posting: Mutex::new(()),
             has_new_limits: AtomicBool::new(false),
-            failure: Mutex::new(None),
+            failure: FirstFailure::default(),
             tls: Certificates::default(),
         })
     }
@@ -156,17 +156,6 @@ impl Group {
     /// What one shard shares with other threads.
     pub(crate) fn of_shard(&self, shard: u16) -> &Arc<Shared> {
         &self.members[usize::from(shard)].shared
-    }
-
-    /// The server is to end with this error: the first one counts.
-    pub(crate) fn fails(&self, error: Error) {
-        let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
-        failure.get_or_insert(error);
-    }
-
-    /// Takes the error that the server ends with, if there is one.
-    pub(crate) fn take_failure(&self) -> Option<Error> {
-        self.failure.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// The threads of all shards for what handlers offload, which the first shard makes.

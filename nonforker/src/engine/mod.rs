@@ -219,7 +219,7 @@ impl<D: Driver> Engine<D> {
 
     /// What the server ends with, if something in it has failed.
     pub(crate) fn failure(&self) -> Option<Error> {
-        self.shard.core.group.take_failure()
+        self.shard.core.group.failure.take()
     }
 
     /// One turn of the loop.

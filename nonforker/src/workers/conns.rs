@@ -96,7 +96,7 @@ impl<W: BytesCodec, C: BytesCodec> WorkerConns<W, C> {
         pool.gives_up();
         let worker = pool.settings.target.to_string();
         let reason = pool.settings.target.last_words().unwrap_or_else(|| reason.to_string());
-        all.core.group.fails(Error::WorkersFailed { worker, reason });
+        all.core.group.failure.note(Error::WorkersFailed { worker, reason });
         all.core.group.drain();
     }
 

@@ -9,9 +9,7 @@ use nonforker::{
 };
 
 const WORKER: &str = "10.9.9.9:7";
-
 const ERROR: &str = "error: the worker ended\n";
-
 type Settings = Workers<Lines, Lines>;
 
 const fn secs(secs: u64) -> Duration {
@@ -34,12 +32,10 @@ fn run(
     });
 }
 
-/// Nothing goes wrong but what the script does.
 fn quiet(simulation: Simulation) -> Simulation {
     simulation.faults(|_| Faults::none()).seeds(0..20)
 }
 
-/// The network delays and cuts up what is sent.
 fn faulty(simulation: Simulation) -> Simulation {
     simulation.faults(Faults::lossless).seeds(0..300)
 }
