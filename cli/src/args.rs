@@ -15,12 +15,14 @@ use crate::{
     complaint::{complaint, with_negative_values},
     config, console,
     ending::Ending,
+    exec::ExecArgs,
     handlers::Handler,
     log::{Format, Level},
     relay::{self, RelayArgs},
     sim::{self, SimArgs},
     tls::TlsArgs,
     values::{self, Codec, Timeout},
+    worker::WorkerArgs,
 };
 
 const EXAMPLES: &str = "\
@@ -120,6 +122,10 @@ pub(crate) struct ServeArgs {
     pub(crate) listen: ListenArgs,
     #[command(flatten)]
     pub(crate) service: ServiceArgs,
+    #[command(flatten, next_help_heading = "Your own program")]
+    pub(crate) worker: WorkerArgs,
+    #[command(flatten)]
+    pub(crate) exec: ExecArgs,
     #[command(flatten, next_help_heading = "Encryption")]
     pub(crate) tls: TlsArgs,
     #[command(flatten, next_help_heading = "Limits")]

@@ -36,6 +36,9 @@ pub(crate) fn task(task: &Task) -> Result<(), Wrong> {
         Task::Serve(args) => {
             limits(&serve::limits(&args.limits, &args.timeouts, &args.tls, &args.access))?;
             addresses(&args.listen.listen)?;
+            if let Some((flag, what)) = args.worker.wrong(&args.service.codec) {
+                return wrong(flag, what.to_owned());
+            }
             tls(&args.tls)?;
             let has_lines = matches!(args.service.codec, Codec::Lines | Codec::Crlf);
             if args.service.last_line.is_some() && !has_lines {

@@ -19,10 +19,12 @@ mod allocator;
 mod args;
 mod bench;
 mod check;
+mod codecs;
 mod complaint;
 mod config;
 mod console;
 mod ending;
+mod exec;
 mod handlers;
 mod log;
 mod relay;
@@ -33,6 +35,7 @@ mod sim;
 mod sink;
 mod tls;
 mod values;
+mod worker;
 
 use std::process::ExitCode;
 

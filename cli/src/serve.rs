@@ -8,23 +8,23 @@ use std::{
 };
 
 use nonforker::{
-    Address, DriverKind, Handle, Limits, Networks, Server, Shards,
-    codec::{Delimited, Lines, Raw},
+    Address, BytesCodec, DriverKind, Handle, Limits, Networks, Server, Shards, codec::Encode,
 };
 
 use crate::{
     access::AccessArgs,
     allocator,
-    args::{
-        self, Driver, LastLine, LimitArgs, ListenArgs, ProgramArgs, ServeArgs, ServiceArgs,
-        TimeoutArgs,
-    },
+    args::{self, Driver, LastLine, LimitArgs, ListenArgs, ProgramArgs, ServeArgs, TimeoutArgs},
+    codecs::{UseCodec, Wanted},
     console,
     ending::Ending,
+    exec,
+    handlers::Handler,
     log::Log,
     signals::Signals,
     tls::{self, TlsArgs},
     values::Codec,
+    worker,
 };
 
 /// Serves until a signal ends it.
@@ -157,27 +157,40 @@ pub(crate) fn listen(
 fn server(args: &ServeArgs) -> Result<Server, Ending> {
     let limits = limits(&args.limits, &args.timeouts, &args.tls, &args.access);
     let server = empty(&args.program, &args.listen, limits);
-    listen(&args.listen, &args.tls, &args.access, |first| with_codec(server, &args.service, first))
-}
-
-fn with_codec(server: Server, service: &ServiceArgs, at: Address) -> Result<Server, Ending> {
-    let max = service.max_frame;
-    let handler = service.handler;
-    let lines = Lines::with_max(max);
-    let with_last = |lines: Lines| match service.last_line.unwrap_or(LastLine::Take) {
-        LastLine::Take => lines.accept_unterminated(),
-        LastLine::Drop => lines,
-    };
-    Ok(match &service.codec {
-        Codec::Lines => handler.serve(server, at, with_last(lines)),
-        Codec::Crlf => handler.serve(server, at, with_last(lines.crlf())),
-        Codec::StrictCrlf => handler.serve(server, at, lines.strict_crlf()),
-        Codec::Raw => handler.serve(server, at, Raw::with_max(max)),
-        Codec::Delimited(delimiter) => {
-            let codec = Delimited::with_max(delimiter, max);
-            handler.serve(server, at, codec.map_err(|error| Ending::Usage(error.to_string()))?)
+    let service = &args.service;
+    listen(&args.listen, &args.tls, &args.access, |first| {
+        match (&args.worker.worker, &args.exec.exec) {
+            (_, Some(command)) => Ok(exec::serve(server, first, command, &args.exec)),
+            (Some(command), None) => worker::serve(server, first, command, service, &args.worker),
+            (None, None) => {
+                let codec = Wanted {
+                    codec: &service.codec,
+                    last_line: service.last_line.unwrap_or(LastLine::Take),
+                    max: service.max_frame,
+                    longer: service.max_frame,
+                };
+                codec.hand_to(Answers { server, at: first, handler: service.handler })
+            }
         }
     })
+}
+
+/// A server that is to have its handler, as soon as the codec is known.
+struct Answers {
+    server: Server,
+    at: Address,
+    handler: Handler,
+}
+
+impl UseCodec for Answers {
+    type Made = Server;
+
+    fn with<C>(self, codec: C, _longer: C) -> Result<Server, Ending>
+    where
+        C: BytesCodec + Encode<Vec<u8>> + Encode<String>,
+    {
+        Ok(self.handler.serve(self.server, self.at, codec))
+    }
 }
 
 /// The limits that the settings ask for.

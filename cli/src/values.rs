@@ -11,10 +11,14 @@ use std::{
 };
 
 use bytesize::ByteSize;
+use nix::unistd::{Uid, User};
 use nonforker::{Error, Limits};
 
 /// The most shards that the library takes.
 const SHARDS_MAX: usize = 256;
+
+/// The most workers that the library takes.
+const WORKERS_MAX: usize = 256;
 
 type Parsed<T> = Result<T, String>;
 
@@ -63,6 +67,48 @@ pub(crate) fn count(text: &str) -> Parsed<NonZeroUsize> {
         IntErrorKind::PosOverflow => format!("bad number {text:?}: at most {}", i32::MAX),
         _ => format!("bad number {text:?}: write a whole number of at least 1"),
     })
+}
+
+/// A command, split into words as a shell does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Words(Vec<String>);
+
+impl Words {
+    /// The program, and its arguments.
+    pub(crate) fn split(&self) -> (&str, &[String]) {
+        self.0.split_first().map_or(("", &[]), |(first, more)| (first.as_str(), more))
+    }
+}
+
+/// A command: `python3 -u 'my worker.py'`.
+pub(crate) fn command(text: &str) -> Parsed<Words> {
+    match shell_words::split(text) {
+        Ok(words) if words.first().is_some_and(|first| !first.is_empty()) => Ok(Words(words)),
+        Ok(_) => {
+            Err(format!("bad command {text:?}: it is empty; write a program and its arguments"))
+        }
+        Err(_) => Err(format!("bad command {text:?}: a quote is not closed")),
+    }
+}
+
+/// A number of workers.
+pub(crate) fn workers(text: &str) -> Parsed<NonZeroUsize> {
+    match text.parse::<NonZeroUsize>() {
+        Ok(workers) if workers.get() <= WORKERS_MAX => Ok(workers),
+        _ => Err(format!("bad number {text:?}: write a whole number from 1 to {WORKERS_MAX}")),
+    }
+}
+
+/// A user, by name or number, and the group of that user.
+pub(crate) fn user(text: &str) -> Parsed<(u32, u32)> {
+    let found = match text.parse() {
+        Ok(number) => User::from_uid(Uid::from_raw(number)),
+        Err(_) => User::from_name(text),
+    };
+    match found {
+        Ok(Some(user)) => Ok((user.uid.as_raw(), user.gid.as_raw())),
+        _ => Err(format!("bad user {text:?}: this system has none of that name or number")),
+    }
 }
 
 /// A number of shards, or one for each core.

@@ -24,7 +24,6 @@ impl Handler for Front {
 }
 
 struct Redis(String, Reconnect); // The pool, and where the Redis server is.
-
 impl Handler for Redis {
     type Codec = Lines;
     type Session = VecDeque<Ticket<Front>>; // Who waits for the next answers.

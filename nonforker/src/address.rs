@@ -252,6 +252,8 @@ pub enum Peer {
     /// A peer of a proxy's Unix socket, which is bound to this path of 1 to 108 bytes. Only the
     /// header of a proxy says so; it prints with every control character escaped.
     UnixPath(Arc<Path>),
+    /// A [`Program`](crate::Program) that the server has started.
+    Program,
 }
 
 impl Peer {
@@ -260,7 +262,7 @@ impl Peer {
     pub const fn ip(&self) -> Option<IpAddr> {
         match self {
             Self::Tcp(address) => Some(address.ip()),
-            Self::Unix | Self::UnixPath(_) => None,
+            Self::Unix | Self::UnixPath(_) | Self::Program => None,
         }
     }
 }
@@ -301,7 +303,9 @@ impl From<Peer> for PackedPeer {
         match peer {
             Peer::Tcp(SocketAddr::V4(address)) => Self::V4(*address.ip(), address.port()),
             Peer::Unix => Self::Unix,
-            Peer::Tcp(SocketAddr::V6(_)) | Peer::UnixPath(_) => Self::Boxed(Box::new(peer)),
+            Peer::Tcp(SocketAddr::V6(_)) | Peer::UnixPath(_) | Peer::Program => {
+                Self::Boxed(Box::new(peer))
+            }
         }
     }
 }
@@ -335,6 +339,7 @@ impl fmt::Display for Peer {
         match self {
             Self::Tcp(address) => write!(f, "{address}"),
             Self::Unix => f.write_str("unix"),
+            Self::Program => f.write_str("program"),
             // The client of a proxy chooses it, and it gets into logs.
             Self::UnixPath(path) => write!(f, "unix:{}", path.to_string_lossy().escape_debug()),
         }

@@ -25,7 +25,8 @@ pub(crate) trait RunByServerSpawn {
 impl<D: Driver> RunByServerSpawn for Engine<D> {
     fn run(&mut self) -> Result<usize> {
         self.start()?;
-        Self::run(self).map_err(Error::Driver)
+        let cut_off = Self::run(self).map_err(Error::Driver)?;
+        self.failure().map_or(Ok(cut_off), Err)
     }
 
     fn shares(&self) -> io::Result<Vec<ListenerShare>> {

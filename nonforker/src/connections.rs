@@ -11,7 +11,7 @@ use std::{
 use crate::{
     address::Peer,
     alarms::{Alarms, OF_SERVICE, Run, TimerId},
-    codec::Encode,
+    codec::{Encode, Raw},
     conn::output::Origin,
     context::{ConnId, Member},
     engine::{
@@ -314,6 +314,13 @@ impl<'a, H: Handler> Other<'a, H> {
         if let Err(payload) = pushed {
             resume_unwind(payload);
         }
+    }
+
+    /// Queues bytes that were framed before: a reply, however long.
+    pub(crate) fn pass_on(&mut self, framed: &[u8]) {
+        let mut output = self.core.begin_output(self.slot, Origin::Reply);
+        output.push(&mut self.slot.conn, &mut Raw::new(), framed);
+        self.core.end_output(self.slot, output, 0);
     }
 
     /// Closes the connection after what is queued has been sent, as

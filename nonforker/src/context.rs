@@ -138,6 +138,11 @@ impl<H: Handler> Conn<'_, H> {
         self.output.push(&mut self.slot.conn, &mut self.member.codec, reply);
     }
 
+    /// Queues bytes that were framed before.
+    pub(crate) fn pass_on(&mut self, framed: &[u8]) {
+        self.output.push(&mut self.slot.conn, &mut Raw::new(), framed);
+    }
+
     /// Closes the connection after what is queued has been sent and open
     /// [tickets](Self::defer) are answered. No more frames are handled.
     ///

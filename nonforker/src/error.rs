@@ -107,6 +107,14 @@ pub enum Error {
     /// [`Handler::started`](crate::Handler::started) returned an error, or panicked.
     #[error("the handler could not start: {0}")]
     Handler(Failure),
+    /// The [workers](crate::Server::workers) of the server cannot be started, or end as soon as they are.
+    #[error("the worker {worker} does not stay: {reason}")]
+    WorkersFailed {
+        /// The worker, as it was given.
+        worker: String,
+        /// How the last one ended.
+        reason: String,
+    },
     /// The server has ended, and took something from clients: its drain took longer than
     /// [`Limits::drain_timeout`](crate::Limits::drain_timeout), or it was
     /// [stopped](crate::Handle::stop).

@@ -164,6 +164,7 @@ mod driver_kind;
 mod ending;
 mod engine;
 mod error;
+mod exec;
 mod handle;
 mod handler;
 mod keepalive;
@@ -189,6 +190,7 @@ mod target;
 mod ticket;
 mod tls;
 mod topics;
+mod workers;
 
 pub use access::Access;
 pub use address::{Address, AddressError, Peer, PeerCredentials};
@@ -204,6 +206,7 @@ pub use error::{
     CloseReason, ConnectError, Error, Gone, NoSuchService, NotConnected, PostError, Result,
     SubscribeError, TooManyTimers,
 };
+pub use exec::Program;
 pub use handle::Handle;
 pub use handler::{Closure, Failure, Frame, Handler, IntoOutcome, Outcome, Urgent};
 pub use networks::{Networks, NetworksError};
@@ -220,3 +223,4 @@ pub use ticket::Ticket;
 pub use tls::TlsError;
 #[cfg(feature = "_rustls")]
 pub use tls::{ClientAuth, Tls, TlsFacts};
+pub use workers::{BytesCodec, Restart, WorkerError, Workers};

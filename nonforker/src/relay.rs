@@ -295,7 +295,7 @@ fn set_out<H: Handler>(
     let Some(target) = order.pop() else { return Ok(None) };
     (way.untried, way.target) = (order, target);
     shared.begins(target);
-    let to = &shared.relay.targets[target];
+    let to = shared.relay.targets[target].of_client(way.peer.as_ref());
     all.connect_named::<Upstreams>(&shared.name, to, way).map(Some).inspect_err(|_| {
         shared.ends(target);
     })
@@ -389,6 +389,10 @@ fn header(version: ProxyHeader, peer: &Peer, at: Option<SocketAddr>) -> Vec<u8> 
 impl Server {
     /// Relays: each client that connects to `from` is joined with a connection to the target `to`, with
     /// all that [`Conn::relay_to`] says. No handler is needed.
+    ///
+    /// To a [`Program`](crate::Program), which is then started for each client, it is joined as to any target.
+    /// `TCPREMOTEIP`, `TCPREMOTEPORT` and `REMOTE_ADDR` in its environment are the client's address, if that
+    /// is TCP. When the program has exited, the client is closed behind what it wrote.
     ///
     /// `to` is a target, or a [`Relay`] with several. A client that no target takes is closed, and a line
     /// at a limited rate says so. What is called for the service given last is then called for that of

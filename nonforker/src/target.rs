@@ -10,7 +10,10 @@ use std::{
 
 use thiserror::Error;
 
-use crate::address::{Address, AddressError, Peer};
+use crate::{
+    address::{Address, AddressError, Peer},
+    exec::Program,
+};
 
 /// The longest name of a host.
 const HOST_MAX: usize = 253;
@@ -22,6 +25,7 @@ const HOST_MAX: usize = 253;
 /// | `127.0.0.1:6379`, `[::1]:6379`, `tcp://127.0.0.1:6379` | TCP |
 /// | `redis.example:6379`, `tcp://redis.example:6379` | TCP, to one of the addresses that the name has |
 /// | `unix:/run/redis.sock`, `unix:@name` | a Unix socket |
+/// | (made from a [`Program`]) | the input and output of a program that is started |
 ///
 /// A name is resolved by the system, on a thread of its own, when a connection is asked for. What the
 /// system says counts for 30 s, and that it knows no such name for 1 s. If a name has several
@@ -46,9 +50,40 @@ pub struct Target(pub(crate) TargetKind);
 pub(crate) enum TargetKind {
     Address(Address),
     Name { host: String, port: u16 },
+    Program(Program),
 }
 
 impl Target {
+    /// The same, and if it is a program, its environment says who the client is.
+    pub(crate) fn of_client(&self, client: Option<&Peer>) -> Self {
+        match (&self.0, client) {
+            (TargetKind::Program(program), Some(Peer::Tcp(address))) => program
+                .clone()
+                .env("TCPREMOTEIP", address.ip().to_string())
+                .env("TCPREMOTEPORT", address.port().to_string())
+                .env("REMOTE_ADDR", address.ip().to_string())
+                .label(format!("program of {address}"))
+                .into(),
+            _ => self.clone(),
+        }
+    }
+
+    /// The same, and if it is a program, the log calls it a worker with this number.
+    pub(crate) fn of_worker(&self, number: usize) -> Self {
+        match &self.0 {
+            TargetKind::Program(program) => {
+                program.clone().label(format!("worker {number}")).into()
+            }
+            _ => self.clone(),
+        }
+    }
+
+    /// What the program said last, if it is one and said anything.
+    pub(crate) fn last_words(&self) -> Option<String> {
+        let TargetKind::Program(program) = &self.0 else { return None };
+        Some(program.last_words()).filter(|words| !words.is_empty())
+    }
+
     /// What is known of the peer before it is connected to.
     pub(crate) const fn peer(&self) -> Peer {
         match self.0 {
@@ -105,6 +140,7 @@ impl fmt::Display for Target {
         match &self.0 {
             TargetKind::Address(address) => write!(f, "{address}"),
             TargetKind::Name { host, port } => write!(f, "{host}:{port}"),
+            TargetKind::Program(program) => write!(f, "{program}"),
         }
     }
 }

@@ -36,3 +36,4 @@ mod sim;
 mod stderr;
 mod support;
 mod unix;
+mod workers;

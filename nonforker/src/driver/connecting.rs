@@ -11,10 +11,10 @@ use std::{collections::HashMap, io};
 use socket2::Socket;
 
 use super::{
-    AttemptId, Probing,
+    AttemptId, Destination, Probing,
     socket::{connect, connected},
 };
-use crate::address::{Address, Peer};
+use crate::{address::Peer, exec::Warden};
 
 /// An attempt that is under way.
 #[derive(Debug)]
@@ -40,21 +40,32 @@ pub(super) type Ended<X> = (Attempt<X>, io::Result<Peer>);
 #[derive(Debug)]
 pub(super) struct Attempts<X> {
     all: HashMap<AttemptId, Attempt<X>>,
+    /// Of the programs that were started.
+    warden: Option<Warden>,
 }
 
 impl<X> Attempts<X> {
     pub(super) fn new() -> Self {
-        Self { all: HashMap::new() }
+        Self { all: HashMap::new(), warden: None }
     }
 
     /// Begins to connect.
     pub(super) fn begin(
         &mut self,
         id: AttemptId,
-        address: &Address,
+        to: &Destination,
         probing: Probing,
         extra: X,
     ) -> Begun {
+        let address = match to {
+            Destination::Address(address) => address,
+            Destination::Program(program) => {
+                return match program.start(&mut self.warden) {
+                    Ok(socket) => Begun::Connected(socket, Peer::Program),
+                    Err(error) => Begun::Failed(error),
+                };
+            }
+        };
         match connect(address, probing) {
             Ok((socket, true)) => match connected(&socket) {
                 Ok(peer) => Begun::Connected(socket, peer.unwrap_or(Peer::Unix)),

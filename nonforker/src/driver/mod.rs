@@ -58,6 +58,7 @@ use self::socket::Listener;
 use crate::{
     address::{Address, Peer, PeerCredentials},
     conn::buffer::Buffer,
+    exec::Program,
 };
 
 new_key_type! {
@@ -71,6 +72,13 @@ pub(crate) type ListenerId = usize;
 /// The number of an attempt to connect. The engine counts them.
 pub(crate) type AttemptId = u32;
 
+/// Where to connect to: what a name has led to.
+#[derive(Clone, Debug)]
+pub(crate) enum Destination {
+    Address(Address),
+    Program(Program),
+}
+
 /// What the engine asks for.
 #[derive(Debug)]
 pub(crate) enum Op<S> {
@@ -78,8 +86,8 @@ pub(crate) enum Op<S> {
     Accept { listener: ListenerId, on: bool },
     /// Close a listener. What waits in its backlog is refused.
     Unlisten { listener: ListenerId },
-    /// Connect to `address`. Whether urgent bytes are wanted is as for a listener.
-    Connect { attempt: AttemptId, address: Address, urgent: bool },
+    /// Connect to `to`. Whether urgent bytes are wanted is as for a listener.
+    Connect { attempt: AttemptId, to: Destination, urgent: bool },
     /// Forget an attempt to connect. Nothing is reported about it afterwards.
     Abandon { attempt: AttemptId },
     /// From now on `socket` is known by `token`.

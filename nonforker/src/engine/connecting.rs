@@ -36,7 +36,7 @@ use super::{
 use crate::{
     address::{Address, Peer},
     conn::{deadlines::Kind, state::Event},
-    driver::{AttemptId, Driver, Op, Token, sim::rng::Rng},
+    driver::{AttemptId, Destination, Driver, Op, Token, sim::rng::Rng},
     error::CloseReason,
     target::{Target, TargetKind},
 };
@@ -53,9 +53,9 @@ pub(crate) struct Connecting {
     target: Target,
     progress: Progress,
     /// Addresses that were not tried yet.
-    untried: VecDeque<Address>,
+    untried: VecDeque<Destination>,
     /// What is tried just now.
-    attempts: Vec<(AttemptId, Address)>,
+    attempts: Vec<(AttemptId, Destination)>,
     /// Why the last attempt failed.
     error: Option<io::Error>,
 }
@@ -76,7 +76,7 @@ impl Connecting {
 
     fn found(&mut self, found: Found, port: u16) {
         self.progress = Progress::Trying;
-        let to = |ip: IpAddr| Address::Tcp(SocketAddr::new(ip, port));
+        let to = |ip: IpAddr| Destination::Address(Address::Tcp(SocketAddr::new(ip, port)));
         match found {
             Ok(addresses) => self.untried.extend(addresses.into_iter().map(to)),
             Err(why) => self.error = Some(io::Error::new(ErrorKind::NotFound, why)),
@@ -190,13 +190,13 @@ impl<D: Driver> Engine<D> {
         let urgent =
             services.get(slot.service() as usize).is_some_and(|service| service.wants_urgent());
         while slot.conn.deadline(Kind::Retry).is_none()
-            && let Some(address) = connecting.untried.pop_front()
+            && let Some(to) = connecting.untried.pop_front()
         {
             let attempt = core.outgoing.next_attempt;
             core.outgoing.next_attempt = attempt.wrapping_add(1);
             core.outgoing.attempts.insert(attempt, token);
-            connecting.attempts.push((attempt, address.clone()));
-            driver.submit(Op::Connect { attempt, address, urgent });
+            connecting.attempts.push((attempt, to.clone()));
+            driver.submit(Op::Connect { attempt, to, urgent });
             if !connecting.untried.is_empty() {
                 core.arm(slot, Kind::Retry, HEAD_START);
             }
@@ -260,7 +260,12 @@ impl Core {
     fn find_address(&mut self, slot: &Slot, connecting: &mut Connecting) {
         connecting.progress = Progress::Trying;
         match &connecting.target.0 {
-            TargetKind::Address(address) => connecting.untried.push_back(address.clone()),
+            TargetKind::Address(address) => {
+                connecting.untried.push_back(Destination::Address(address.clone()));
+            }
+            TargetKind::Program(program) => {
+                connecting.untried.push_back(Destination::Program(program.clone()));
+            }
             TargetKind::Name { host, port } => {
                 let now = self.tick();
                 let Some(resolver) = &mut self.outgoing.resolver else { return };
@@ -287,10 +292,13 @@ impl<S> Shard<S> {
         let Some(mut connecting) = slot.take_connecting() else { return };
         let at = connecting.attempts.iter().position(|&(of, _)| of == attempt);
         if let Some(at) = at {
-            let (_, address) = connecting.attempts.remove(at);
-            // The backlog of a Unix socket is full: there it does not wait for a place.
-            if error.kind() == ErrorKind::WouldBlock && !matches!(address, Address::Tcp(_)) {
-                connecting.untried.push_front(address);
+            let (_, to) = connecting.attempts.remove(at);
+            // The backlog of a Unix socket is full: there it does not wait for a place. Or the system
+            // has no process to spare just now.
+            if error.kind() == ErrorKind::WouldBlock
+                && !matches!(to, Destination::Address(Address::Tcp(_)))
+            {
+                connecting.untried.push_front(to);
                 self.core.arm(slot, Kind::Retry, BACKLOG_PAUSE);
             } else {
                 slot.conn.deadlines().clear(Kind::Retry);

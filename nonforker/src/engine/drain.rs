@@ -61,7 +61,7 @@ impl Request {
     }
 
     /// Whether the end was asked for.
-    pub(super) fn is_made(&self) -> bool {
+    pub(crate) fn is_made(&self) -> bool {
         self.0.load(Relaxed) >= Self::DRAIN
     }
 

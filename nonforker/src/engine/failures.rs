@@ -1,7 +1,10 @@
 //! What follows when a handler or a codec fails: a line in the log, a count, and the end of one
 //! connection.
 
-use std::any::Any;
+use std::{
+    any::Any,
+    sync::{Mutex, PoisonError},
+};
 
 use super::{
     core::Core,
@@ -9,9 +12,25 @@ use super::{
     throttle::Notice,
 };
 use crate::{
-    error::CloseReason,
+    error::{CloseReason, Error},
     handler::{Failure, Outcome},
 };
+
+/// Why a server ends, if something in it has failed.
+#[derive(Debug, Default)]
+pub(crate) struct FirstFailure(Mutex<Option<Error>>);
+
+impl FirstFailure {
+    /// The server is to end with this error, unless there is one already.
+    pub(crate) fn note(&self, error: Error) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+    }
+
+    /// Takes the error that the server ends with, if there is one.
+    pub(crate) fn take(&self) -> Option<Error> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
 
 impl Core {
     /// A callback returned an error.
@@ -36,6 +55,23 @@ impl Core {
         tracing::error!(peer = %slot.peer(), callback, "the handler panicked: {message}");
         slot.conn.forget_taken_back();
         self.close(slot, CloseReason::Panicked);
+    }
+
+    /// A worker has sent a frame, and had no request.
+    #[cold]
+    pub(crate) fn unasked(&mut self, slot: &Slot, worker: usize) {
+        slot.counters().unasked.add(1);
+        if let Some(left_out) = self.notice(Notice::Unasked) {
+            tracing::warn!(worker, left_out, "a worker has sent what nobody had asked for");
+        }
+    }
+
+    /// A worker has ended, or cannot be started.
+    #[cold]
+    pub(crate) fn worker_ended(&mut self, worker: usize, reason: &CloseReason) {
+        if let Some(left_out) = self.notice(Notice::WorkerEnded) {
+            tracing::warn!(worker, left_out, "a worker has ended: {reason}");
+        }
     }
 
     /// A callback that was called for no connection failed, or panicked: nobody pays for it.

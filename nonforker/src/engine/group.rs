@@ -35,8 +35,8 @@ use std::{
 pub(super) use self::nets::{AddressKey, Net, net_of};
 use self::{doors::AllDoors, rates::Rates, tickets::AllTickets, topics::AllTopics};
 use super::{
-    certificates::Certificates, desk::Desk, mail::Mailbox, places::room, shared::Shared,
-    slot::ServiceId, stats::Stats,
+    certificates::Certificates, desk::Desk, failures::FirstFailure, mail::Mailbox, places::room,
+    shared::Shared, slot::ServiceId, stats::Stats,
 };
 use crate::{
     config::Limits,
@@ -68,6 +68,8 @@ pub(crate) struct Group {
     /// Limits are posted to all shards or to none.
     posting: Mutex<()>,
     has_new_limits: AtomicBool,
+    /// Why the server ends, if something in it has failed.
+    pub(crate) failure: FirstFailure,
     pub(crate) tls: Certificates,
 }
 
@@ -113,6 +115,7 @@ impl Group {
             offload: Mutex::default(),
             posting: Mutex::new(()),
             has_new_limits: AtomicBool::new(false),
+            failure: FirstFailure::default(),
             tls: Certificates::default(),
         })
     }

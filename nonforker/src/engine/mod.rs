@@ -202,7 +202,10 @@ impl<D: Driver> Engine<D> {
 
     /// Tells every handler that the server begins.
     pub(crate) fn start(&mut self) -> Result<(), Error> {
-        self.shard.start()
+        self.shard.start()?;
+        // What was asked for is under way before the first sleep.
+        self.flush_all();
+        Ok(())
     }
 
     /// Serves until it is drained or stopped. Returns how many connections that cut off.
@@ -212,6 +215,11 @@ impl<D: Driver> Engine<D> {
         }
         self.shard.core.pool.clear();
         Ok(self.cut_off())
+    }
+
+    /// What the server ends with, if something in it has failed.
+    pub(crate) fn failure(&self) -> Option<Error> {
+        self.shard.core.group.failure.take()
     }
 
     /// One turn of the loop.

@@ -11,12 +11,13 @@
 //! peers that both send before they receive do not hold each other up.
 //!
 //! A peer that finishes is passed on behind its last byte; the other direction goes on. When both have
-//! finished, both connections close. A connection that ends in another way ends the other: a reset is
+//! finished, both connections close; at the end of a program they do at once. A connection that ends in another way ends the other: a reset is
 //! passed on as a reset. A drain takes what the client has sent for all that it sends, and waits for the
 //! other peer to finish.
 
 use super::{core::Core, shard::Shard, slot::Slot, table::Entry};
 use crate::{
+    address::Peer,
     codec::Raw,
     conn::{
         bars::Bars,
@@ -60,7 +61,10 @@ impl Core {
         if other_has {
             self.finish(slot);
         }
-        if has_ended && other_has {
+        // A program that has exited takes nothing more.
+        let exited = |of: &Slot, ended| ended && of.peer() == Peer::Program;
+        let is_over = exited(slot, has_ended) || exited(other, other_has);
+        if is_over || has_ended && other_has {
             for one in [slot, other] {
                 let reason = match one.conn.incoming() {
                     Incoming::Cut => CloseReason::Drained,

@@ -24,7 +24,7 @@ use crate::{
 /// See the [module](self). It exists before the server is bound, and after the server has ended.
 #[derive(Debug, Default)]
 pub(crate) struct Shared {
-    pub(super) request: Request,
+    pub(crate) request: Request,
     /// What there is once the server is bound.
     bound: OnceLock<OfBound>,
     /// Ends the wait of the driver, once there is one.

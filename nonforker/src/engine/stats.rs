@@ -36,6 +36,9 @@ pub struct Stats {
     /// Messages that were published and dropped so far, because the peer did not take them: see
     /// [`Overflow`](crate::Overflow).
     pub dropped: u64,
+    /// Frames that workers sent without a request so far, and that nobody got: see
+    /// [`Server::workers`](crate::Server::workers).
+    pub unasked: u64,
     /// Times a handler panicked.
     pub panics: u64,
     /// Times a codec took more bytes than there were, or none: a defect in that codec if not 0.
@@ -59,6 +62,7 @@ impl Stats {
             panics: self.panics + other.panics,
             codec_defects: self.codec_defects + other.codec_defects,
             dropped: self.dropped + other.dropped,
+            unasked: self.unasked + other.unasked,
             defects: self.defects + other.defects,
             tickets: self.tickets + other.tickets,
             open_tickets: self.open_tickets + other.open_tickets,
@@ -98,6 +102,7 @@ pub(crate) struct Counters {
     pub(crate) tickets: Counter,
     pub(crate) tickets_ended: Counter,
     pub(crate) dropped: Counter,
+    pub(crate) unasked: Counter,
     pub(crate) panics: Counter,
     pub(crate) codec_defects: Counter,
     pub(crate) defects: Counter,
@@ -127,6 +132,7 @@ impl Counters {
             tickets,
             open_tickets: tickets.saturating_sub(ended),
             dropped: self.dropped.get(),
+            unasked: self.unasked.get(),
             panics: self.panics.get(),
             codec_defects: self.codec_defects.get(),
             defects: self.defects.get(),

@@ -37,11 +37,13 @@ pub(crate) enum Notice {
     Header,
     Unanswered,
     AnswerTimeout,
+    Unasked,
+    WorkerEnded,
     Tls,
 }
 
 impl Notice {
-    const ALL: [Self; 24] = [
+    const ALL: [Self; 26] = [
         Self::Accept,
         Self::Connect,
         Self::Full,
@@ -65,6 +67,8 @@ impl Notice {
         Self::Header,
         Self::Unanswered,
         Self::AnswerTimeout,
+        Self::Unasked,
+        Self::WorkerEnded,
         Self::Tls,
     ];
 
@@ -109,6 +113,8 @@ impl Notice {
             Self::Header => "connections were refused before they opened",
             Self::Unanswered => "connections were closed whose ticket was dropped",
             Self::AnswerTimeout => "connections were closed that were not answered in time",
+            Self::Unasked => "workers sent what nobody had asked for",
+            Self::WorkerEnded => "workers ended",
             Self::Tls => "connections were closed that broke the rules of TLS",
             Self::TooLong => "connections were closed whose frame was too long",
         }

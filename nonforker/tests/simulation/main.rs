@@ -43,6 +43,7 @@ mod topics;
 mod turns;
 mod waiting;
 mod warnings;
+mod workers;
 
 use self::scenarios::Scenario;
 

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     address::Address,
     conn::buffer::Buffer,
-    driver::{AttemptId, Completion, Driver, ListenerId, Next, Op, Token},
+    driver::{AttemptId, Completion, Destination, Driver, ListenerId, Next, Op, Token},
 };
 
 /// For how long something may be waited for.
@@ -83,7 +83,11 @@ impl<R: Rig> Bench<R> {
     /// Begins an attempt to connect.
     pub(super) fn connect(&mut self, attempt: AttemptId, address: Address) {
         self.log.attempts.insert(attempt);
-        self.driver.submit(Op::Connect { attempt, address, urgent: R::URGENT });
+        self.driver.submit(Op::Connect {
+            attempt,
+            to: Destination::Address(address),
+            urgent: R::URGENT,
+        });
     }
 
     pub(super) fn abandon(&mut self, attempt: AttemptId) {

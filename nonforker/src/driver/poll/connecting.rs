@@ -6,12 +6,9 @@ use mio::{Interest, Registry, unix::SourceFd};
 use socket2::Socket;
 
 use super::PollDriver;
-use crate::{
-    address::Address,
-    driver::{
-        AttemptId, Completion, Sink,
-        connecting::{Attempts, Begun},
-    },
+use crate::driver::{
+    AttemptId, Completion, Destination, Sink,
+    connecting::{Attempts, Begun},
 };
 
 /// Where the token of an attempt has no number. Generations of connections are odd, and listeners have
@@ -28,8 +25,8 @@ pub(super) const fn is_of_attempt(token: mio::Token) -> bool {
 }
 
 impl PollDriver {
-    pub(super) fn connect(&mut self, attempt: AttemptId, address: &Address) {
-        self.done.push(match self.attempts.begin(attempt, address, self.options.probing, ()) {
+    pub(super) fn connect(&mut self, attempt: AttemptId, to: &Destination) {
+        self.done.push(match self.attempts.begin(attempt, to, self.options.probing, ()) {
             Begun::Connected(socket, peer) => Completion::Connected { attempt, socket, peer },
             Begun::Failed(error) => Completion::ConnectFailed { attempt, error },
             Begun::UnderWay => {

@@ -290,7 +290,7 @@ impl Driver for PollDriver {
         match op {
             Op::Accept { listener, on } => self.turn_accepting(listener, on),
             Op::Unlisten { listener } => self.unlisten(listener),
-            Op::Connect { attempt, address, .. } => self.connect(attempt, &address),
+            Op::Connect { attempt, to, .. } => self.connect(attempt, &to),
             Op::Abandon { attempt } => self.abandon(attempt),
             Op::Adopt { token, socket } => self.adopt(token, socket),
             Op::Receive { token, on } => self.sockets.receive(token, on),

@@ -43,8 +43,8 @@ use self::{
     world::{LinkId, Listener, World},
 };
 use super::{
-    Clock, Completion, Driver, ListenerId, ListenerShare, Next, Op, Options, Sent, Sink, Token,
-    Waker,
+    Clock, Completion, Destination, Driver, ListenerId, ListenerShare, Next, Op, Options, Sent,
+    Sink, Token, Waker,
 };
 use crate::{
     address::{Address, PeerCredentials},
@@ -167,7 +167,14 @@ impl Driver for SimDriver {
         let world = &mut *world;
         match op {
             Op::Accept { .. } => {}
-            Op::Connect { attempt, address, .. } => world.call(self.shard, attempt, address),
+            Op::Connect { attempt, to, .. } => {
+                let address = match to {
+                    Destination::Address(address) => address,
+                    // A script plays it: it listens at `unix:@exec:COMMAND`.
+                    Destination::Program(program) => Address::Abstract(program.to_string()),
+                };
+                world.call(self.shard, attempt, address);
+            }
             Op::Abandon { attempt } => world.abandon(self.shard, attempt),
             Op::Unlisten { listener } => {
                 world.listeners[listener].holds[self.shard] = Hold::default();

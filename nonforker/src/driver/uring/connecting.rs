@@ -12,8 +12,8 @@ use super::{
     report::{Kind, Name},
 };
 use crate::{
-    address::{Address, Peer},
-    driver::{AttemptId, Completion, Sink, connecting::Begun},
+    address::Peer,
+    driver::{AttemptId, Completion, Destination, Sink, connecting::Begun},
 };
 
 /// What an attempt is to lead to.
@@ -47,9 +47,9 @@ fn connected(
 }
 
 impl UringDriver {
-    pub(super) fn connect(&mut self, attempt: AttemptId, address: &Address, urgent: bool) {
+    pub(super) fn connect(&mut self, attempt: AttemptId, to: &Destination, urgent: bool) {
         let wanted = if urgent { Wanted::Urgent } else { Wanted::Connection };
-        let begun = self.attempts.begin(attempt, address, self.options.probing, wanted);
+        let begun = self.attempts.begin(attempt, to, self.options.probing, wanted);
         let done = match begun {
             Begun::Connected(socket, peer) => Some(connected(attempt, wanted, socket, peer)),
             Begun::Failed(error) => Some(Completion::ConnectFailed { attempt, error }),

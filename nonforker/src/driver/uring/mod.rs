@@ -297,7 +297,7 @@ impl Driver for UringDriver {
         match op {
             Op::Accept { listener, on } => self.turn_accepting(listener, on),
             Op::Unlisten { listener } => self.unlisten(listener),
-            Op::Connect { attempt, address, urgent } => self.connect(attempt, &address, urgent),
+            Op::Connect { attempt, to, urgent } => self.connect(attempt, &to, urgent),
             Op::Abandon { attempt } => self.abandon(attempt),
             Op::Adopt { token, socket } => self.adopt(token, socket),
             Op::Receive { token, on } => self.receive(token, on),

@@ -1,0 +1,121 @@
+//! What programs write to their standard error: lines for the log, and the last of them for an error.
+
+use std::{
+    collections::VecDeque,
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+/// The most bytes of a line.
+const LINE_MAX: usize = 1000;
+
+/// The most lines of a program in a second.
+const LINES_PER_SECOND: u32 = 20;
+
+/// How many lines are kept.
+const KEPT: usize = 3;
+
+/// The last lines of programs that were started alike.
+#[derive(Debug, Default)]
+pub(crate) struct LastWords(Mutex<VecDeque<String>>);
+
+impl LastWords {
+    pub(super) fn say(&self, line: &str) {
+        let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if lines.len() == KEPT {
+            lines.pop_front();
+        }
+        lines.push_back(line.to_owned());
+    }
+
+    pub(super) fn said(&self) -> String {
+        let lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        lines.iter().map(String::as_str).collect::<Vec<_>>().join("; ")
+    }
+}
+
+/// Splits what a program writes into lines that can be logged.
+#[derive(Debug, Default)]
+pub(super) struct ErrorLines {
+    line: Vec<u8>,
+    /// The rest of this line is left out.
+    is_long: bool,
+    /// When the present second began, how many lines it had, and how many were left out in all.
+    since: Option<Instant>,
+    count: u32,
+    left_out: u64,
+}
+
+impl ErrorLines {
+    /// Calls `log` with lines, and how many were left out before each.
+    pub(super) fn take(&mut self, bytes: &[u8], now: Instant, mut log: impl FnMut(&str, u64)) {
+        for &byte in bytes {
+            if byte == b'\n' {
+                self.end(now, &mut log);
+            } else if self.line.len() < LINE_MAX {
+                self.line.push(byte);
+            } else {
+                self.is_long = true;
+            }
+        }
+    }
+
+    /// A line has ended, or all of them.
+    pub(super) fn end(&mut self, now: Instant, log: &mut dyn FnMut(&str, u64)) {
+        let (line, is_long) = (std::mem::take(&mut self.line), std::mem::take(&mut self.is_long));
+        if line.is_empty() {
+            return;
+        }
+        if self.since.is_none_or(|since| now > since + Duration::from_secs(1)) {
+            (self.since, self.count) = (Some(now), 0);
+        }
+        self.count += 1;
+        if self.count > LINES_PER_SECOND {
+            self.left_out += 1;
+            return;
+        }
+        let mut text: String = String::from_utf8_lossy(&line).escape_debug().collect();
+        // A quotation mark needs no escape.
+        text = text.replace("\\\"", "\"").replace("\\'", "'");
+        if is_long {
+            text.push('…');
+        }
+        log(&text, std::mem::take(&mut self.left_out));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::{ErrorLines, LastWords};
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "any time will do")]
+    fn lines_are_bounded_in_length_and_number_and_escaped() {
+        let (mut lines, now) = (ErrorLines::default(), Instant::now());
+        let mut logged = Vec::new();
+        let mut log = |line: &str, left_out| logged.push((line.to_owned(), left_out));
+        lines.take(b"it's \"bad\"\n\x1b[2J\xff\n\nha", now, &mut log);
+        lines.take(b"lf\n", now, &mut log);
+        lines.take(&[b'x'; 5000], now, &mut log);
+        lines.take(&b"y\n".repeat(1000), now, &mut log);
+        lines.take(b"later\n", now + Duration::from_secs(2), &mut log);
+        let line = |nth: usize| logged[nth].0.as_str();
+        assert_eq!(line(0), "it's \"bad\"");
+        assert_eq!(line(1), "\\u{1b}[2J\u{fffd}");
+        assert_eq!(line(2), "half");
+        assert_eq!(line(3).len(), 1000 + "…".len());
+        assert_eq!(logged.len(), 21);
+        assert_eq!(logged[20], ("later".to_owned(), 984));
+    }
+
+    #[test]
+    fn the_last_lines_are_kept() {
+        let words = LastWords::default();
+        for line in ["1", "2", "3", "4"] {
+            words.say(line);
+        }
+        assert_eq!(words.said(), "2; 3; 4");
+    }
+}
