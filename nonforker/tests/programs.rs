@@ -1,5 +1,7 @@
 //! Programs behind a server, real ones, on every driver: as workers, and one for each client.
 
+#![expect(clippy::disallowed_methods, reason = "the test waits, not a server")]
+
 use std::{
     fs,
     io::{BufRead, BufReader, Read, Write},
@@ -25,7 +27,7 @@ fn run(
 }
 
 fn connect(running: &Running) -> BufReader<TcpStream> {
-    let Address::Tcp(address) = running.addresses()[0] else { panic!("not TCP") };
+    let Address::Tcp(address) = running.addresses()[0] else { unreachable!("it is TCP") };
     let client = TcpStream::connect(address).expect("it listens");
     client.set_read_timeout(Some(Duration::from_secs(20))).expect("a socket");
     BufReader::new(client)

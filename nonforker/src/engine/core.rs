@@ -34,9 +34,11 @@ use crate::{
     bounds::check_duration,
     config::Limits,
     conn::{
+        bars::Bars,
         deadlines::{Kind, Tick},
         outbound::Lent,
         output::{Bounds, Origin, Output},
+        state::{Event, State},
     },
     driver::{Clock, ClockId, Token, nanos},
     error::{CloseReason, Error},
@@ -363,5 +365,34 @@ impl Core {
     /// Whether the replies of this turn are to be sent before more is taken in.
     pub(super) const fn has_collected_enough(&self) -> bool {
         self.collected >= COLLECTED_MAX
+    }
+}
+
+impl Core {
+    /// Frames may be here that have to wait: for us, so the peer's deadline stops. They go on in the
+    /// next turn if all they wait for is the end of this one.
+    pub(crate) fn hold(&mut self, slot: &mut Slot, is_turn_over: bool) {
+        self.mark_dirty(slot);
+        slot.conn.deadlines().clear(Kind::Frame);
+        // What follows a call for TLS is not for a codec.
+        let is_turn_over = is_turn_over || slot.conn.bars().has(Bars::SHAKES);
+        if slot.conn.hold() && is_turn_over {
+            self.mark_runnable(slot);
+        }
+    }
+
+    /// Bytes came for which there is no use any more.
+    pub(super) fn discarded(&mut self, slot: &mut Slot, count: usize) {
+        let enough = slot.conn.discard(count);
+        if slot.conn.state() == State::Lingering {
+            if enough {
+                slot.conn.apply(Event::Failed);
+            } else {
+                self.arm(slot, Kind::Quiet, slot.rules().linger_timeout / 5);
+            }
+        }
+        if enough {
+            self.mark_dirty(slot);
+        }
     }
 }
