@@ -107,7 +107,7 @@ mod tests {
         assert_eq!(line(2), "half");
         assert_eq!(line(3).len(), 1000 + "…".len());
         assert_eq!(logged.len(), 21);
-        assert_eq!(logged[20], ("later".to_owned(), 984));
+        assert_eq!(logged[20], ("later".to_owned(), 983));
     }
 
     #[test]
