@@ -1,8 +1,7 @@
 //! A chat: a name first, then `/join ROOM` or what you say. The first one may also `/kick NAME`.
 
-use std::collections::BTreeMap;
-
 use nonforker::{CloseReason, Conn, ConnId, Handler, Outcome, Overflow, Server, codec::Lines};
+use std::collections::BTreeMap;
 
 /// Everybody by name. A room is a topic. Nothing else runs while a callback does: there is no lock.
 #[derive(Debug, Default)]
@@ -21,7 +20,6 @@ fn enter(user: &mut Conn<'_, Chat>, name: String, room: String) -> Outcome {
 impl Handler for Chat {
     type Codec = Lines;
     type Session = Option<(String, String)>; // name and room
-
     fn frame(&mut self, user: &mut Conn<'_, Self>, line: &[u8]) -> Outcome {
         let line = String::from_utf8_lossy(line).trim().to_owned();
         let Some((name, room)) = user.session().clone() else {
@@ -40,7 +38,9 @@ impl Handler for Chat {
         }
         match line.strip_prefix("/kick ").map(|kicked| self.users.get(kicked)) {
             None => _ = user.publish(&room, format!("{name}: {line}"))?,
-            Some(Some(&id)) if self.moderator == Some(user.id()) => user.others().get(id)?.close(),
+            Some(Some(&id)) if self.moderator == Some(user.id()) => {
+                let _ = user.others().get(id).map(|mut other| other.close()); // Or it leaves just now.
+            }
             Some(_) => user.send("* you cannot"),
         }
         Ok(())
