@@ -76,8 +76,10 @@ fn the_workers_of_the_page_answer_and_leave_nothing_behind() {
     let page = include_str!("../../../docs/workers.md");
     let scratch = Scratch::new();
     let code = |language: &str| {
-        let from = page.split(&format!("```{language}\n")).last().expect("it is there");
-        from.split("```").next().expect("it ends").to_owned()
+        let mut blocks = page.split(&format!("```{language}\n")).skip(1);
+        // Those in one line are commands.
+        let blocks = blocks.by_ref().map(|rest| rest.split("```").next().expect("it ends"));
+        blocks.max_by_key(|block| block.lines().count()).expect("it is there").to_owned()
     };
     let file = |language, name| scratch.write(name, &code(language)).display().to_string();
     let mut workers = vec![("sh", format!("sh {}", file("sh", "upper.sh")))];

@@ -38,7 +38,7 @@ impl Core {
     #[cold]
     pub(super) fn send_failed(&mut self, slot: &mut Slot, error: io::Error, batch: Buffer) {
         slot.conn.sent(0, batch);
-        if is_out_of_buffers(&error) && slot.conn.state().sends() {
+        if is_out_of_buffers(&error) && slot.conn.sends_records() {
             // No edge will come when there are buffers again.
             if let Some(left_out) = self.notice(Notice::Send) {
                 let peer = slot.peer();
