@@ -76,9 +76,10 @@ fn the_workers_of_the_page_answer_and_leave_nothing_behind() {
     let page = include_str!("../../../docs/workers.md");
     let scratch = Scratch::new();
     let code = |language: &str| {
-        let mut blocks = page.split(&format!("```{language}\n")).skip(1);
+        let fence = format!("```{language}\n");
+        let blocks = page.split(&fence).skip(1);
         // Those in one line are commands.
-        let blocks = blocks.by_ref().map(|rest| rest.split("```").next().expect("it ends"));
+        let blocks = blocks.map(|rest| rest.split("```").next().expect("it ends"));
         blocks.max_by_key(|block| block.lines().count()).expect("it is there").to_owned()
     };
     let file = |language, name| scratch.write(name, &code(language)).display().to_string();
