@@ -33,6 +33,7 @@ impl Handler for Proxy {
 
 /// The connections to the other server.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Behind;
 
 impl Handler for Behind {
