@@ -19,7 +19,7 @@ impl<H: Handler> Connections<'_, H> {
     /// The service may have a listener, or [none](crate::Server::service). When the connection stands,
     /// its [`open`](Handler::open) is called, and from then on it is found among its connections. If it
     /// cannot be made, [`closed`](Handler::closed) is called with
-    /// [`CloseReason::ConnectFailed`](crate::CloseReason::ConnectFailed): the only case of `closed`
+    /// [`CloseReason::ConnectFailed`]: the only case of `closed`
     /// without `open`. Both have this `session`, and neither is called from here. It has
     /// [`Limits::connect_timeout`](crate::Limits::connect_timeout) to succeed.
     ///
@@ -172,7 +172,7 @@ impl<H: Handler> Conn<'_, H> {
     /// - A peer that finishes sending is passed on as that, and the other direction goes on. When both
     ///   have finished and everything is sent, both connections close.
     /// - A connection that ends in another way ends the other, with
-    ///   [`CloseReason::RelayEnded`](crate::CloseReason::RelayEnded): if it broke or was aborted, the
+    ///   [`CloseReason::RelayEnded`]: if it broke or was aborted, the
     ///   other peer sees a reset.
     /// - A drain takes what this peer has sent by then for all that it sends, and goes on until the other
     ///   peer has finished. If that takes longer than the drain may, the connection counts as cut off.

@@ -49,7 +49,7 @@ impl<C> BytesCodec for C where C: for<'f> Codec<Frame<'f> = &'f [u8]> + for<'r> 
 pub enum Restart {
     /// Always, but if five in a row end within a second of their start and before they were given a
     /// request, the server drains, and ends with
-    /// [`Error::WorkersFailed`](crate::Error::WorkersFailed).
+    /// [`Error::WorkersFailed`].
     #[default]
     UnlessFast,
     /// Always.
