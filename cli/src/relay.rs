@@ -135,13 +135,9 @@ pub(crate) fn limits(args: &RelayArgs) -> Limits {
         .connect_timeout(args.to.connect_timeout)
 }
 
-/// Says where it listens, one line for each address, and where clients go.
+/// Says where it listens, and where clients go.
 fn announce(addresses: &[Address], args: &RelayArgs) {
-    let mut text = String::new();
-    for address in addresses {
-        let address = console::one_line(&address.to_string());
-        text.push_str(&format!("listening on {address}\n"));
-    }
+    let mut text = serve::listening(addresses);
     for target in &args.to.to {
         let target = console::one_line(&target.to_string());
         text.push_str(&format!("relaying to {target}\n"));

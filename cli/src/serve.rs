@@ -22,7 +22,7 @@ use crate::{
     handlers::Handler,
     log::Log,
     signals::Signals,
-    tls::{self, TlsArgs},
+    tls::{self, Reload, TlsArgs},
     values::Codec,
     worker,
 };
@@ -83,21 +83,12 @@ fn obey(
     server: Handle,
     listeners: usize,
 ) -> Result<(), Ending> {
+    let lists = program.config.as_ref().map(|_| {
+        let server = server.clone();
+        Box::new(move || reload_lists(&server, listeners)) as Reload
+    });
     let certificates = tls::reload(tls, server.clone(), listeners);
-    let lists = program.config.as_ref().map(|_| server.clone());
-    if certificates.is_none() && lists.is_none() {
-        return signals.obey(server, None);
-    }
-    let mut certificates = certificates;
-    let reload = move || {
-        if let Some(reload) = &mut certificates {
-            reload();
-        }
-        if let Some(server) = &lists {
-            reload_lists(server, listeners);
-        }
-    };
-    signals.obey(server, Some(Box::new(reload)))
+    signals.obey(server, certificates.into_iter().chain(lists).collect())
 }
 
 /// Reads the settings again, and follows the lists in them. Flags win over the file, as at the start.
@@ -233,13 +224,16 @@ pub(crate) fn limits(
     access.limit(set)
 }
 
-/// Says where it listens: one line for each address, and to a person how to try it.
+/// Where it listens, one line for each address.
+pub(crate) fn listening(addresses: &[Address]) -> String {
+    let line =
+        |address: &Address| format!("listening on {}\n", console::one_line(&address.to_string()));
+    addresses.iter().map(line).collect()
+}
+
+/// Says where it listens, and to a person how to try it.
 fn announce(addresses: &[Address], codec: &Codec) {
-    let mut text = String::new();
-    for address in addresses {
-        let address = console::one_line(&address.to_string());
-        text.push_str(&format!("listening on {address}\n"));
-    }
+    let mut text = listening(addresses);
     if let Some(first) = addresses.first()
         && io::stdout().is_terminal()
     {

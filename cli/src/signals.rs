@@ -83,8 +83,8 @@ impl Signals {
     }
 
     /// Obeys the signals, from now on and until the process ends, on a thread of their own.
-    /// SIGHUP has files read again, by `reload`.
-    pub(crate) fn obey(self, server: Handle, mut reload: Option<Reload>) -> Result<(), Ending> {
+    /// SIGHUP has files read again, if there are any, by each of `reloads`.
+    pub(crate) fn obey(self, server: Handle, mut reloads: Vec<Reload>) -> Result<(), Ending> {
         let mut draining = false;
         let obey = move |signal| {
             let name = Signal::try_from(signal).map_or("a signal", Signal::as_str);
@@ -93,12 +93,9 @@ impl Signals {
                 server.stop();
                 exit_if_stuck(&server);
             }
-            if name == "SIGHUP"
-                && !draining
-                && let Some(reload) = &mut reload
-            {
+            if name == "SIGHUP" && !draining && !reloads.is_empty() {
                 tracing::info!("{name}: reading files again");
-                reload();
+                reloads.iter_mut().for_each(|reload| reload());
             } else if TO_NO_END.contains(&name) || draining {
                 tracing::info!("{name}: nothing to do");
             } else {

@@ -18,7 +18,7 @@ use std::{
 use crate::{
     address::{Address, AddressError, Peer},
     codec::Raw,
-    connections::Connections,
+    connections::{Connections, Other},
     context::{Conn, ConnId},
     error::{CloseReason, Error},
     handler::{Frame, Handler, Outcome},
@@ -255,11 +255,9 @@ impl Handler for Upstreams {
             conn.send(&header[..]);
         }
         let joined = way.client.map(|client| {
-            if let Ok(mut clients) = conn.service_named::<Clients>(&self.0.name)
-                && let Ok(mut client) = clients.get(client)
-            {
+            with_client(&self.0, &mut conn.others(), client, |client| {
                 client.session_mut().upstream = None;
-            }
+            });
             conn.relay_to(client)
         });
         if !matches!(joined, Some(Ok(()))) {
@@ -280,6 +278,17 @@ impl Handler for Upstreams {
             let _ = go_on(&self.0, &mut conn.others(), way);
         }
     }
+}
+
+/// Does something with a client. Returns whether it is there.
+fn with_client<H: Handler>(
+    shared: &Shared,
+    all: &mut Connections<'_, H>,
+    client: ConnId,
+    act: impl FnOnce(&mut Other<'_, Clients>),
+) -> bool {
+    let Ok(mut clients) = all.again().service_named::<Clients>(&shared.name) else { return false };
+    clients.get(client).map(|mut client| act(&mut client)).is_ok()
 }
 
 /// Connects to the first target that a client is to go to.
@@ -305,15 +314,11 @@ fn set_out<H: Handler>(
 /// client is closed.
 fn go_on(shared: &Rc<Shared>, all: &mut Connections<'_, Upstreams>, mut way: Way) -> Outcome {
     let Some(client) = way.client else { return Ok(()) };
-    let is_left = |all: &mut Connections<'_, Upstreams>| {
-        let clients = all.again().service_named::<Clients>(&shared.name);
-        clients.is_ok_and(|mut clients| clients.get(client).is_ok())
-    };
-    if !is_left(all) {
-        return Ok(());
-    }
     if !way.untried.is_empty() {
         return try_again(shared, all, way);
+    }
+    if !with_client(shared, all, client, |_| ()) {
+        return Ok(());
     }
     let now = all.now();
     if way.until.is_some_and(|until| until > now) {
@@ -326,20 +331,15 @@ fn go_on(shared: &Rc<Shared>, all: &mut Connections<'_, Upstreams>, mut way: Way
             return Ok(());
         }
     }
-    if let Ok(mut client) = all.again().service_named::<Clients>(&shared.name)?.get(client) {
-        client.close();
-    }
+    with_client(shared, all, client, |client| client.close());
     Ok(())
 }
 
 fn try_again(shared: &Shared, all: &mut Connections<'_, Upstreams>, way: Way) -> Outcome {
     let Some(client) = way.client else { return Ok(()) };
-    if all.again().service_named::<Clients>(&shared.name)?.get(client).is_err() {
-        return Ok(());
-    }
-    let upstream = set_out(shared, all, way)?;
-    if let Ok(mut client) = all.again().service_named::<Clients>(&shared.name)?.get(client) {
-        client.session_mut().upstream = upstream;
+    if with_client(shared, all, client, |_| ()) {
+        let upstream = set_out(shared, all, way)?;
+        with_client(shared, all, client, |client| client.session_mut().upstream = upstream);
     }
     Ok(())
 }

@@ -5,6 +5,8 @@ mod simulated;
 
 use std::{fmt, sync::Arc};
 
+#[cfg(feature = "_rustls")]
+use crate::tls::TlsError;
 use crate::{
     access::Entrance,
     address::{Address, AddressError},
@@ -62,8 +64,6 @@ pub struct Server {
     services: Vec<Box<dyn UseServerSpawn>>,
     /// Of each service: its TLS.
     pub(crate) tls: Vec<Secured>,
-    /// What was asked for before there was a service for it.
-    misplaced: Option<&'static str>,
     /// Of each service: whose connections begin with a PROXY header.
     proxies: Vec<Option<std::result::Result<Networks, NetworksError>>>,
     /// Of each service: who may connect.
@@ -103,7 +103,6 @@ impl Server {
             limits: AllLimits::default(),
             services: Vec::new(),
             tls: Vec::new(),
-            misplaced: None,
             proxies: Vec::new(),
             entrances: Vec::new(),
             places: Vec::new(),
@@ -243,7 +242,7 @@ impl Server {
     pub fn tls(mut self, tls: Tls) -> Self {
         match self.tls.last_mut() {
             Some(last) => last.at_once = Some(tls),
-            None => self.misplaced = Some("tls"),
+            None => return self.with_misplaced("tls"),
         }
         self
     }
@@ -259,7 +258,7 @@ impl Server {
     pub fn start_tls_with(mut self, tls: Tls) -> Self {
         match self.tls.last_mut() {
             Some(last) => last.later = Some(tls),
-            None => self.misplaced = Some("start_tls_with"),
+            None => return self.with_misplaced("start_tls_with"),
         }
         self
     }
@@ -288,6 +287,12 @@ impl Server {
     pub(crate) fn with_mistake(mut self, mistake: Error) -> Self {
         self.mistake.get_or_insert(mistake);
         self
+    }
+
+    #[cfg(feature = "_rustls")]
+    fn with_misplaced(self, what: &str) -> Self {
+        let what = format!("{what}: give the server a service first");
+        self.with_mistake(TlsError::new(what).into())
     }
 
     pub(crate) fn services(&self) -> usize {

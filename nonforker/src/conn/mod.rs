@@ -377,8 +377,15 @@ impl Connection {
         }
         match self.outbound.in_flight {
             0 => self.outbound.take_next(),
-            _ if self.deadlines.get(Kind::Retry).is_some() => None,
-            _ => self.outbound.take_unsent(),
+            _ => self.next_unsent(),
+        }
+    }
+
+    /// Takes what was sent in part, unless the kernel is out of buffers.
+    pub(crate) fn next_unsent(&mut self) -> Option<Buffer> {
+        match self.deadlines.get(Kind::Retry) {
+            Some(_) => None,
+            None => self.outbound.take_unsent(),
         }
     }
 

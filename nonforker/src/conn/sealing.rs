@@ -1,10 +1,13 @@
 //! What a connection behind TLS sends: sealed where it leaves, see [`encrypted`](super::encrypted).
 
 use super::{
-    Connection, Rare, buffer::Buffer, deadlines::Kind, encrypted::Side, inbound::Inbound,
-    outbound::Outbound, state::State,
+    Connection, Rare,
+    buffer::Buffer,
+    encrypted::{Encrypted, Side},
+    outbound::Outbound,
+    state::State,
 };
-use crate::tls::{Records, TlsError, record_length};
+use crate::tls::{Records, Session, TlsError, record_length};
 
 impl Connection {
     /// What is queued leaves in clear, before anything that is sealed.
@@ -44,13 +47,10 @@ impl Connection {
         let Some(clear) = outbound.first_clear() else { return Ok((0, None)) };
         let clear = &clear[..clear.len().min(most)];
         let count = clear.len();
-        let mut joined = std::mem::take(&mut encrypted.kept);
-        let in_use = if joined_in(&joined) { joined.bytes_mut() } else { &mut [] };
-        let sealed = match &mut encrypted.side {
-            Side::Begun(session) if !encrypted.has_failed => session.seal(in_use, clear, into),
-            _ => Err(TlsError::new("there is no session")),
+        let sealed = match encrypted.session() {
+            Some((session, in_use)) => session.seal(in_use, clear, into),
+            None => Err(TlsError::new("there is no session")),
         };
-        encrypted.kept = joined;
         sealed?;
         Ok((count, outbound.clear_leaves(count)))
     }
@@ -67,12 +67,9 @@ impl Connection {
             return;
         }
         encrypted.has_ended = true;
-        let mut kept = std::mem::take(&mut encrypted.kept);
-        let in_use = if joined_in(&kept) { kept.bytes_mut() } else { &mut [] };
-        if let Side::Begun(session) = &mut encrypted.side {
+        if let Some((session, in_use)) = encrypted.session() {
             session.finish(in_use, into);
         }
-        encrypted.kept = kept;
     }
 
     /// Whether what is queued in clear can never be sent: the connection closes, and there is no
@@ -87,24 +84,23 @@ impl Connection {
         self.outbound.discard_clear()
     }
 
-    /// Takes what was sent in part, unless the kernel is out of buffers.
-    pub(crate) fn next_unsent(&mut self) -> Option<Buffer> {
-        match self.deadlines.get(Kind::Retry) {
-            Some(_) => None,
-            None => self.outbound.take_unsent(),
-        }
-    }
-
     /// Whether a batch may be sent, in this state.
     pub(crate) fn sends_records(&self) -> bool {
         self.state.sends() || self.state == State::Arriving
     }
 }
 
-/// Whether a complete record is kept: then the session has it in use.
-fn joined_in(kept: &Inbound) -> bool {
-    let kept = kept.bytes();
-    record_length(kept).is_some_and(|length| kept.len() >= length)
+impl Encrypted {
+    /// The session, unless it has failed; and what is kept, if a complete record is: then the session has
+    /// it in use.
+    fn session(&mut self) -> Option<(&mut Session, &mut [u8])> {
+        let Self { side: Side::Begun(session), kept, has_failed: false, .. } = self else {
+            return None;
+        };
+        let is_complete =
+            record_length(kept.bytes()).is_some_and(|length| kept.bytes().len() >= length);
+        Some((session, if is_complete { kept.bytes_mut() } else { &mut [] }))
+    }
 }
 
 impl Outbound {

@@ -4,50 +4,40 @@
 //!  any thread: set_tls ──▶ checked ──▶ in force ── every shard is woken ──▶ its listeners have them
 //! ```
 //!
-//! A connection that is there keeps what it began with. Shards look by themselves, as they do at limits.
+//! A connection that is there keeps what it began with.
 
-use std::sync::{
-    Mutex, PoisonError,
-    atomic::{AtomicUsize, Ordering},
-};
-
-use super::{accept::Acceptor, shard::Shard, slot::ServiceId};
+use super::{accept::Acceptor, group::versioned::Versioned, shard::Shard, slot::ServiceId};
 use crate::{driver::ListenerId, tls::Tls};
 
-/// The certificates of each listener.
+/// The certificates of each listener: nothing before the server is bound.
 #[derive(Debug, Default)]
-pub(crate) struct Certificates {
-    /// Nothing before the server is bound.
-    in_force: Mutex<Option<Vec<Option<Tls>>>>,
-    /// How often they were replaced.
-    changes: AtomicUsize,
-}
+pub(crate) struct Certificates(Versioned<Option<Vec<Option<Tls>>>>);
 
 impl Certificates {
     /// The listeners of the server, which is bound.
     pub(super) fn note(&self, in_force: Vec<Option<Tls>>) {
-        self.in_force.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(in_force);
+        self.0.begin(|all| _ = all.get_or_insert(in_force));
     }
 
     /// Replaces those of a listener.
     #[cfg(feature = "_rustls")]
     pub(crate) fn replace(&self, listener: usize, tls: Tls) -> crate::Result<()> {
         use crate::{Error, tls::TlsError};
-        let mut in_force = self.in_force.lock().unwrap_or_else(PoisonError::into_inner);
-        let all = in_force.as_mut().ok_or(Error::NotBound)?;
-        let count = all.len();
-        let Some(one) = all.get_mut(listener) else {
-            let what = format!("there is no listener {listener}: there are {count}");
-            return Err(TlsError::new(what).into());
-        };
-        let Some(former) = one else {
-            let what = format!("listener {listener} serves in clear");
-            return Err(TlsError::new(what).into());
-        };
-        tls.warn();
-        *former = tls.in_place_of(former);
-        self.changes.fetch_add(1, Ordering::Release);
-        Ok(())
+        self.0.change(|in_force| {
+            let all = in_force.as_mut().ok_or(Error::NotBound)?;
+            let count = all.len();
+            let Some(one) = all.get_mut(listener) else {
+                let what = format!("there is no listener {listener}: there are {count}");
+                return Err(TlsError::new(what).into());
+            };
+            let Some(former) = one else {
+                let what = format!("listener {listener} serves in clear");
+                return Err(TlsError::new(what).into());
+            };
+            tls.warn();
+            *former = tls.in_place_of(former);
+            Ok(())
+        })
     }
 }
 
@@ -68,12 +58,9 @@ impl<S> Acceptor<S> {
 impl<S> Shard<S> {
     /// Takes certificates over that were replaced, if any were.
     pub(super) fn follow_certificates(&mut self) {
-        let certificates = &self.core.group.tls;
-        let changes = certificates.changes.load(Ordering::Acquire);
-        if std::mem::replace(&mut self.certificates_seen, changes) == changes {
+        let Some(in_force) = self.core.group.tls.0.changed(&mut self.certificates_seen) else {
             return;
-        }
-        let in_force = certificates.in_force.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        };
         for (listener, tls) in in_force.into_iter().flatten().enumerate() {
             let (Some(tls), Some((at_once, service))) = (tls, self.acceptor.of_listener(listener))
             else {

@@ -381,6 +381,18 @@ impl Core {
         }
     }
 
+    /// The start of a frame or of a record is here, if `is_begun`, and the rest of it is not: it has its
+    /// time, which begins anew if another one `is_new`.
+    pub(crate) fn await_rest(&mut self, slot: &mut Slot, is_begun: bool, is_new: bool) {
+        if !is_begun {
+            slot.conn.deadlines().clear(Kind::Frame);
+        } else if let Some(timeout) = slot.rules().frame_timeout
+            && (is_new || slot.conn.deadline(Kind::Frame).is_none())
+        {
+            self.arm(slot, Kind::Frame, timeout);
+        }
+    }
+
     /// Bytes came for which there is no use any more.
     pub(super) fn discarded(&mut self, slot: &mut Slot, count: usize) {
         let enough = slot.conn.discard(count);

@@ -21,13 +21,7 @@ use super::{
     table::{Entry, Table},
 };
 use crate::{
-    conn::{
-        bars::Bars,
-        buffer::Buffer,
-        deadlines::Kind,
-        encrypted::Step,
-        state::{Event, State},
-    },
+    conn::{buffer::Buffer, deadlines::Kind, encrypted::Step, state::State},
     driver::Token,
     error::CloseReason,
     tls::{Tls, TlsError},
@@ -168,28 +162,19 @@ impl<S> Shard<S> {
             }
         }
         let state = entry.slot.conn.state();
-        if step.has_ended && state.handles() {
-            if entry.slot.conn.shakes() {
+        let is_arriving = state == State::Arriving;
+        if !state.handles() && !is_arriving {
+            return false;
+        }
+        if step.has_ended {
+            if is_arriving || entry.slot.conn.shakes() {
                 let error = TlsError::new("the peer ended the handshake");
                 self.core.session_failed(&mut entry.slot, error);
-                return false;
+            } else if state == State::Open {
+                self.peer_finished(entry);
             }
-            if state == State::Open {
-                entry.slot.conn.apply(Event::PeerFinished);
-                if entry.slot.conn.bars().has(Bars::RELAYED) {
-                    self.core.mark_runnable(&mut entry.slot);
-                } else {
-                    self.call_entry(entry, |service, scope| service.advance(scope));
-                }
-            }
-            return false;
         }
-        if step.has_ended && state == State::Arriving {
-            let error = TlsError::new("the peer ended the handshake");
-            self.core.session_failed(&mut entry.slot, error);
-            return false;
-        }
-        !step.is_blocked && (state.handles() || state == State::Arriving)
+        !step.has_ended && !step.is_blocked
     }
 
     /// The handshake is done. Returns whether the connection goes on.
@@ -292,15 +277,8 @@ impl Core {
     /// The start of a record is here and the rest is not: it has as much time as a frame has.
     fn await_record(&mut self, slot: &mut Slot, is_new: bool) {
         let is_idle = slot.conn.kept().is_empty() && slot.conn.bars().is_none();
-        if slot.conn.shakes() || !is_idle {
-            return;
-        }
-        if !slot.conn.keeps_records() {
-            slot.conn.deadlines().clear(Kind::Frame);
-        } else if let Some(timeout) = slot.rules().frame_timeout
-            && (is_new || slot.conn.deadline(Kind::Frame).is_none())
-        {
-            self.arm(slot, Kind::Frame, timeout);
+        if is_idle && !slot.conn.shakes() {
+            self.await_rest(slot, slot.conn.keeps_records(), is_new);
         }
     }
 

@@ -19,6 +19,7 @@ mod nets;
 mod rates;
 mod tickets;
 mod topics;
+pub(super) mod versioned;
 
 use std::{
     collections::HashMap,

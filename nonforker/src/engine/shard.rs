@@ -304,13 +304,21 @@ impl<S> Shard<S> {
         if is_encrypted && self.finished_on_the_wire(token) {
             return;
         }
-        let Some(slot) = self.table.get_mut(token) else { return };
+        let Some(mut entry) = self.table.take(token) else { return };
+        self.peer_finished(&mut entry);
+        self.table.put_back(entry);
+    }
+
+    /// Nothing more comes from the peer: what is left is handled, or passed on.
+    pub(super) fn peer_finished(&mut self, entry: &mut Entry) {
+        let slot = &mut entry.slot;
         slot.conn.apply(Event::PeerFinished);
         self.core.mark_dirty(slot);
         if slot.conn.bars().has(Bars::RELAYED) {
-            return self.core.mark_runnable(slot);
+            self.core.mark_runnable(slot);
+        } else {
+            self.call_entry(entry, |service, scope| service.advance(scope));
         }
-        self.call(token, |service, scope| service.advance(scope));
     }
 
     /// The peer sent an urgent byte.

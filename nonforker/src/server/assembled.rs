@@ -55,9 +55,6 @@ impl Server {
         check_mode(self.unix_mode)?;
         check_threads(self.offload_threads)?;
         self.entrances.iter().try_for_each(Entrance::check)?;
-        if let Some(what) = self.misplaced {
-            return Err(TlsError::new(format!("{what}: give the server a service first")).into());
-        }
         for (service, Secured { at_once, later }) in self.services.iter().zip(&self.tls) {
             let tls = at_once.iter().chain(later);
             tls.clone().for_each(Tls::warn);

@@ -14,7 +14,7 @@ use std::{
 use super::Typed;
 use crate::{
     codec::{Codec, Decoded, FrameError},
-    conn::{deadlines::Kind, output::Origin},
+    conn::output::Origin,
     context::Conn,
     engine::{core::Core, service::Scope, slot::Slot},
     handler::{Failure, Frames, Handler},
@@ -180,11 +180,5 @@ fn await_frame(core: &mut Core, slot: &mut Slot, is_new: bool) {
     if is_new {
         slot.owes_nothing();
     }
-    if slot.conn.kept().is_empty() {
-        slot.conn.deadlines().clear(Kind::Frame);
-    } else if let Some(timeout) = slot.rules().frame_timeout
-        && (is_new || slot.conn.deadline(Kind::Frame).is_none())
-    {
-        core.arm(slot, Kind::Frame, timeout);
-    }
+    core.await_rest(slot, !slot.conn.kept().is_empty(), is_new);
 }

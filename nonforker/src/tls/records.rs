@@ -229,9 +229,7 @@ impl Session {
             }
         }
     }
-}
 
-impl Session {
     fn receive_records(
         &mut self,
         input: &mut [u8],

@@ -162,15 +162,17 @@ fn hold<W: BytesCodec, C: BytesCodec>(
     holds: bool,
 ) {
     let Ok(mut clients) = all.again().service_named::<WorkerClients<W, C>>(name) else { return };
-    let act = move |_: &mut WorkerClients<W, C>, clients: &mut Connections<'_, _>| {
+    let act = move |clients: &mut Connections<'_, WorkerClients<W, C>>| {
         if let Ok(mut client) = clients.get(client) {
             if holds { client.pause() } else { client.resume() }
         }
     };
     if client.shard() > 0 {
         let there = clients.remote().shard(client.shard());
-        let _ = there.map(|there| there.post(act));
-    } else if let Ok(mut client) = clients.get(client) {
-        if holds { client.pause() } else { client.resume() }
+        let _ = there.map(|there| {
+            there.post(move |_: &mut _, clients: &mut Connections<'_, _>| act(clients))
+        });
+    } else {
+        act(&mut clients);
     }
 }

@@ -1,19 +1,7 @@
 //! What changes at the listeners while a server runs, for all shards: who may connect, and whether
 //! anybody may.
-//!
-//! ```text
-//!  any thread: change_door ──▶ one list, its version moves ── shards are woken ──▶ each takes a copy
-//! ```
 
-use std::sync::{
-    Mutex, PoisonError,
-    atomic::{
-        AtomicUsize,
-        Ordering::{Acquire, Release},
-    },
-};
-
-use super::Group;
+use super::{Group, versioned::Versioned};
 use crate::{
     access::Entrance,
     error::{Error, Result},
@@ -28,27 +16,17 @@ pub(crate) struct DoorSettings {
 }
 
 /// See the [module](self).
-#[derive(Debug, Default)]
-pub(super) struct AllDoors {
-    settings: Mutex<Vec<DoorSettings>>,
-    /// How often they have changed.
-    version: AtomicUsize,
-}
+pub(super) type AllDoors = Versioned<Vec<DoorSettings>>;
 
 impl Group {
     /// The listeners of the server, as it begins. All shards have the same.
     pub(in crate::engine) fn set_doors(&self, settings: Vec<DoorSettings>) {
-        *self.doors.settings.lock().unwrap_or_else(PoisonError::into_inner) = settings;
+        self.doors.begin(|doors| *doors = settings);
     }
 
     /// What holds for the listeners, if that has changed since version `seen`.
     pub(in crate::engine) fn changed_doors(&self, seen: &mut usize) -> Option<Vec<DoorSettings>> {
-        let version = self.doors.version.load(Acquire);
-        if version == *seen {
-            return None;
-        }
-        *seen = version;
-        Some(self.doors.settings.lock().unwrap_or_else(PoisonError::into_inner).clone())
+        self.doors.changed(seen)
     }
 
     /// Changes what holds for a listener.
@@ -61,11 +39,11 @@ impl Group {
         if !whole.is_bound() {
             return Err(Error::NotBound);
         }
-        let mut settings = whole.doors.settings.lock().unwrap_or_else(PoisonError::into_inner);
-        let listeners = settings.len();
-        change(settings.get_mut(listener).ok_or(Error::NoListener { listener, listeners })?);
-        whole.doors.version.fetch_add(1, Release);
-        drop(settings);
+        whole.doors.change(|doors| {
+            let listeners = doors.len();
+            change(doors.get_mut(listener).ok_or(Error::NoListener { listener, listeners })?);
+            Ok(())
+        })?;
         whole.each(|shared| shared.wake());
         Ok(())
     }
