@@ -383,10 +383,8 @@ impl Connection {
 
     /// Takes what was sent in part, unless the kernel is out of buffers.
     pub(crate) fn next_unsent(&mut self) -> Option<Buffer> {
-        match self.deadlines.get(Kind::Retry) {
-            Some(_) => None,
-            None => self.outbound.take_unsent(),
-        }
+        let waits = self.deadlines.get(Kind::Retry).is_some();
+        if waits { None } else { self.outbound.take_unsent() }
     }
 
     /// The batch is in flight: `length` bytes, in a buffer of `held` bytes.
