@@ -5,7 +5,7 @@
 
 use nonforker::{CloseReason, Conn, Frame, Handler, Outcome, Server, codec::Raw};
 
-/// Whoever connects, and where to.
+/// The clients, and the server that each of them is joined with.
 #[derive(Debug)]
 pub struct Proxy {
     to: String,

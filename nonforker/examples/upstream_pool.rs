@@ -26,7 +26,7 @@ impl Handler for Front {
 struct Redis(String, Reconnect); // The pool, and where the Redis server is.
 impl Handler for Redis {
     type Codec = Lines;
-    type Session = VecDeque<Ticket<Front>>; // Who waits for the next answers.
+    type Session = VecDeque<Ticket<Front>>; // Tickets that wait for the next answers.
 
     fn started(&mut self, all: &mut Connections<'_, Self>) -> Outcome {
         (0..4).try_for_each(|_| connect(self, all))

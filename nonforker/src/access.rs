@@ -20,7 +20,7 @@ use crate::{
 /// [PROXY header](Server::proxy_protocol) it is about the real client, or about the proxy if the proxy does not name a client.
 /// Peers of Unix sockets have no address: they may always connect.
 ///
-/// A peer that may not is closed before anything that it sends is looked at: it is told nothing, its
+/// A peer that may not is closed before anything that it sends is looked at: it gets no word, its
 /// handler is not called, and [`Stats::refused`](crate::Stats::refused) counts it.
 ///
 /// # Examples
@@ -79,7 +79,7 @@ impl Access {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Entrance {
     pub(crate) access: Access,
-    /// What a client is told that a limit refuses.
+    /// The bytes that a client gets which a limit refuses.
     pub(crate) busy: Option<Box<[u8]>>,
 }
 
@@ -112,9 +112,9 @@ impl Server {
     /// network, or of the accept rate. Then it is closed in order. Up to 1,024 bytes; default: it is
     /// closed without a word.
     ///
-    /// A denied network is told nothing, nor is anybody on a listener that begins with TLS, where it would
-    /// be in clear. Nor is anybody while three quarters of the places are taken,
-    /// since each client that is told something has a place until it has closed, for
+    /// It is not sent to a denied network, nor on a listener that begins with TLS, where it would
+    /// be in clear. Nor is it sent while three quarters of the places are taken,
+    /// since each client that gets it has a place until it has closed, for
     /// [`Limits::linger_timeout`] at most. At [`Limits::max_connections`] nobody is refused: clients
     /// wait.
     ///

@@ -1,6 +1,6 @@
 //! Each line to every connection, with nonforker: `PORT poll|uring`. All have subscribed to one topic.
 
-use nonforker::{Conn, DriverKind, Handler, Outcome, Overflow, Server, codec::Lines};
+use nonforker::{Conn, Handler, Outcome, Overflow, codec::Lines};
 
 struct Room;
 
@@ -19,12 +19,6 @@ impl Handler for Room {
 }
 
 fn main() -> nonforker::Result<()> {
-    let mut args = std::env::args().skip(1);
-    let port = args.next().unwrap_or_else(|| "1685".into());
-    let driver = match args.next().as_deref() {
-        Some("uring") => DriverKind::Uring,
-        _ => DriverKind::Poll,
-    };
-    let server = Server::new().driver(driver).drain_on_signals();
-    server.serve_with(format!("127.0.0.1:{port}"), Lines::new(), Room).run()
+    let (server, address, _) = peer_nonforker::asked_for();
+    server.serve_with(address, Lines::new(), Room).run()
 }

@@ -3,7 +3,7 @@
 
 use std::{sync::mpsc, thread};
 
-use nonforker::{Conn, DriverKind, Handler, Outcome, Server, Ticket, codec::Lines};
+use nonforker::{Conn, Handler, Outcome, Ticket, codec::Lines};
 
 /// Where the lines go.
 enum Answerer {
@@ -37,16 +37,10 @@ fn thread_of_its_own() -> Answerer {
 }
 
 fn main() -> nonforker::Result<()> {
-    let mut args = std::env::args().skip(1);
-    let port = args.next().unwrap_or_else(|| "1685".into());
-    let driver = match args.next().as_deref() {
-        Some("uring") => DriverKind::Uring,
-        _ => DriverKind::Poll,
-    };
-    let answerer = match args.next().as_deref() {
+    let (server, address, word) = peer_nonforker::asked_for();
+    let answerer = match word.as_deref() {
         Some("ticket") => thread_of_its_own(),
         _ => Answerer::Pool,
     };
-    let server = Server::new().driver(driver).drain_on_signals();
-    server.serve_with(format!("127.0.0.1:{port}"), Lines::new(), answerer).run()
+    server.serve_with(address, Lines::new(), answerer).run()
 }

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use nonforker::{Conn, DriverKind, Handler, Outcome, Server, codec::Lines};
+use nonforker::{Conn, Handler, Outcome, codec::Lines};
 
 const EVERY: Duration = Duration::from_millis(10);
 
@@ -58,12 +58,6 @@ impl Clock {
 }
 
 fn main() -> nonforker::Result<()> {
-    let mut args = std::env::args().skip(1);
-    let port = args.next().unwrap_or_else(|| "1685".into());
-    let driver = match args.next().as_deref() {
-        Some("uring") => DriverKind::Uring,
-        _ => DriverKind::Poll,
-    };
-    let server = Server::new().driver(driver).drain_on_signals();
-    server.serve_with(format!("127.0.0.1:{port}"), Lines::new(), Clock).run()
+    let (server, address, _) = peer_nonforker::asked_for();
+    server.serve_with(address, Lines::new(), Clock).run()
 }
