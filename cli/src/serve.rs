@@ -111,7 +111,20 @@ fn reload_lists(server: &Handle, listeners: usize) {
 
 fn end(handle: &Handle, ended: nonforker::Result<()>) -> Result<ExitCode, Ending> {
     let stats = handle.stats();
-    tracing::info!(connections = stats.accepted, requests = stats.frames, "ended");
+    let nonforker::Stats { accepted, frames, unasked, unknown_ids, bad_lines, .. } = stats;
+    if unasked + unknown_ids + bad_lines > 0 {
+        // Workers have said what reached nobody.
+        tracing::info!(
+            connections = accepted,
+            requests = frames,
+            unasked,
+            unknown_ids,
+            bad_lines,
+            "ended"
+        );
+    } else {
+        tracing::info!(connections = accepted, requests = frames, "ended");
+    }
     ended?;
     Ok(ExitCode::SUCCESS)
 }

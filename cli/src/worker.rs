@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 
 use clap::{Args, ValueEnum};
 use nonforker::{
-    Address, BytesCodec, Program, Restart, Server, Target, WorkerError, Workers, codec::Encode,
+    Address, BytesCodec, Program, Protocol, Restart, Server, Target, WorkerError, Workers, codec::Encode,
 };
 
 use crate::{
@@ -17,6 +17,9 @@ use crate::{
 /// The most bytes of a reply, unless --max-frame is more.
 const REPLY_MAX: usize = 1024 * 1024;
 
+/// The most bytes of a tagged line before its payload.
+const TAG_MAX: usize = "data 18446744073709551615 ".len();
+
 #[derive(Clone, Debug, Args)]
 pub(crate) struct WorkerArgs {
     /// A program that answers the requests: it reads one, writes the reply, and reads the next
@@ -27,6 +30,15 @@ pub(crate) struct WorkerArgs {
     /// in four languages.
     #[arg(long, value_name = "COMMAND", value_parser = values::command, conflicts_with = "handler")]
     pub(crate) worker: Option<Words>,
+
+    /// How they are spoken to: plain is a request in, a reply out; tagged says who speaks [default: plain]
+    ///
+    /// With tagged (codecs lines, crlf, strict-crlf) a worker knows its clients, and may speak to any of
+    /// them at any time. It reads open ID ADDRESS, data ID PAYLOAD and close ID REASON, and writes data ID
+    /// PAYLOAD and close ID, one a line. A client stays with one worker: that with the fewest. docs/workers.md
+    /// has a chat in four languages.
+    #[arg(long, value_name = "PROTOCOL", value_enum, requires = "worker")]
+    pub(crate) worker_protocol: Option<Spoken>,
 
     /// How many of them run; a request goes to the one with the fewest [default: 1]
     #[arg(long, value_name = "N", value_parser = values::workers, requires = "worker")]
@@ -69,6 +81,15 @@ pub(crate) struct WorkerArgs {
     pub(crate) worker_user: Option<(u32, u32)>,
 }
 
+/// How workers are spoken to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Spoken {
+    /// The next thing that a worker writes is the reply
+    Plain,
+    /// A worker reads and writes who is meant
+    Tagged,
+}
+
 /// When a worker that has ended is started again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum WhenRestarted {
@@ -83,11 +104,21 @@ impl WorkerArgs {
     pub(crate) fn wrong(&self, clients: &Codec) -> Option<(&'static str, &'static str)> {
         self.worker.as_ref()?;
         let raw = "a worker needs requests that end: raw has none";
+        let of_worker = self.worker_codec.as_ref().unwrap_or(clients);
+        let has_lines = matches!(of_worker, Codec::Lines | Codec::Crlf | Codec::StrictCrlf);
         match (clients, &self.worker_codec) {
             (_, Some(Codec::Raw)) => Some(("worker_codec", raw)),
             (Codec::Raw, _) => Some(("codec", raw)),
+            _ if self.is_tagged() && !has_lines => Some((
+                "worker_protocol",
+                "tagged needs lines: take the codec lines, crlf or strict-crlf for --worker-codec",
+            )),
             _ => None,
         }
+    }
+
+    fn is_tagged(&self) -> bool {
+        self.worker_protocol == Some(Spoken::Tagged)
     }
 }
 
@@ -112,11 +143,13 @@ pub(crate) fn serve(
         max: service.max_frame,
         longer: longest,
     };
+    // A payload of that length has its line.
+    let longest_line = longest.saturating_add(if args.is_tagged() { TAG_MAX } else { 0 });
     let of_worker = Wanted {
         codec: args.worker_codec.as_ref().unwrap_or(&service.codec),
         last_line: LastLine::Drop,
-        max: longest,
-        longer: longest,
+        max: longest_line,
+        longer: longest_line,
     };
     let parts = Parts { server, at, program: program.into(), args, of_worker };
     of_clients.hand_to(OfClients(parts))
@@ -166,6 +199,10 @@ impl<C: BytesCodec> UseCodec for OfWorker<'_, C> {
             .count(number(args.workers, 1))
             .in_flight(number(args.worker_in_flight, 64))
             .queue(number(args.worker_queue, 1024));
+        let workers = match args.is_tagged() {
+            true => workers.protocol(Protocol::Tagged),
+            false => workers,
+        };
         let workers = match args.worker_timeout {
             Some(timeout) => workers.timeout(timeout.0),
             None => workers,

@@ -323,6 +323,23 @@ impl<'a, H: Handler> Other<'a, H> {
         self.core.end_output(self.slot, output, 0);
     }
 
+    /// The same for bytes that the peer has not asked for, which close a connection that does not keep up.
+    pub(crate) fn push_framed(&mut self, framed: &[u8]) {
+        let mut output = self.core.begin_output(self.slot, Origin::Other);
+        output.push(&mut self.slot.conn, &mut Raw::new(), framed);
+        self.core.end_output(self.slot, output, 0);
+    }
+
+    /// Closes the connection since its handler cannot go on with it.
+    pub(crate) fn fail(&mut self, why: &'static str) {
+        self.core.handler_failed(self.slot, why.into());
+    }
+
+    /// Closes the connection since more was pushed at it than it takes.
+    pub(crate) fn overflow(&mut self) {
+        self.core.fail(self.slot, CloseReason::OutputOverflow, true);
+    }
+
     /// Closes the connection after what is queued has been sent, as
     /// [`Conn::close`](crate::Conn::close) does.
     pub fn close(&mut self) {

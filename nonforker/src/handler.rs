@@ -12,6 +12,12 @@ use crate::{
 /// An error of a handler, of any type: `?` converts.
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 
+/// What the callback of a frame answers that cannot be handled yet, and that it has paused its connection
+/// for: it is decoded again when the pause ends.
+#[derive(Debug, thiserror::Error)]
+#[error("not yet")]
+pub(crate) struct NotYet;
+
 /// What a callback answers. An error ends the connection it was called for, and no other, after
 /// what was queued has been sent.
 ///

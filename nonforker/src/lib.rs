@@ -223,4 +223,4 @@ pub use ticket::Ticket;
 pub use tls::TlsError;
 #[cfg(feature = "_rustls")]
 pub use tls::{ClientAuth, Tls, TlsFacts};
-pub use workers::{BytesCodec, Restart, WorkerError, Workers};
+pub use workers::{BytesCodec, Protocol, Restart, WorkerError, Workers};

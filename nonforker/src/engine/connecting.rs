@@ -143,9 +143,10 @@ impl Core {
         self.mark_dirty(slot);
     }
 
-    /// Whether connections that were accepted are left.
-    pub(super) const fn has_accepted(&self, connections: usize) -> bool {
-        connections > self.outgoing.count
+    /// Whether connections that were accepted are left, or something else that connections are needed for
+    /// that handlers have asked for.
+    pub(super) fn has_accepted(&self, connections: usize) -> bool {
+        connections > self.outgoing.count || self.owes_mail || self.is_needed_by_others()
     }
 
     /// Forgets the attempts of a connection.

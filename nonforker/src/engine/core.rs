@@ -79,6 +79,10 @@ pub(crate) struct Core {
     /// There is no other shard.
     pub(super) alone: bool,
     pub(crate) mail: Mail,
+    /// Clients of other shards need connections of this one: it ends behind them.
+    pub(crate) serves_others: bool,
+    /// A service has mail for another shard that it could not post yet: before that the shard does not end.
+    pub(crate) owes_mail: bool,
     pub(super) tickets: TicketOffice,
     pub(crate) outgoing: Outgoing,
     pub(super) handshakes: Handshakes,
@@ -129,6 +133,8 @@ impl Core {
             group,
             shard,
             mail,
+            serves_others: false,
+            owes_mail: false,
             tickets,
             outgoing: Outgoing::default(),
             handshakes: Handshakes::default(),

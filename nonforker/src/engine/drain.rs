@@ -15,7 +15,8 @@
 //! pauses it, may have requests in the kernel that nobody could see. It is cut when it receives
 //! again and a turn brings nothing from it; at half of the deadline all are.
 //!
-//! A connection that a handler has asked for is cut when none is left that was accepted.
+//! A connection that a handler has asked for is cut when none is left that was accepted. Where all shards
+//! need those of one, that one waits for all, and reads what they have to say last.
 //!
 //! A stop counts the connections that it *cuts off*: the engine holds a complete request of the
 //! peer that no handler has seen, a ticket is open, or bytes for the peer wait. What the
@@ -26,7 +27,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Engine, shard::Shard, slot::Slot};
+use super::{Engine, core::Core, shard::Shard, slot::Slot};
 use crate::{
     config::Limits,
     conn::{
@@ -141,6 +142,7 @@ impl<D: Driver> Engine<D> {
                     shard.spread_ends(drain_spread);
                 }
                 shard.cut_outgoing();
+                shard.note_clients();
                 self.stop_listening();
             }
             Phase::Draining { deadline, .. } if deadline <= now => {
@@ -162,6 +164,7 @@ impl<D: Driver> Engine<D> {
                     shard.cut_quiet(out_of_patience);
                 }
                 shard.cut_outgoing();
+                shard.note_clients();
             }
             _ => {}
         }
@@ -187,13 +190,28 @@ impl<D: Driver> Engine<D> {
 
     /// Whether nothing is left to be done.
     pub(crate) fn is_done(&self) -> bool {
-        let ends = matches!(self.shard.phase, Phase::Draining { .. } | Phase::Stopping);
-        ends && self.shard.table.is_empty()
+        let Shard { phase, table, core, .. } = &self.shard;
+        match phase {
+            Phase::Serving | Phase::Settling { .. } => false,
+            Phase::Draining { .. } => table.is_empty() && !core.has_accepted(0),
+            Phase::Stopping => table.is_empty(),
+        }
     }
 
     /// How many connections were cut off when the server stopped.
     pub(crate) const fn cut_off(&self) -> usize {
         self.shard.cut_off
+    }
+}
+
+impl Core {
+    /// Whether clients of other shards may need connections of this one, or have said something last that
+    /// was not read yet.
+    pub(super) fn is_needed_by_others(&self) -> bool {
+        self.serves_others
+            && (self.group.others_have_clients(self.shard)
+                || self.mail.is_left()
+                || self.mail.mailbox.has_letters())
     }
 }
 
@@ -233,6 +251,14 @@ impl<S> Shard<S> {
             if self.table.get(token).is_some_and(|slot| slot.conn.incoming() != Incoming::Cut) {
                 self.cut(token);
             }
+        }
+    }
+
+    /// Tells a shard that waits for this one's clients when none is left.
+    fn note_clients(&mut self) {
+        let core = &mut self.core;
+        if !core.alone && self.table.len() == core.outgoing.count && !core.owes_mail {
+            core.group.has_no_clients(core.shard);
         }
     }
 

@@ -16,6 +16,20 @@ use crate::{
     handler::{Failure, Outcome},
 };
 
+/// The most bytes that are shown of what a worker has sent.
+const SHOWN_MAX: usize = 100;
+
+/// What a worker has sent that reaches nobody.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum WorkerSays<'a> {
+    /// A frame, and it had no request.
+    Unasked,
+    /// Something for a client that it does not have.
+    UnknownId,
+    /// What is no line of the tagged protocol.
+    BadLine(&'a [u8]),
+}
+
 /// Why a server ends, if something in it has failed.
 #[derive(Debug, Default)]
 pub(crate) struct FirstFailure(Mutex<Option<Error>>);
@@ -57,12 +71,30 @@ impl Core {
         self.close(slot, CloseReason::Panicked);
     }
 
-    /// A worker has sent a frame, and had no request.
+    /// A worker has sent what reaches nobody.
     #[cold]
-    pub(crate) fn unasked(&mut self, slot: &Slot, worker: usize) {
-        slot.counters().unasked.add(1);
-        if let Some(left_out) = self.notice(Notice::Unasked) {
-            tracing::warn!(worker, left_out, "a worker has sent what nobody had asked for");
+    pub(crate) fn worker_says(&mut self, slot: &Slot, worker: usize, said: WorkerSays<'_>) {
+        let counters = slot.counters();
+        match said {
+            WorkerSays::Unasked => {
+                counters.unasked.add(1);
+                if let Some(left_out) = self.notice(Notice::Unasked) {
+                    tracing::warn!(worker, left_out, "a worker has sent what nobody had asked for");
+                }
+            }
+            // The client may just have left: that is nothing to be logged.
+            WorkerSays::UnknownId => counters.unknown_ids.add(1),
+            WorkerSays::BadLine(line) => {
+                counters.bad_lines.add(1);
+                if let Some(left_out) = self.notice(Notice::BadLine) {
+                    let line = line.get(..SHOWN_MAX).unwrap_or(line).escape_ascii();
+                    tracing::warn!(
+                        worker,
+                        left_out,
+                        "a worker has sent what is no line of the tagged protocol: {line}"
+                    );
+                }
+            }
         }
     }
 

@@ -15,6 +15,7 @@
 //! 64th of its part of the budget, so the sum is wrong by less than a 64th of the budget.
 
 pub(crate) mod doors;
+mod ending;
 mod nets;
 mod rates;
 mod tickets;
@@ -86,6 +87,8 @@ struct Member {
     waits: AtomicBool,
     /// A client of it waits for a ticket.
     lacks_tickets: AtomicBool,
+    /// It drains, and has no client left.
+    is_done: AtomicBool,
     /// It is to look at its listeners, and at its share, although no driver says so.
     looks: AtomicBool,
 }

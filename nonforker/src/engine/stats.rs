@@ -39,6 +39,11 @@ pub struct Stats {
     /// Frames that workers sent without a request so far, and that nobody got: see
     /// [`Server::workers`](crate::Server::workers).
     pub unasked: u64,
+    /// Lines that workers sent for clients that they do not have, or not any more, so far: see
+    /// [`Protocol::Tagged`](crate::Protocol::Tagged).
+    pub unknown_ids: u64,
+    /// What workers sent so far that is no line of the tagged protocol.
+    pub bad_lines: u64,
     /// Times a handler panicked.
     pub panics: u64,
     /// Times a codec took more bytes than there were, or none: a defect in that codec if not 0.
@@ -63,6 +68,8 @@ impl Stats {
             codec_defects: self.codec_defects + other.codec_defects,
             dropped: self.dropped + other.dropped,
             unasked: self.unasked + other.unasked,
+            unknown_ids: self.unknown_ids + other.unknown_ids,
+            bad_lines: self.bad_lines + other.bad_lines,
             defects: self.defects + other.defects,
             tickets: self.tickets + other.tickets,
             open_tickets: self.open_tickets + other.open_tickets,
@@ -103,6 +110,8 @@ pub(crate) struct Counters {
     pub(crate) tickets_ended: Counter,
     pub(crate) dropped: Counter,
     pub(crate) unasked: Counter,
+    pub(crate) unknown_ids: Counter,
+    pub(crate) bad_lines: Counter,
     pub(crate) panics: Counter,
     pub(crate) codec_defects: Counter,
     pub(crate) defects: Counter,
@@ -133,6 +142,8 @@ impl Counters {
             open_tickets: tickets.saturating_sub(ended),
             dropped: self.dropped.get(),
             unasked: self.unasked.get(),
+            unknown_ids: self.unknown_ids.get(),
+            bad_lines: self.bad_lines.get(),
             panics: self.panics.get(),
             codec_defects: self.codec_defects.get(),
             defects: self.defects.get(),

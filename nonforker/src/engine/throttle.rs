@@ -38,12 +38,13 @@ pub(crate) enum Notice {
     Unanswered,
     AnswerTimeout,
     Unasked,
+    BadLine,
     WorkerEnded,
     Tls,
 }
 
 impl Notice {
-    const ALL: [Self; 26] = [
+    const ALL: [Self; 27] = [
         Self::Accept,
         Self::Connect,
         Self::Full,
@@ -68,6 +69,7 @@ impl Notice {
         Self::Unanswered,
         Self::AnswerTimeout,
         Self::Unasked,
+        Self::BadLine,
         Self::WorkerEnded,
         Self::Tls,
     ];
@@ -114,6 +116,7 @@ impl Notice {
             Self::Unanswered => "connections were closed whose ticket was dropped",
             Self::AnswerTimeout => "connections were closed that were not answered in time",
             Self::Unasked => "workers sent what nobody had asked for",
+            Self::BadLine => "workers sent what is no line of the tagged protocol",
             Self::WorkerEnded => "workers ended",
             Self::Tls => "connections were closed that broke the rules of TLS",
             Self::TooLong => "connections were closed whose frame was too long",

@@ -17,7 +17,7 @@ use crate::{
     conn::output::Origin,
     context::Conn,
     engine::{core::Core, service::Scope, slot::Slot},
-    handler::{Failure, Frames, Handler},
+    handler::{Failure, Frames, Handler, NotYet},
 };
 
 /// Why the handling of a batch of bytes stopped.
@@ -147,6 +147,11 @@ fn handle_frames<H: Handler>(
         if let Some(frame) = frame {
             batch.frames += 1;
             if let Err(error) = frames.frame(conn, frame) {
+                if error.is::<NotYet>() {
+                    batch.frames -= 1;
+                    rest = last(batch.rest, rest.len() + consumed);
+                    break Stop::Held;
+                }
                 break Trouble::Failed(error).stop();
             }
         }
@@ -159,6 +164,12 @@ fn handle_frames<H: Handler>(
     };
     batch.rest = rest;
     stop
+}
+
+/// The last bytes, so many.
+#[cold]
+fn last(bytes: &[u8], count: usize) -> &[u8] {
+    bytes.get(bytes.len() - count..).unwrap_or_default()
 }
 
 /// Decodes what is left when the peer has finished.

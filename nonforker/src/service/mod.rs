@@ -100,9 +100,20 @@ impl<H: Handler, F: Frames<H>> Typed<H, F> {
             conn.deadlines().clear(Kind::Frame);
             let mut batch = Batch { rest: tail.bytes(), frames: 0, is_tail: true };
             let stop = self.handle(&mut scope, &mut batch);
-            scope.core.pool.put(tail);
-            if matches!(stop, Stop::Trouble(_)) {
-                self.stopped(scope.again(), true, stop);
+            let is_whole = batch.rest.len() == tail.len();
+            match stop {
+                Stop::Trouble(_) => {
+                    scope.core.pool.put(tail);
+                    self.stopped(scope.again(), true, stop);
+                }
+                // It cannot be handled yet.
+                Stop::Held if is_whole => {
+                    let slot = &mut scope.entry.slot;
+                    slot.conn.keep_rest(tail, 0);
+                    scope.core.hold(slot, false);
+                    return;
+                }
+                _ => scope.core.pool.put(tail),
             }
         }
         let conn = &mut scope.entry.slot.conn;

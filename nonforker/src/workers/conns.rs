@@ -4,12 +4,15 @@ use std::{cell::RefCell, rc::Rc};
 
 use super::{
     BytesCodec,
-    clients::WorkerClients,
-    pool::{Ended, Pool},
+    channel::ToWorkers,
+    clients::{RETRY, WorkerClients},
+    pool::{Ended, GIVEN_MAX, Pool},
+    tagged::Heard,
 };
 use crate::{
-    connections::Connections,
-    context::{Conn, ConnId},
+    connections::{Connections, Other},
+    context::Conn,
+    engine::failures::WorkerSays,
     error::{CloseReason, Error},
     handler::{Frame, Handler, Outcome},
 };
@@ -28,8 +31,11 @@ impl<W: BytesCodec, C: BytesCodec> Handler for WorkerConns<W, C> {
     type Session = WorkerNumber;
 
     fn started(&mut self, all: &mut Connections<'_, Self>) -> Outcome {
-        let count = self.pool.borrow().settings.count;
+        let (count, shards) = (self.pool.borrow().settings.count, all.core.group.shards());
+        let bytes_max = all.core.limits.budget().0 / 16 / shards;
+        self.pool.borrow_mut().begin(all.shard(), shards, bytes_max);
         if all.core.shard == 0 {
+            all.core.serves_others = shards > 1;
             (0..count).try_for_each(|worker| self.start(worker, all))?;
         }
         Ok(())
@@ -45,10 +51,33 @@ impl<W: BytesCodec, C: BytesCodec> Handler for WorkerConns<W, C> {
 
     fn frame(&mut self, conn: &mut Conn<'_, Self>, payload: Frame<'_, Self>) -> Outcome {
         let (worker, now) = (conn.session().0, conn.now());
-        if !self.pool.borrow_mut().replied(worker, payload, now) {
-            conn.core.unasked(conn.slot, worker);
+        let mut pool = self.pool.borrow_mut();
+        let said = if !pool.is_tagged() {
+            (!pool.replied(worker, payload, now)).then_some(WorkerSays::Unasked)
+        } else {
+            match pool.heard(worker, payload) {
+                Heard::Line => None,
+                Heard::UnknownId => Some(WorkerSays::UnknownId),
+                Heard::BadLine => Some(WorkerSays::BadLine(payload)),
+            }
+        };
+        drop(pool);
+        if let Some(said) = said {
+            conn.core.worker_says(conn.slot, worker, said);
         }
         self.go_on_with(conn);
+        Ok(())
+    }
+
+    fn draining(&mut self, conn: &mut Conn<'_, Self>) -> Outcome {
+        // All clients are gone, and it reads so, also if it has much to read.
+        let (id, now) = (conn.id(), conn.now());
+        self.pool.borrow_mut().feed(now, |worker, bytes| {
+            if worker == id && !bytes.is_empty() {
+                conn.pass_on(bytes);
+            }
+            worker == id
+        });
         Ok(())
     }
 
@@ -104,42 +133,102 @@ impl<W: BytesCodec, C: BytesCodec> WorkerConns<W, C> {
     fn go_on_with(&self, conn: &mut Conn<'_, Self>) {
         let (id, now) = (conn.id(), conn.now());
         self.pool.borrow_mut().feed(now, |worker, bytes| {
-            if worker == id {
-                conn.pass_on(bytes);
-            } else if let Ok(mut other) = conn.others().get(worker) {
-                other.pass_on(bytes);
+            if worker != id {
+                return match conn.others().get(worker) {
+                    Ok(mut other) => pass_on(&mut other, bytes),
+                    Err(_) => false,
+                };
             }
+            if !bytes.is_empty() {
+                conn.pass_on(bytes);
+            }
+            conn.queued() < GIVEN_MAX
         });
         Self::go_on(&self.pool, &mut conn.others());
     }
 
-    /// Has workers do what there is to do, clients go on that need not be held back any more, and sees to
-    /// it that a worker that is late is noticed.
+    /// Has workers do what there is to do, tells clients what there is to tell, lets them go on that need
+    /// not be held back any more, and sees to it that what is late is noticed.
     pub(super) fn go_on(pool: &Rc<RefCell<Pool<W, C>>>, all: &mut Connections<'_, Self>) {
         let mut at_work = pool.borrow_mut();
         let now = all.now();
-        at_work.feed(now, |worker, bytes| {
-            if let Ok(mut worker) = all.get(worker) {
-                worker.pass_on(bytes);
-            }
+        at_work.feed(now, |worker, bytes| match all.get(worker) {
+            Ok(mut worker) => pass_on(&mut worker, bytes),
+            Err(_) => false,
         });
-        if !at_work.held.is_empty() {
-            for client in at_work.released() {
-                hold(&at_work.name, client, all, false);
+        at_work.settle();
+        let is_full = at_work.is_any_full() || !Self::post(&at_work, all);
+        let name = at_work.name.clone();
+        if let Ok(mut clients) = all.again().service_named::<WorkerClients<W, C>>(&name) {
+            while let Some(message) = at_work.here.pop_front() {
+                message.arrive(&mut clients);
             }
+            at_work.release(&mut clients);
+        }
+        if is_full && !at_work.is_retried {
+            let retry = |workers: &mut Self, all: &mut Connections<'_, Self>| {
+                workers.pool.borrow_mut().is_retried = false;
+                Self::go_on(&workers.pool, all);
+            };
+            at_work.is_retried = all.after(RETRY, retry).is_ok();
         }
         if !at_work.is_watched
-            && let (_, Some(next)) = at_work.late(now)
+            && let Some(next) = at_work.due()
         {
             let watch = |workers: &mut Self, all: &mut Connections<'_, Self>| workers.look(all);
             at_work.is_watched = all.after(next.saturating_duration_since(now), watch).is_ok();
         }
     }
 
-    /// Ends the workers that are late.
+    /// Posts to other shards what is said to their clients. Returns whether all is on its way.
+    fn post(pool: &Pool<W, C>, all: &mut Connections<'_, Self>) -> bool {
+        if pool.elsewhere.len() < 2 {
+            return true;
+        }
+        let clients = all.again().service_named::<WorkerClients<W, C>>(&pool.name);
+        let Ok(clients) = clients.map(|clients| clients.remote()) else { return true };
+        let others = pool.elsewhere.iter().enumerate().skip(1);
+        others.fold(true, |all, (shard, channel)| {
+            let there = clients.shard(shard);
+            let take = WorkerClients::take;
+            let posted =
+                there.is_none_or(|there| channel.post(&there, take, WorkerClients::let_go_on));
+            all && posted
+        })
+    }
+
+    /// Another shard says something about one of its clients.
+    pub(super) fn take(
+        &mut self,
+        message: ToWorkers<WorkerClients<W, C>>,
+        all: &mut Connections<'_, Self>,
+    ) {
+        let mut pool = self.pool.borrow_mut();
+        match message {
+            ToWorkers::Ask { client, ticket, payload } => pool.ask(client, ticket, &payload),
+            ToWorkers::Open { client, peer } => pool.open(client, &peer),
+            ToWorkers::Data { client, payload } => {
+                if let Err(why) = pool.data(client, &payload) {
+                    pool.refuse(client, why);
+                }
+            }
+            ToWorkers::End { client } => pool.end(client, all.now()),
+            ToWorkers::Gone { client, why } => pool.gone(client, why),
+        }
+    }
+
+    /// All that it had to say is taken.
+    pub(super) fn taken(&mut self, all: &mut Connections<'_, Self>) {
+        Self::go_on(&self.pool, all);
+    }
+
+    /// Ends the workers that are late, and clients that have ended.
     fn look(&self, all: &mut Connections<'_, Self>) {
-        self.pool.borrow_mut().is_watched = false;
-        let (late, _) = self.pool.borrow().late(all.now());
+        let mut pool = self.pool.borrow_mut();
+        pool.is_watched = false;
+        pool.end_late(all.now());
+        let late = pool.late(all.now());
+        drop(pool);
         for worker in late {
             if let Ok(mut worker) = all.get(worker) {
                 tracing::warn!(worker = worker.session().0, "a worker has not answered in time");
@@ -148,31 +237,15 @@ impl<W: BytesCodec, C: BytesCodec> WorkerConns<W, C> {
         }
         Self::go_on(&self.pool, all);
     }
-
-    pub(super) fn hold(&self, client: ConnId, all: &mut Connections<'_, Self>, holds: bool) {
-        hold(&self.pool.borrow().name, client, all, holds);
-    }
 }
 
-/// Holds a client back, or lets it go on, on whichever shard it is.
-fn hold<W: BytesCodec, C: BytesCodec>(
-    name: &str,
-    client: ConnId,
-    all: &mut Connections<'_, WorkerConns<W, C>>,
-    holds: bool,
-) {
-    let Ok(mut clients) = all.again().service_named::<WorkerClients<W, C>>(name) else { return };
-    let act = move |clients: &mut Connections<'_, WorkerClients<W, C>>| {
-        if let Ok(mut client) = clients.get(client) {
-            if holds { client.pause() } else { client.resume() }
-        }
-    };
-    if client.shard() > 0 {
-        let there = clients.remote().shard(client.shard());
-        let _ = there.map(|there| {
-            there.post(move |_: &mut _, clients: &mut Connections<'_, _>| act(clients))
-        });
-    } else {
-        act(&mut clients);
+/// Writes to a worker. Returns whether it takes more.
+fn pass_on<W: BytesCodec, C: BytesCodec>(
+    worker: &mut Other<'_, WorkerConns<W, C>>,
+    bytes: &[u8],
+) -> bool {
+    if !bytes.is_empty() {
+        worker.pass_on(bytes);
     }
+    worker.queued() < GIVEN_MAX
 }

@@ -9,12 +9,19 @@
 //!
 //! A worker is at the other end of a connection that the server has [asked for](crate::Conn::connect):
 //! the loop serves it as any other, with limits of its own. All workers belong to shard 0; requests of
-//! other shards are posted there, and tickets take the replies back.
+//! other shards are [posted](channel) there, and tickets take the replies back. Which clients may ask is
+//! said by the [gate](gate) of their shard. With the [tagged] protocol there are no replies, and a
+//! [book] of clients takes the place of the queue.
 
+mod book;
+mod channel;
 mod clients;
 mod conns;
+mod gate;
+mod lines;
 mod pool;
 mod queue;
+mod tagged;
 
 use std::{cell::RefCell, rc::Rc, time::Duration};
 
@@ -38,7 +45,8 @@ const WORKERS_MAX: usize = 256;
 
 /// A codec whose frames are bytes, and that sends bytes: [`Lines`](crate::codec::Lines) is one.
 ///
-/// It is implemented for all that are.
+/// It is implemented for all that are. Of a client that is [held back](Workers::queue), it is asked for
+/// the same frame again later.
 pub trait BytesCodec: for<'f> Codec<Frame<'f> = &'f [u8]> + for<'r> Encode<&'r [u8]> {}
 
 impl<C> BytesCodec for C where C: for<'f> Codec<Frame<'f> = &'f [u8]> + for<'r> Encode<&'r [u8]> {}
@@ -54,6 +62,37 @@ pub enum Restart {
     UnlessFast,
     /// Always.
     Always,
+}
+
+/// How clients and a worker speak to each other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Protocol {
+    /// A request is a frame, and the next frame of the worker is the reply.
+    #[default]
+    Plain,
+    /// The worker knows its clients, and may speak to any of them at any time.
+    ///
+    /// It reads `open ID ADDRESS` (or `unix` for the address), `data ID PAYLOAD` for each request and
+    /// `close ID REASON`, where the reason is `end`, `reset`, `timeout`, `limit`, `drain` or `worker`. It
+    /// writes `data ID PAYLOAD`, which goes to that client, and `close ID`, which closes it. Each is one
+    /// frame. One blank ends the ID, the rest is the payload, byte for byte.
+    ///
+    /// - A client stays with one worker: that with the fewest as it comes. IDs are never given twice, and
+    ///   behind each `open` comes exactly one `close`. If the worker ends, its clients are closed.
+    /// - `close ID end` says that the client has finished sending. What the worker writes for it is still
+    ///   delivered until it writes `close ID`, or until [`Workers::timeout`]. Every other reason says that
+    ///   the client is gone.
+    /// - A client that does not take what is written for it is closed at
+    ///   [`output_cap`](crate::Limits::output_cap): it never keeps the worker waiting. While a worker takes
+    ///   nothing, [`Workers::queue`] lines wait for it, and then clients are held back; after
+    ///   [`Workers::timeout`] the worker is replaced.
+    /// - What is written for an ID that the worker does not have (any more) is dropped, and so is what is no
+    ///   such frame: see [`Stats::unknown_ids`](crate::Stats::unknown_ids) and
+    ///   [`Stats::bad_lines`](crate::Stats::bad_lines).
+    ///
+    /// [`Workers::in_flight`] and [`Workers::error`] have no meaning here.
+    Tagged,
 }
 
 /// What a client gets if its request is not answered, since the worker ended or took too long.
@@ -90,6 +129,7 @@ pub struct Workers<W, C> {
     target: Target,
     codec: W,
     replies: Option<C>,
+    protocol: Protocol,
     count: usize,
     in_flight: usize,
     queue: usize,
@@ -128,6 +168,7 @@ impl<W: BytesCodec, C: BytesCodec> Workers<W, C> {
             target: target.into(),
             codec,
             replies: None,
+            protocol: Protocol::Plain,
             count: 1,
             in_flight: 64,
             queue: 1024,
@@ -142,6 +183,26 @@ impl<W: BytesCodec, C: BytesCodec> Workers<W, C> {
     #[must_use]
     pub fn replies(mut self, codec: C) -> Self {
         self.replies = Some(codec);
+        self
+    }
+
+    /// How clients and workers speak to each other. Default: [`Protocol::Plain`].
+    ///
+    /// # Examples
+    ///
+    /// A program that says to everybody what one says:
+    ///
+    /// ```
+    /// use nonforker::{Program, Protocol, Server, Workers, codec::Lines};
+    ///
+    /// let program = Program::new("python3").args(["-u", "chat.py"]);
+    /// let workers = Workers::to(program, Lines::new()).protocol(Protocol::Tagged);
+    /// let server = Server::new().workers("127.0.0.1:0", Lines::new(), workers);
+    /// # let _ = server;
+    /// ```
+    #[must_use]
+    pub const fn protocol(mut self, protocol: Protocol) -> Self {
+        self.protocol = protocol;
         self
     }
 
@@ -161,7 +222,9 @@ impl<W: BytesCodec, C: BytesCodec> Workers<W, C> {
     }
 
     /// How many requests wait for a worker: while there are as many, a client whose next request comes is
-    /// held back with that request, and not received from. Default: 1,024.
+    /// held back with that request, which stays where it was received, and is not received from. Default:
+    /// 1,024. They have at most a sixteenth of the [memory budget](crate::Limits::memory_budget), one
+    /// request aside. With [shards](crate::Shards) each has its part of both, and one request at least.
     #[must_use]
     pub const fn queue(mut self, requests: usize) -> Self {
         self.queue = requests;
@@ -238,6 +301,8 @@ impl Server {
         }
         let name = format!("workers {}", self.services());
         let (count, own) = (workers.count, workers.codec.clone());
+        // One that has no time of its own for each reply has one to read.
+        let patience = workers.timeout.filter(|_| workers.protocol == Protocol::Tagged);
         let pool = Pool::new(workers, codec.clone(), name.clone());
         let pool = Rc::new(RefCell::new(pool));
         // Their requests and replies are bounded here, and their time, too.
@@ -246,12 +311,12 @@ impl Server {
             .max_connections(Some(count))
             .high_watermark(OUTPUT_MAX)
             .frame_timeout(None)
-            .write_timeout(None)
+            .write_timeout(patience)
             .idle_timeout(None);
         self.service(own, WorkerConns { pool: Rc::clone(&pool) })
             .name(name.clone())
             .service_limits(of_workers)
-            .service(codec, WorkerClients { pool })
+            .service(codec, WorkerClients::new(pool))
             .name(name)
             .service_limits(ServiceLimits::new().answer_timeout(None))
             .also_on(address)

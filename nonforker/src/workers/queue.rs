@@ -18,6 +18,8 @@ use std::{
     hash::Hash,
 };
 
+use super::gate::Left;
+
 /// What becomes of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Settled {
@@ -42,12 +44,20 @@ struct Awaited<T> {
     settled: Option<Settled>,
 }
 
+/// A request that no worker has yet.
+#[derive(Debug)]
+struct Pending {
+    number: u64,
+    framed: Vec<u8>,
+    left: Left,
+}
+
 #[derive(Debug)]
 struct Asking<T> {
     awaited: VecDeque<Awaited<T>>,
     /// The number of the first one that is awaited.
     first: u64,
-    pending: VecDeque<(u64, Vec<u8>)>,
+    pending: VecDeque<Pending>,
     /// It is being closed: known until it has [left](Queue::forget), and nothing more is asked.
     closes: bool,
 }
@@ -71,18 +81,25 @@ impl<K: Copy + Eq + Hash, T> Queue<K, T> {
         self.pending
     }
 
-    /// A request has come. `framed` is what a worker gets.
+    /// A request of so many bytes has come. `framed` is what a worker gets.
     ///
     /// # Errors
     ///
     /// The ticket of a client that is being closed.
-    pub(super) fn ask(&mut self, client: K, ticket: T, framed: Vec<u8>) -> Result<(), T> {
+    pub(super) fn ask(
+        &mut self,
+        client: K,
+        ticket: T,
+        framed: Vec<u8>,
+        bytes: usize,
+    ) -> Result<(), T> {
         let request = self.expect(client, ticket)?;
         let Some(asking) = self.clients.get_mut(&client) else { return Ok(()) };
         if asking.pending.is_empty() {
             self.turns.push_back(client);
         }
-        asking.pending.push_back((request.number, framed));
+        let left = Left::one(bytes);
+        asking.pending.push_back(Pending { number: request.number, framed, left });
         self.pending += 1;
         Ok(())
     }
@@ -107,29 +124,32 @@ impl<K: Copy + Eq + Hash, T> Queue<K, T> {
         Ok(Asked { client, number })
     }
 
-    /// Takes the request that a worker gets next.
-    pub(super) fn next(&mut self) -> Option<(Asked<K>, Vec<u8>)> {
+    /// Takes the request that a worker gets next. It waits no more.
+    pub(super) fn next(&mut self) -> Option<(Asked<K>, Vec<u8>, Left)> {
         while let Some(client) = self.turns.pop_front() {
             let Some(asking) = self.clients.get_mut(&client) else { continue };
-            let Some((number, framed)) = asking.pending.pop_front() else { continue };
+            let Some(Pending { number, framed, left }) = asking.pending.pop_front() else {
+                continue;
+            };
             if !asking.pending.is_empty() {
                 self.turns.push_back(client);
             }
             self.pending -= 1;
-            return Some((Asked { client, number }, framed));
+            return Some((Asked { client, number }, framed, left));
         }
         None
     }
 
     /// A request is settled. Calls `ready` for what can go to the client now, in order. If
-    /// the client has left, nothing happens.
+    /// the client has left, nothing happens. Returns what waits no more.
     pub(super) fn answer(
         &mut self,
         request: Asked<K>,
         settled: Settled,
         mut ready: impl FnMut(T, Option<Settled>),
-    ) {
-        let Some(asking) = self.clients.get_mut(&request.client) else { return };
+    ) -> Left {
+        let mut left = Left::default();
+        let Some(asking) = self.clients.get_mut(&request.client) else { return left };
         let settles_the_end = !matches!(settled, Settled::Reply(_));
         let at = request.number.checked_sub(asking.first).and_then(|at| usize::try_from(at).ok());
         if let Some(awaited) = at.and_then(|at| asking.awaited.get_mut(at)) {
@@ -138,9 +158,14 @@ impl<K: Copy + Eq + Hash, T> Queue<K, T> {
         // Nothing is sent behind the end of a client, so nothing more is asked for it.
         if settles_the_end && !asking.closes {
             asking.closes = true;
-            let before = asking.pending.len();
-            asking.pending.retain(|&(number, _)| number < request.number);
-            self.pending -= before - asking.pending.len();
+            asking.pending.retain(|pending| {
+                let stays = pending.number < request.number;
+                if !stays {
+                    left += pending.left;
+                }
+                stays
+            });
+            self.pending -= left.requests;
             if asking.pending.is_empty() {
                 self.turns.retain(|&client| client != request.client);
             }
@@ -156,26 +181,30 @@ impl<K: Copy + Eq + Hash, T> Queue<K, T> {
             closes |= !matches!(settled, Some(Settled::Reply(_)));
         }
         if !asking.closes && asking.awaited.is_empty() {
-            self.forget(request.client);
+            self.clients.remove(&request.client);
         }
+        left
     }
 
-    /// Forgets a client: its requests that are pending go to no worker.
-    pub(super) fn forget(&mut self, client: K) {
+    /// Forgets a client: its requests that are pending go to no worker. Returns what waits no more.
+    pub(super) fn forget(&mut self, client: K) -> Left {
+        let mut left = Left::default();
         if let Some(asking) = self.clients.remove(&client) {
+            asking.pending.iter().for_each(|pending| left += pending.left);
             self.pending -= asking.pending.len();
             if !asking.pending.is_empty() {
                 self.turns.retain(|&other| other != client);
             }
         }
+        left
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Asked, Queue, Settled};
+    use super::{Asked, Left, Queue, Settled};
 
-    fn text(of: &(Asked<u32>, Vec<u8>)) -> String {
+    fn text(of: &(Asked<u32>, Vec<u8>, Left)) -> String {
         String::from_utf8_lossy(&of.1).into_owned()
     }
 
@@ -198,11 +227,11 @@ mod tests {
     fn each_client_has_its_turn_however_much_another_has_asked() {
         let mut queue = Queue::new();
         for nth in 0..5 {
-            assert_eq!(queue.ask(1, "", format!("1:{nth}").into_bytes()), Ok(()));
+            assert_eq!(queue.ask(1, "", format!("1:{nth}").into_bytes(), 1), Ok(()));
         }
-        assert_eq!(queue.ask(2, "", b"2:0".to_vec()), Ok(()));
-        assert_eq!(queue.ask(3, "", b"3:0".to_vec()), Ok(()));
-        assert_eq!(queue.ask(2, "", b"2:1".to_vec()), Ok(()));
+        assert_eq!(queue.ask(2, "", b"2:0".to_vec(), 1), Ok(()));
+        assert_eq!(queue.ask(3, "", b"3:0".to_vec(), 1), Ok(()));
+        assert_eq!(queue.ask(2, "", b"2:1".to_vec(), 1), Ok(()));
         let mut order = Vec::new();
         while let Some(next) = queue.next() {
             order.push(text(&next));
@@ -215,10 +244,10 @@ mod tests {
     fn replies_go_back_in_the_order_of_the_requests() {
         let mut queue = Queue::new();
         for ticket in ["a", "b", "c"] {
-            assert_eq!(queue.ask(1, ticket, Vec::new()), Ok(()));
+            assert_eq!(queue.ask(1, ticket, Vec::new(), 1), Ok(()));
         }
-        assert_eq!(queue.ask(2, "x", Vec::new()), Ok(()));
-        let given: Vec<_> = std::iter::from_fn(|| queue.next()).map(|(id, _)| id).collect();
+        assert_eq!(queue.ask(2, "x", Vec::new(), 1), Ok(()));
+        let given: Vec<_> = std::iter::from_fn(|| queue.next()).map(|(id, ..)| id).collect();
         let [a, x, b, c] = given[..] else { panic!("four were asked") };
         assert!(answer(&mut queue, c, reply("3")).is_empty());
         assert_eq!(answer(&mut queue, x, reply("9")), [("x", Some(reply("9")))]);
@@ -232,25 +261,25 @@ mod tests {
     fn behind_the_end_of_a_client_nothing_is_sent_and_nothing_is_asked() {
         let mut queue = Queue::new();
         for ticket in ["a", "b", "c"] {
-            assert_eq!(queue.ask(1, ticket, Vec::new()), Ok(()));
+            assert_eq!(queue.ask(1, ticket, Vec::new(), 1), Ok(()));
         }
         let (a, b) = (queue.next().expect("a").0, queue.next().expect("b").0);
         assert!(answer(&mut queue, b, reply("2")).is_empty());
         let all = [("a", Some(Settled::Close)), ("b", None), ("c", None)];
         assert_eq!(answer(&mut queue, a, Settled::Close), all);
         assert_eq!((queue.pending(), queue.next()), (0, None));
-        assert_eq!(queue.ask(1, "d", Vec::new()), Err("d"));
-        queue.forget(1);
+        assert_eq!(queue.ask(1, "d", Vec::new(), 1), Err("d"));
+        assert_eq!(queue.forget(1), Left::default());
     }
 
     #[test]
     fn who_has_left_is_asked_for_no_more() {
         let mut queue = Queue::new();
-        assert_eq!(queue.ask(1, "a", Vec::new()), Ok(()));
-        assert_eq!(queue.ask(1, "b", Vec::new()), Ok(()));
-        assert_eq!(queue.ask(2, "x", Vec::new()), Ok(()));
+        assert_eq!(queue.ask(1, "a", Vec::new(), 1), Ok(()));
+        assert_eq!(queue.ask(1, "b", Vec::new(), 1), Ok(()));
+        assert_eq!(queue.ask(2, "x", Vec::new(), 1), Ok(()));
         let a = queue.next().expect("a").0;
-        queue.forget(1);
+        assert_eq!(queue.forget(1), Left::one(1));
         assert_eq!(queue.pending(), 1);
         assert!(answer(&mut queue, a, reply("late")).is_empty());
         assert_eq!(queue.next().expect("x").0.client, 2);

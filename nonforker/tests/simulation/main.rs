@@ -35,6 +35,7 @@ mod settings;
 mod settle;
 mod shards;
 mod speed;
+mod tagged;
 mod tickets;
 mod time;
 #[cfg(feature = "_rustls")]
