@@ -406,7 +406,8 @@ pub(crate) fn from(line: impl IntoIterator<Item = OsString>) -> Result<Task, End
         return Ok(task);
     };
     // What the file says takes the place of the defaults, so that flags win over it.
-    let (task, _) = parse(config::apply(&path, Cli::command(), of)?, &line)?;
+    let of_command = matches.subcommand().map_or(&matches, |(_, of_command)| of_command);
+    let (task, _) = parse(config::apply(&path, Cli::command(), of, &line, of_command)?, &line)?;
     check::task(&task).map_err(|wrong| wrong.in_file(&path, &matches))?;
     Ok(task)
 }

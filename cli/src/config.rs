@@ -3,9 +3,14 @@
 //! What it says takes the place of the flags' defaults. So every flag is a key, flags win over the
 //! file, and a value means the same in both.
 
-use std::{fs::File, io::Read, path::Path};
+use std::{ffi::OsString, fs::File, io::Read, path::Path};
 
-use clap::{Command, builder::OsStr, error::ContextKind};
+use clap::{
+    ArgMatches, Command,
+    builder::OsStr,
+    error::{ContextKind, ErrorKind},
+    parser::ValueSource,
+};
 use toml::{Table, Value};
 
 use crate::{complaint::complaint, ending::Ending};
@@ -16,18 +21,46 @@ const FILE_MAX: u64 = 1024 * 1024;
 /// Keys that are flags and make no sense in a file.
 const NOT_KEYS: [&str; 3] = ["config", "help", "version"];
 
+/// Keys of which only one can be, as it is with their flags.
+const EITHER: [(&str, &str); 4] =
+    [("worker", "handler"), ("exec", "handler"), ("exec", "worker"), ("exec", "codec")];
+
 /// Returns `command` with the settings of the file at `path` for the defaults of its subcommand `of`, or
-/// of what it does without one.
+/// of what it does without one. On the `line` are the flags that win, and `matches` is what it says.
 pub(crate) fn apply(
     path: &Path,
     mut command: Command,
     of: Option<&'static str>,
+    line: &[OsString],
+    matches: &ArgMatches,
 ) -> Result<Command, Ending> {
     let usage = |what: String| Ending::Usage(format!("{}: {what}", path.display()));
-    for (key, value) in read(path).map_err(usage)? {
+    let is_on_line =
+        |key: &str| matches.value_source(&key.replace('-', "_")) == Some(ValueSource::CommandLine);
+    let mut table = read(path).map_err(usage)?;
+    let (plain, mut together) = (command.clone(), line.to_vec());
+    for (one, other) in EITHER.into_iter().filter(|_| of.is_none()) {
+        if table.contains_key(one) && table.contains_key(other) {
+            return Err(usage(format!("{one}: it cannot be used with {other}")));
+        }
+        for (key, flag) in [(one, other), (other, one)] {
+            if is_on_line(flag) {
+                // With what is said about it.
+                table.retain(|name, _| name != key && !name.starts_with(&format!("{key}-")));
+            }
+        }
+    }
+    for (key, value) in table {
         let texts = texts(&key, &value).map_err(|what| usage(format!("{key}: {what}")))?;
         let checked = of.and_then(|of| command.find_subcommand(of)).unwrap_or(&command);
         check(checked, of, &key, &texts).map_err(usage)?;
+        if !is_on_line(&key) {
+            together.extend(texts.iter().filter_map(|text| match text.as_str() {
+                "false" => None,
+                "true" => Some(format!("--{key}").into()),
+                text => Some(format!("--{key}={text}").into()),
+            }));
+        }
         let set = |command: Command| {
             let defaults = texts.iter().map(OsStr::from);
             command.mut_arg(key.replace('-', "_"), |arg| arg.default_values(defaults))
@@ -37,7 +70,13 @@ pub(crate) fn apply(
             None => set(command).mut_subcommand("serve", set),
         };
     }
-    Ok(command)
+    // What one key needs another for.
+    match plain.try_get_matches_from(together) {
+        Err(error) if error.kind() == ErrorKind::MissingRequiredArgument => {
+            Err(usage(complaint(&error)))
+        }
+        _ => Ok(command),
+    }
 }
 
 fn read(path: &Path) -> Result<Table, String> {
@@ -105,6 +144,10 @@ fn check(command: &Command, of: Option<&str>, key: &str, texts: &[String]) -> Re
         _ => line.extend(texts.iter().map(|text| format!("--{key}={text}"))),
     }
     let Err(error) = command.clone().try_get_matches_from(line) else { return Ok(()) };
+    // Another key may say what this one needs.
+    if error.kind() == ErrorKind::MissingRequiredArgument {
+        return Ok(());
+    }
     if flag.is_some() {
         return Err(format!(
             "{key}: {}",

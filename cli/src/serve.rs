@@ -47,6 +47,8 @@ pub(crate) fn host(
     announce: impl FnOnce(&[Address]),
 ) -> Result<ExitCode, Ending> {
     allocator::set_up();
+    // What the program was started with is not for those that it starts.
+    close_fds::set_fds_cloexec(3, &[]);
     let _log = Log::start(program.level(), program.log_format)?;
     if let Err(error) = nonforker::raise_descriptor_limit() {
         tracing::warn!("cannot raise the limit of descriptors: {error}");

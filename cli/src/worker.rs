@@ -4,7 +4,8 @@ use std::num::NonZeroUsize;
 
 use clap::{Args, ValueEnum};
 use nonforker::{
-    Address, BytesCodec, Program, Protocol, Restart, Server, Target, WorkerError, Workers, codec::Encode,
+    Address, BytesCodec, Program, Protocol, Restart, Server, Target, WorkerError, Workers,
+    codec::Encode,
 };
 
 use crate::{

@@ -12,11 +12,12 @@ mod joined;
 mod later;
 mod topics;
 mod witness;
+mod workers;
 
 use std::{fmt::Write, time::Duration};
 
 use nonforker::{
-    Conn, Handler, Limits, Outcome, Server,
+    Conn, Handler, Limits, Outcome, Protocol, Server,
     codec::{Delimited, Lines},
     sim::{Client, Ending, Failure, Faults, Net, Rng, Run, Simulation, Visit},
 };
@@ -42,7 +43,7 @@ impl std::fmt::Debug for Scenario {
 
 impl Scenario {
     /// Every scenario.
-    pub(crate) const ALL: [Self; 13] = [
+    pub(crate) const ALL: [Self; 16] = [
         Self {
             name: "echo",
             about: "each client that reads is answered, unless its connection breaks",
@@ -125,6 +126,26 @@ impl Scenario {
             about: "what one shard publishes reaches the subscribers of all, whole and in order",
             simulation: || Simulation::varied(topics::board).shards(3),
             script: topics::publish,
+        },
+        Self {
+            name: "workers",
+            about: "whatever workers do, each request has its own reply or the error, in order",
+            simulation: || Simulation::varied(|rng| workers::server(rng, Protocol::Plain)),
+            script: workers::plain,
+        },
+        Self {
+            name: "tagged",
+            about: "a worker reads of each client that it comes and goes, and each gets its own",
+            simulation: || Simulation::varied(|rng| workers::server(rng, Protocol::Tagged)),
+            script: workers::tagged,
+        },
+        Self {
+            name: "crew",
+            about: "the same with the clients on three shards, and the workers on one",
+            simulation: || {
+                Simulation::varied(|rng| workers::server(rng, Protocol::Tagged)).shards(3)
+            },
+            script: workers::tagged,
         },
     ];
 

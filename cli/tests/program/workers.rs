@@ -71,32 +71,39 @@ fn processes_with(part: &str) -> usize {
     lines.filter(|line| String::from_utf8_lossy(line).contains(part)).count()
 }
 
-#[test]
-fn the_workers_of_the_page_answer_and_leave_nothing_behind() {
+/// The workers of the page of this name, as commands, with what each of them needs.
+fn of_the_page(scratch: &Scratch, name: &str) -> Vec<(&'static str, String)> {
     let page = include_str!("../../../docs/workers.md");
-    let scratch = Scratch::new();
-    let code = |language: &str| {
-        let fence = format!("```{language}\n");
-        let blocks = page.split(&fence).skip(1);
-        // Those in one line are commands.
-        let blocks = blocks.map(|rest| rest.split("```").next().expect("it ends"));
-        blocks.max_by_key(|block| block.lines().count()).expect("it is there").to_owned()
+    let file = |language: &str, ending: &str| {
+        let (_, behind) = page.split_once(&format!("`{name}.{ending}`")).expect("it is named");
+        let (_, code) = behind.split_once(&format!("```{language}\n")).expect("its code follows");
+        let (code, _) = code.split_once("```").expect("it ends");
+        scratch.write(&format!("{name}.{ending}"), code).display().to_string()
     };
-    let file = |language, name| scratch.write(name, &code(language)).display().to_string();
-    let mut workers = vec![("sh", format!("sh {}", file("sh", "upper.sh")))];
-    workers.push(("python3", format!("python3 {}", file("python", "upper.py"))));
-    workers.push(("perl", format!("perl {}", file("perl", "upper.pl"))));
+    let mut workers = vec![("sh", format!("sh {}", file("sh", "sh")))];
+    workers.push(("python3", format!("python3 {}", file("python", "py"))));
+    workers.push(("perl", format!("perl {}", file("perl", "pl"))));
     if is_there("cc") {
-        let program = scratch.path("upper-in-c").display().to_string();
-        let made = Command::new("cc").args(["-o", &program, &file("c", "upper.c")]).status();
+        let program = scratch.path(&format!("{name}-in-c")).display().to_string();
+        let mut compiler = Command::new("cc");
+        let made = compiler.args(["-Wall", "-Werror", "-o", &program, &file("c", "c")]).status();
         assert!(made.expect("it runs").success());
         workers.push(("cc", program));
     }
-    for (needs, worker) in workers {
-        if !is_there(needs) {
+    workers.retain(|(needs, _)| {
+        let there = is_there(needs);
+        if !there {
             eprintln!("skipped: there is no {needs}");
-            continue;
         }
+        there
+    });
+    workers
+}
+
+#[test]
+fn the_workers_of_the_page_answer_and_leave_nothing_behind() {
+    let scratch = Scratch::new();
+    for (_, worker) in of_the_page(&scratch, "upper") {
         for driver in DRIVERS {
             let server = serve(&worker, &format!("--driver {driver} --workers 2"));
             let replies = server.ask(b"hello\nit's me\nlast");
@@ -104,6 +111,36 @@ fn the_workers_of_the_page_answer_and_leave_nothing_behind() {
             server.end();
             let name = worker.rsplit('/').next().expect("a name");
             until("the workers are gone", || processes_with(name) == 0);
+        }
+    }
+}
+
+#[test]
+fn the_chats_of_the_page_know_their_clients() {
+    let scratch = Scratch::new();
+    for (_, worker) in of_the_page(&scratch, "chat") {
+        for driver in DRIVERS {
+            let flags = format!("--driver {driver} --worker-protocol tagged");
+            let server = serve(&worker, &flags);
+            let mut clients = [Client::of(&server), Client::of(&server), Client::of(&server)];
+            // Each is there before another speaks.
+            clients[0].send("who is here?\n");
+            assert_eq!(clients[1].line(), "1: who is here?", "{worker}");
+            assert_eq!(clients[2].line(), "1: who is here?", "{worker}");
+            clients[1].send("  I am,  he said\n\nbye");
+            clients[1].writer.shutdown(Shutdown::Write).expect("it is connected");
+            for other in [0, 2] {
+                for line in ["2:   I am,  he said", "2:", "2: bye"] {
+                    assert_eq!(clients[other].line(), line, "{worker}");
+                }
+            }
+            let began = Instant::now();
+            assert_eq!(clients[1].line(), "", "the worker is done with it: {worker}");
+            assert!(began.elapsed() < Duration::from_secs(10), "{worker}");
+            clients[2].send("2 has left\n");
+            assert_eq!(clients[0].line(), "3: 2 has left", "{worker}");
+            let log = server.end();
+            assert!(!log.contains("bad_lines"), "{worker}: {log}");
         }
     }
 }
@@ -117,6 +154,17 @@ fn wrong_flags_are_named() {
         (&["--worker", "cat", "--worker-in-flight", "0"], "at least 1"),
         (&["--worker", "cat", "--codec", "raw"], "raw has none"),
         (&["--worker", "cat", "--worker-codec", "raw"], "raw has none"),
+        (&["--worker", "cat", "--worker-protocol", "tagged", "--codec", "raw"], "raw has none"),
+        (
+            &["--worker", "cat", "--worker-protocol", "tagged", "--codec", "delimited:;"],
+            "--worker-protocol: tagged needs lines",
+        ),
+        (
+            &["--worker", "cat", "--worker-protocol", "tagged", "--worker-codec", "delimited:;"],
+            "--worker-protocol: tagged needs lines",
+        ),
+        (&["--worker-protocol", "tagged"], "--worker"),
+        (&["--worker", "cat", "--worker-protocol", "other"], "other"),
         (&["--worker", "cat", "--handler", "upper"], "--handler"),
         (&["--workers", "2"], "--worker"),
         (&["--worker", "cat", "--exec", "cat"], "--exec"),
@@ -150,6 +198,7 @@ fn workers_that_exit_at_their_start_end_the_server_with_their_last_words() {
     assert_eq!(output.status, 1, "{}", output.stderr);
     let last = output.stderr.lines().last().expect("a line");
     assert!(last.contains("no licence found; exit status: 3"), "{}", output.stderr);
+    assert_eq!(last.matches("exit status").count(), 1, "once: {last}");
     assert!(began.elapsed() > Duration::from_millis(700), "they are not started at once");
 }
 
@@ -281,4 +330,86 @@ fn its_environment_is_ours_but_for_what_is_ours_alone() {
     assert_eq!(client.ask("NOTIFY_SOCKET"), "[]");
     assert_eq!(client.ask("LISTEN_FDS_OF_ANOTHER"), "[]");
     assert!(Path::new("/proc").exists() || cfg!(not(target_os = "linux")));
+}
+
+#[test]
+fn a_file_with_two_programs_or_a_program_and_a_handler_is_refused() {
+    let scratch = Scratch::new();
+    for (text, part) in [
+        ("worker = 'cat'\nhandler = 'upper'", "worker: it cannot be used with handler"),
+        ("exec = 'cat'\nhandler = 'upper'", "exec: it cannot be used with handler"),
+        ("exec = 'cat'\nworker = 'cat'", "exec: it cannot be used with worker"),
+        ("exec = 'cat'\ncodec = 'lines'", "exec: it cannot be used with codec"),
+        ("worker = 'cat'\nworker-protocol = 'tagged'\ncodec = 'raw'", "raw has none"),
+        ("workers = 2", "--worker"),
+    ] {
+        let path = scratch.write("two.toml", text).display().to_string();
+        assert_complains(&run(command("serve --config").arg(&path)), 2, &[part]);
+    }
+    // One that is on the line wins.
+    let text = "listen = '127.0.0.1:0'\nworker = 'cat'\nworkers = 2\nworker-timeout = '9s'";
+    let path = scratch.write("one.toml", text).display().to_string();
+    for (flags, reply) in [("", &b"hello\n"[..]), ("--handler upper", b"HELLO\n")] {
+        let mut line = command(&format!("serve {flags} --config"));
+        let server = Server::from(line.arg(&path), 1);
+        assert_eq!(server.ask(b"hello\n"), reply, "{flags}");
+        server.end();
+    }
+}
+
+#[test]
+fn a_program_has_three_descriptors() {
+    let scratch = Scratch::new();
+    let list = "def answer(line):\n    all = os.listdir('/proc/self/fd')\n    \
+                return ' '.join(sorted(fd for fd in all if os.path.exists('/proc/self/fd/' + fd)))";
+    let worker = python(&scratch, "descriptors.py", list);
+    if !Path::new("/proc/self/fd").exists() {
+        return;
+    }
+    for driver in DRIVERS {
+        for shards in ["", "--shards 2"] {
+            let server = serve(&worker, &format!("--driver {driver} --workers 3 {shards}"));
+            let mut clients: Vec<_> = (0..10).map(|_| Client::of(&server)).collect();
+            for client in &mut clients {
+                assert_eq!(client.ask("which?"), "0 1 2");
+            }
+            server.end();
+        }
+        let mut line = command(&format!("serve --listen 127.0.0.1:0 --driver {driver}"));
+        let server = Server::from(line.args(["--exec", &worker]), 1);
+        let mut clients: Vec<_> = (0..10).map(|_| Client::of(&server)).collect();
+        for client in &mut clients {
+            assert_eq!(client.ask("which?"), "0 1 2");
+        }
+        server.end();
+    }
+}
+
+#[test]
+fn broadcast_and_chat_reach_all_others_on_all_shards() {
+    for flags in ["--handler broadcast", "--handler chat", "--handler chat --shards 3"] {
+        let mut line = command(&format!("serve --listen 127.0.0.1:0 {flags}"));
+        let server = Server::from(&mut line, 1);
+        let mut clients: Vec<_> = (0..12).map(|_| Client::of(&server)).collect();
+        // Nobody knows when a client is there, but it is when it has been heard.
+        std::thread::sleep(Duration::from_millis(500));
+        let mut names = std::collections::HashSet::new();
+        for of in 0..clients.len() {
+            clients[of].send(&format!("I am {of}\n"));
+            for other in (0..clients.len()).filter(|&other| other != of) {
+                let line = clients[other].line();
+                let text = match line.split_once(": ") {
+                    Some((name, text)) => {
+                        names.insert(name.to_owned());
+                        text.to_owned()
+                    }
+                    None => line,
+                };
+                assert_eq!(text, format!("I am {of}"), "{flags}");
+            }
+        }
+        let expected = if flags.contains("chat") { 12 } else { 0 };
+        assert_eq!(names.len(), expected, "{flags}: {names:?}");
+        server.end();
+    }
 }

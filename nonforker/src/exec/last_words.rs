@@ -13,15 +13,20 @@ const LINE_MAX: usize = 1000;
 const LINES_PER_SECOND: u32 = 20;
 
 /// How many lines are kept.
-const KEPT: usize = 3;
+const KEPT: usize = 4;
 
-/// The last lines of programs that were started alike.
+/// The last lines of one of the programs that were started alike: the one that spoke last.
 #[derive(Debug, Default)]
-pub(crate) struct LastWords(Mutex<VecDeque<String>>);
+pub(crate) struct LastWords(Mutex<(u32, VecDeque<String>)>);
 
 impl LastWords {
-    pub(super) fn say(&self, line: &str) {
-        let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+    /// The process of this number says a line.
+    pub(super) fn say(&self, process: u32, line: &str) {
+        let (speaker, lines) = &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if *speaker != process {
+            *speaker = process;
+            lines.clear();
+        }
         if lines.len() == KEPT {
             lines.pop_front();
         }
@@ -29,7 +34,7 @@ impl LastWords {
     }
 
     pub(super) fn said(&self) -> String {
-        let lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (_, lines) = &*self.0.lock().unwrap_or_else(PoisonError::into_inner);
         lines.iter().map(String::as_str).collect::<Vec<_>>().join("; ")
     }
 }
@@ -113,9 +118,11 @@ mod tests {
     #[test]
     fn the_last_lines_are_kept() {
         let words = LastWords::default();
-        for line in ["1", "2", "3", "4"] {
-            words.say(line);
+        for line in ["1", "2", "3", "4", "5"] {
+            words.say(7, line);
         }
-        assert_eq!(words.said(), "2; 3; 4");
+        assert_eq!(words.said(), "2; 3; 4; 5");
+        words.say(8, "another");
+        assert_eq!(words.said(), "another");
     }
 }

@@ -254,7 +254,7 @@ impl Inmate {
                 tracing::debug!(program = self.label, "has ended: {status}");
             }
             Ok(status) => {
-                self.words.say(&status.to_string());
+                self.words.say(self.child.id(), &status.to_string());
                 tracing::info!(program = self.label, "has ended: {status}");
             }
             Err(error) => tracing::warn!(program = self.label, "cannot be waited for: {error}"),
@@ -280,10 +280,11 @@ impl Inmate {
 
     /// Logs what it writes to standard error.
     fn hear(&mut self, is_last: bool, now: Instant) {
-        let Self { errors, lines, label, words, .. } = self;
+        let Self { child, errors, lines, label, words, .. } = self;
+        let process = child.id();
         let Some(pipe) = errors else { return };
         let mut log = |line: &str, left_out: u64| {
-            words.say(line);
+            words.say(process, line);
             tracing::info!(program = label.as_str(), left_out, "{line}");
         };
         let mut buffer = vec![0; READ];
