@@ -14,6 +14,7 @@ mod drain;
 mod ends;
 mod finish;
 mod handler_timers;
+mod held_back;
 mod hogs;
 mod limits;
 mod memory;
