@@ -31,13 +31,21 @@ impl Bars {
     /// too much queued.
     pub(crate) const BLOCKED: Self = Self(1 << 10);
 
+    /// Its state is not [`Open`](super::state::State::Open): it does not stand yet, or ends. By itself this
+    /// bars no frame: those that came before the end are handled.
+    pub(crate) const ENDING: Self = Self(1 << 11);
+
+    /// One of them: something ends once everything queued is sent, our side or the connection.
+    pub(crate) const ENDS: Self = Self(Self::ENDING.0 | Self::MUTE.0);
+    /// One of them: something follows when what is queued is sent.
+    pub(crate) const AWAITS: Self = Self(Self::ENDS.0 | Self::PRESSURED.0);
     /// One of them: a reply is dropped, or has to wait.
     pub(crate) const NOT_AT_ONCE: Self = Self(Self::CLOSED.0 | Self::MUTE.0 | Self::DEFERRED.0);
     /// One of them: the peer waits for our handler.
     pub(crate) const OUR_TURN: Self =
         Self(Self::PAUSED.0 | Self::PENDING.0 | Self::TICKETLESS.0 | Self::BLOCKED.0);
     /// These bar no frame.
-    const OPEN: Self = Self(Self::MUTE.0 | Self::PENDING.0);
+    const OPEN: Self = Self(Self::MUTE.0 | Self::PENDING.0 | Self::ENDING.0);
 
     /// Whether it has this one, or one of these.
     #[inline]

@@ -227,6 +227,10 @@ impl<D: Driver> Engine<D> {
             ),
             (state == State::Lingering && slot.end() != End::Told, "our side is not shut down"),
             (
+                conn.bars().has(Bars::ENDING) != (state != State::Open),
+                "it ends, and flush does not know it, or it does not end",
+            ),
+            (
                 conn.finishes()
                     && conn.outbound().is_empty()
                     && !conn.expects_answers()
