@@ -92,8 +92,7 @@ impl Connection {
     pub(crate) fn new(pipe: Pipe) -> Self {
         let state = if pipe == Pipe::Plain { State::Open } else { State::Arriving };
         let mut bars = Bars::default();
-        bars.set(Bars::CLOSED, !state.handles());
-        bars.set(Bars::ENDING, state != State::Open);
+        bars.follow(state);
         Self {
             state,
             pipe,
@@ -111,8 +110,7 @@ impl Connection {
     pub(crate) fn connecting() -> Self {
         let mut conn = Self::new(Pipe::Plain);
         conn.state = State::Connecting;
-        conn.bars.set(Bars::CLOSED, true);
-        conn.bars.set(Bars::ENDING, true);
+        conn.bars.follow(conn.state);
         conn
     }
 
@@ -150,8 +148,7 @@ impl Connection {
                 State::Closing
             }
         };
-        self.bars.set(Bars::CLOSED, !self.state.handles());
-        self.bars.set(Bars::ENDING, !matches!(self.state, State::Open));
+        self.bars.follow(self.state);
         if self.state.has_finished() && matches!(self.incoming, Incoming::Flows) {
             self.incoming = Incoming::Finished;
         }

@@ -190,7 +190,7 @@ impl<D: Driver> Engine<D> {
                 state == State::Arriving && conn.deadline(Kind::Handshake).is_none(),
                 "a connection may arrive for ever",
             ),
-            (bars.has(Bars::CLOSED) == state.handles(), "the state and its bar do not agree"),
+            (!bars.agree_with(state), "the state and its bars do not agree"),
             (
                 bars.has(Bars::HELD) && bars.is_at_most_held() && !waits,
                 "held frames could be handled, and are forgotten",
@@ -226,10 +226,6 @@ impl<D: Driver> Engine<D> {
                 "everything is sent, and the close is forgotten",
             ),
             (state == State::Lingering && slot.end() != End::Told, "our side is not shut down"),
-            (
-                conn.bars().has(Bars::ENDING) != (state != State::Open),
-                "it ends, and flush does not know it, or it does not end",
-            ),
             (
                 conn.finishes()
                     && conn.outbound().is_empty()
