@@ -215,10 +215,9 @@ pub(super) fn tagged(net: &Net) {
     for (of, client) in clients.iter().enumerate() {
         let text = client.received();
         let text = String::from_utf8_lossy(&text);
-        let mut next = 0;
-        for line in text.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n')) {
+        let lines = text.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n'));
+        for (next, line) in lines.enumerate() {
             assert_eq!(line, format!("{of}.{next}"), "what it gets is its own, and in order");
-            next += 1;
         }
     }
     let mut ids = Vec::new();

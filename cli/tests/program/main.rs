@@ -35,5 +35,6 @@ mod signals;
 mod sim;
 mod stderr;
 mod support;
+mod tagged;
 mod unix;
 mod workers;

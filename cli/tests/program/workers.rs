@@ -36,29 +36,29 @@ fn python(scratch: &Scratch, name: &str, answer: &str) -> String {
     format!("python3 {}", path.display())
 }
 
-struct Client {
+pub(crate) struct Client {
     writer: TcpStream,
-    reader: BufReader<TcpStream>,
+    pub(crate) reader: BufReader<TcpStream>,
 }
 
 impl Client {
-    fn of(server: &Server) -> Self {
+    pub(crate) fn of(server: &Server) -> Self {
         let writer = server.connect();
         let reader = BufReader::new(writer.try_clone().expect("a socket"));
         Self { writer, reader }
     }
 
-    fn send(&mut self, text: &str) {
+    pub(crate) fn send(&mut self, text: &str) {
         self.writer.write_all(text.as_bytes()).expect("it is connected");
     }
 
-    fn line(&mut self) -> String {
+    pub(crate) fn line(&mut self) -> String {
         let mut line = String::new();
         self.reader.read_line(&mut line).expect("a reply");
         line.trim_end().to_owned()
     }
 
-    fn ask(&mut self, text: &str) -> String {
+    pub(crate) fn ask(&mut self, text: &str) -> String {
         self.send(&format!("{text}\n"));
         self.line()
     }

@@ -37,6 +37,7 @@ mod settle;
 mod shards;
 mod speed;
 mod tagged;
+mod tagged_always;
 mod tickets;
 mod time;
 #[cfg(feature = "_rustls")]
