@@ -27,7 +27,7 @@ use super::{
     pipe::Pipe,
     state::{Incoming, State},
 };
-use crate::tls::{HEADER, Records, Session, Tls, TlsError, record_length};
+use crate::tls::{HEADER, Records, Session, Start, Tls, TlsError, Towards, record_length};
 
 /// See the [module](self).
 #[derive(Debug)]
@@ -35,7 +35,7 @@ pub(super) struct Encrypted {
     pub(super) side: Side,
     /// The start of a record, or records of which the session waits for the rest of a message.
     pub(super) kept: Inbound,
-    /// The session has not seen what was kept last.
+    /// The session has not seen what was kept last, or is to say its hello.
     is_unread: bool,
     /// Frames of the connection wait for the handshake.
     pub(super) shakes: bool,
@@ -54,7 +54,7 @@ pub(super) struct Encrypted {
 /// A session takes some memory, which a client gets only when it sends something.
 #[derive(Debug)]
 pub(super) enum Side {
-    Waiting(Tls),
+    Waiting(Start),
     Begun(Session),
 }
 
@@ -70,9 +70,9 @@ pub(crate) struct Step {
 }
 
 impl Encrypted {
-    fn new(tls: Tls) -> Self {
+    fn new(start: Start) -> Self {
         Self {
-            side: Side::Waiting(tls),
+            side: Side::Waiting(start),
             kept: Inbound::default(),
             is_unread: false,
             shakes: true,
@@ -109,13 +109,21 @@ impl Connection {
     /// Its pipe is TLS, or becomes TLS when its header has come. The handshake counts until
     /// [`is_shaken`](Self::is_shaken).
     pub(crate) fn encrypt(&mut self, tls: Tls) {
-        let mut encrypted = Encrypted::new(tls);
+        let mut encrypted = Encrypted::new(Start::Server(tls));
         encrypted.is_counted = true;
         self.rare.get_or_insert_default().encrypted = Some(Box::new(encrypted));
         if self.state != State::Arriving {
             self.pipe = Pipe::Tls;
             self.bars.set(Bars::SHAKES, true);
         }
+    }
+
+    /// Its pipe is TLS, and we are the client: the hello is to be said.
+    pub(crate) fn encrypt_towards(&mut self, towards: Towards) {
+        let mut encrypted = Encrypted::new(Start::Client(towards));
+        encrypted.is_unread = true;
+        self.rare.get_or_insert_default().encrypted = Some(Box::new(encrypted));
+        self.pipe = Pipe::Tls;
     }
 
     /// Whether its pipe is TLS.
@@ -214,12 +222,13 @@ impl Connection {
         }
         let Some(encrypted) = self.encrypted_mut() else { return Ok(Step::default()) };
         let Encrypted { side, kept, is_unread, .. } = encrypted;
-        if let Side::Waiting(tls) = side {
-            *side = Side::Begun(tls.server()?);
+        if let Side::Waiting(start) = side {
+            *side = Side::Begun(start.session()?);
         }
         let Side::Begun(session) = side else { return Ok(Step::default()) };
         let mut step = Step::default();
         let took = if kept.is_empty() {
+            *is_unread = false;
             let took = session.receive(bytes, said, plain)?;
             let rest = std::mem::take(bytes).get_mut(took.used..).unwrap_or_default();
             if took.is_blocked {
@@ -300,8 +309,8 @@ impl Connection {
         self.encrypted().map_or(0, |encrypted| encrypted.kept.capacity())
     }
 
-    /// What is wrong between two turns, if anything is.
-    pub(crate) fn unsound_records(&self, waits: bool) -> Option<&'static str> {
+    /// What is wrong between two turns, if anything is. The connection `is_ours` if we made it.
+    pub(crate) fn unsound_records(&self, waits: bool, is_ours: bool) -> Option<&'static str> {
         let Some(encrypted) = self.encrypted() else {
             let has_none = self.is_encrypted() || self.bars.has(Bars::SHAKES);
             return has_none.then_some("an encrypted connection has no session");
@@ -314,7 +323,7 @@ impl Connection {
                 "a handshake and its bar do not agree",
             ),
             (
-                lives && encrypted.shakes != encrypted.is_counted,
+                lives && !is_ours && encrypted.shakes != encrypted.is_counted,
                 "a handshake that is under way is not counted, or one that is not",
             ),
             (lives && encrypted.is_unread && !waits, "a handshake is forgotten"),

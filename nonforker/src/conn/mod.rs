@@ -189,7 +189,7 @@ impl Connection {
         let Some(reason) = self.closes_behind_tickets(reason) else { return };
         self.rare.get_or_insert_default().reason.get_or_insert(reason);
         self.bars.set(Bars::HELD, false);
-        for kind in [Kind::Frame, Kind::User, Kind::Unused] {
+        for kind in [Kind::Frame, Kind::Delay, Kind::User, Kind::Unused] {
             self.deadlines.clear(kind);
         }
         self.apply(Event::CloseRequested);

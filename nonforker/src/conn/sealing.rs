@@ -72,6 +72,15 @@ impl Connection {
         }
     }
 
+    /// Its end is that of `other`: if that was cut off, so is this one, and it does not say that it ends.
+    pub(crate) fn ends_like(&mut self, other: &Self) {
+        if other.is_truncated()
+            && let Some(encrypted) = self.encrypted_mut()
+        {
+            encrypted.has_ended = true;
+        }
+    }
+
     /// Whether what is queued in clear can never be sent: the connection closes, and there is no
     /// session.
     pub(crate) fn clear_is_lost(&self) -> bool {

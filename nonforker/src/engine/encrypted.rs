@@ -186,6 +186,8 @@ impl<S> Shard<S> {
         if slot.has_opened() {
             // What was sent meanwhile can leave, and what was held can be handled.
             core.mark_runnable(slot);
+        } else if slot.is_outgoing() {
+            self.stands(entry);
         } else {
             self.opens(entry);
         }
@@ -196,7 +198,8 @@ impl<S> Shard<S> {
     pub(super) fn finished_on_the_wire(&mut self, slot_of: Token) -> bool {
         let Some(slot) = self.table.get_mut(slot_of) else { return true };
         let is_cut = slot.conn.finished_on_the_wire();
-        if is_cut && slot.conn.shakes() && slot.conn.state().handles() {
+        let is_wanted = slot.conn.state().handles() || slot.is_connecting();
+        if is_cut && slot.conn.shakes() && is_wanted {
             self.core.fail(slot, CloseReason::Truncated, false);
             return true;
         }
@@ -251,6 +254,9 @@ impl Core {
 
     /// A handshake has to wait for its turn.
     fn shake_later(&mut self, slot: &mut Slot, bytes: &[u8]) {
+        if bytes.is_empty() && !slot.conn.keeps_records() {
+            return self.mark_runnable(slot);
+        }
         let before = slot.conn.kept_of_records();
         if let Some(outgrown) = slot.conn.keep_records(bytes, |least| self.pool.take(least)) {
             self.pool.put(outgrown);
@@ -267,7 +273,7 @@ impl Core {
         if let Some(kept) = slot.conn.drop_records() {
             self.pool.put(kept);
         }
-        if !slot.has_opened() {
+        if !slot.has_opened() && !slot.is_outgoing() {
             slot.counters().refused.add(1);
         }
         slot.conn.deadlines().clear(Kind::Handshake);
