@@ -35,8 +35,12 @@ pub(super) struct Encrypted {
     pub(super) side: Side,
     /// The start of a record, or records of which the session waits for the rest of a message.
     pub(super) kept: Inbound,
+    /// So many of the first bytes that are kept the session has seen, and has in use.
+    pub(super) joined: usize,
     /// The session has not seen what was kept last, or is to say its hello.
     is_unread: bool,
+    /// The peer's stream has ended behind what was not seen.
+    ends_behind: bool,
     /// Frames of the connection wait for the handshake.
     pub(super) shakes: bool,
     /// The handshake is one of those that are counted.
@@ -74,7 +78,9 @@ impl Encrypted {
         Self {
             side: Side::Waiting(start),
             kept: Inbound::default(),
+            joined: 0,
             is_unread: false,
+            ends_behind: false,
             shakes: true,
             is_counted: false,
             has_failed: false,
@@ -192,6 +198,36 @@ impl Connection {
         }
     }
 
+    /// Whether no other record is to be opened now: frames of those before it wait, and what breaks the rules
+    /// of TLS ends them only when they are answered.
+    pub(crate) fn defers_records(&self) -> bool {
+        let opens =
+            self.bars.is_none() || self.bars.has(Bars::RELAYED) || self.bars.has(Bars::SHAKES);
+        self.state.handles() && !opens
+    }
+
+    /// Nothing but records is held any more, if that is so.
+    pub(crate) fn releases_records(&mut self) {
+        if self.state.handles() && self.inbound.is_empty() {
+            self.bars.set(Bars::HELD, false);
+        }
+    }
+
+    /// Whether the end of the stream has come behind records that were not looked at. Then it is noted.
+    pub(crate) fn ends_behind_records(&mut self) -> bool {
+        let waits = self.state.handles() && !self.shakes() && self.has_unread_records();
+        if waits && let Some(encrypted) = self.encrypted_mut() {
+            encrypted.ends_behind = true;
+        }
+        waits
+    }
+
+    /// Whether that end is what comes now: once.
+    pub(crate) fn takes_end_behind(&mut self) -> bool {
+        let is_free = !self.has_unread_records();
+        self.encrypted_mut().is_some_and(|it| is_free && std::mem::take(&mut it.ends_behind))
+    }
+
     /// Keeps records for a later turn: until then nothing is received. Returns an outgrown buffer.
     pub(crate) fn keep_records(
         &mut self,
@@ -221,7 +257,7 @@ impl Connection {
             self.bars.set(Bars::HELD, false);
         }
         let Some(encrypted) = self.encrypted_mut() else { return Ok(Step::default()) };
-        let Encrypted { side, kept, is_unread, .. } = encrypted;
+        let Encrypted { side, kept, is_unread, joined, .. } = encrypted;
         if let Side::Waiting(start) = side {
             *side = Side::Begun(start.session()?);
         }
@@ -233,6 +269,7 @@ impl Connection {
             let rest = std::mem::take(bytes).get_mut(took.used..).unwrap_or_default();
             if took.is_blocked {
                 spares.extend(kept.keep(rest, allocate));
+                *joined = kept.bytes().len();
             } else {
                 *bytes = rest;
             }
@@ -249,14 +286,19 @@ impl Connection {
                     return Ok(step);
                 }
             }
-            let Encrypted { side: Side::Begun(session), kept, is_unread, .. } = encrypted else {
+            let Encrypted { side: Side::Begun(session), kept, is_unread, joined, .. } = encrypted
+            else {
                 return Ok(step);
             };
             let Some(mut buffer) = kept.take() else { return Ok(step) };
             let taken = session.receive(buffer.bytes_mut(), said, plain);
             let used = taken.as_ref().map_or(0, |took| took.used);
             spares.extend(kept.give_back(buffer, used));
+            *joined = 0;
             let took = taken?;
+            if took.is_blocked {
+                *joined = kept.bytes().len();
+            }
             *is_unread = !took.is_blocked && !kept.is_empty();
             step.is_blocked = took.is_blocked && bytes.is_empty();
             took
@@ -300,7 +342,7 @@ impl Connection {
     /// Throws away what is kept of records. Returns the buffer for the pool.
     pub(crate) fn drop_records(&mut self) -> Option<Buffer> {
         let encrypted = self.encrypted_mut()?;
-        encrypted.is_unread = false;
+        (encrypted.is_unread, encrypted.joined) = (false, 0);
         encrypted.kept.take()
     }
 
@@ -326,7 +368,10 @@ impl Connection {
                 lives && !is_ours && encrypted.shakes != encrypted.is_counted,
                 "a handshake that is under way is not counted, or one that is not",
             ),
-            (lives && encrypted.is_unread && !waits, "a handshake is forgotten"),
+            (
+                lives && encrypted.is_unread && !waits && !self.defers_records(),
+                "records are forgotten",
+            ),
             (
                 encrypted.is_truncated && self.incoming == Incoming::Flows && lives,
                 "a stream was cut off and goes on",

@@ -316,7 +316,8 @@ impl Connection {
 
     /// What is kept may hold complete frames that have to wait. Returns whether any of it does.
     pub(crate) fn hold(&mut self) -> bool {
-        let held = self.state.handles() && !self.inbound.is_empty();
+        let has_more = !self.inbound.is_empty() || self.is_encrypted() && self.has_unread_records();
+        let held = self.state.handles() && has_more;
         self.bars.set(Bars::HELD, held);
         held
     }

@@ -100,15 +100,15 @@ impl Connection {
 }
 
 impl Encrypted {
-    /// The session, unless it has failed; and what is kept, if a complete record is: then the session has
-    /// it in use.
+    /// The session, unless it has failed; and what it has in use of what is kept: something, if a complete
+    /// record is there.
     fn session(&mut self) -> Option<(&mut Session, &mut [u8])> {
-        let Self { side: Side::Begun(session), kept, has_failed: false, .. } = self else {
+        let Self { side: Side::Begun(session), kept, joined, has_failed: false, .. } = self else {
             return None;
         };
-        let is_complete =
-            record_length(kept.bytes()).is_some_and(|length| kept.bytes().len() >= length);
-        Some((session, if is_complete { kept.bytes_mut() } else { &mut [] }))
+        let in_use = kept.bytes_mut().get_mut(..*joined).unwrap_or_default();
+        let is_complete = record_length(in_use).is_some_and(|length| in_use.len() >= length);
+        Some((session, if is_complete { in_use } else { &mut [] }))
     }
 }
 

@@ -285,7 +285,7 @@ impl<D: Driver> Engine<D> {
                 connecting.progress = Progress::Securing;
                 connecting.attempts.clear();
                 slot.put_connecting(connecting);
-                shard.shake_on(token);
+                shard.open_records(token);
             } else if let Some(mut entry) = shard.table.take(token) {
                 shard.stands(&mut entry);
                 shard.table.put_back(entry);

@@ -96,6 +96,7 @@ impl Core {
             Step::Strike(Strike::Stall) => {
                 for one in [slot, other] {
                     one.conn.block(true);
+                    self.mark_dirty(one);
                     if let Some(mut way) = one.take_impaired() {
                         way.stall();
                         one.put_impaired(way);
@@ -175,6 +176,7 @@ impl<S> Shard<S> {
             way.arrived(bytes.len(), core.tick());
             slot.put_impaired(way);
             core.keep(slot, bytes);
+            core.mark_dirty(slot);
             return core.mark_runnable(slot);
         }
         if other.is_connecting() || !slot.conn.kept().is_empty() {

@@ -294,14 +294,14 @@ impl<S> Shard<S> {
     }
 
     /// The peer has finished sending.
-    fn end_of_stream(&mut self, token: Token) {
+    pub(super) fn end_of_stream(&mut self, token: Token) {
         let Some(slot) = self.table.get_mut(token) else { return };
         slot.receiving_ended();
         if slot.conn.state() == State::Closing {
             return;
         }
         let is_encrypted = slot.conn.is_encrypted();
-        if is_encrypted && self.finished_on_the_wire(token) {
+        if is_encrypted && (slot.conn.ends_behind_records() || self.finished_on_the_wire(token)) {
             return;
         }
         let Some(mut entry) = self.table.take(token) else { return };
@@ -356,7 +356,7 @@ impl<S> Shard<S> {
             let Some(slot) = self.table.get_mut(token) else { continue };
             slot.runs();
             if slot.conn.shakes() {
-                self.shake_on(token);
+                self.open_records(token);
             }
             let Some(slot) = self.table.get_mut(token) else { continue };
             let is_relieved = slot.relieve();
@@ -377,6 +377,9 @@ impl<S> Shard<S> {
                 }
                 service.advance(scope);
             });
+            if self.table.get(token).is_some_and(|slot| slot.conn.has_unread_records()) {
+                self.open_records(token);
+            }
         }
         self.running.clear();
     }
