@@ -8,11 +8,33 @@ use crate::peers::Job;
 /// The idle connections: a server and the load have 20,000 descriptors at most on many machines.
 pub(crate) const IDLE: usize = 9_900;
 
+/// Connections that begin and end.
+const CONNECTS: usize = 2_000;
+
 /// A thing to measure, with a table of its own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Case {
     pub(crate) name: String,
     pub(crate) kind: Kind,
+    /// Whether it is done over TLS.
+    pub(crate) is_encrypted: bool,
+}
+
+impl Case {
+    /// The servers that can be measured with it.
+    pub(crate) fn job(&self) -> Job {
+        if self.is_encrypted { Job::Tls } else { self.kind.job() }
+    }
+
+    /// The load, but for time and rate. That of `redis-benchmark` is none of ours.
+    pub(crate) fn load(&self, server: Address) -> Load {
+        let load = self.kind.load(server).tls(self.is_encrypted);
+        match self.kind {
+            // Each of ours takes 15 KB, and a handshake.
+            Kind::Idle(_) if self.is_encrypted => load.connections(IDLE / 5),
+            _ => load,
+        }
+    }
 }
 
 /// What kind of thing.
@@ -34,6 +56,8 @@ pub(crate) enum Kind {
     Offload(usize, usize, usize),
     /// A closed loop whose lines another thread answers.
     Ticket(usize, usize, usize),
+    /// Connections that begin, exchange a line of 64 bytes, and end.
+    Connects,
     /// `redis-benchmark`: a command, and how many in flight on each of 64 connections.
     Redis(&'static str, usize),
 }
@@ -48,6 +72,8 @@ pub(crate) const SCENARIOS: &[(&str, &str)] = &[
     ("broadcast", "one line to 5000 connections; broadcastN for another number"),
     ("offload:CxPxS", "closed loop, each line answered by the pool for what blocks"),
     ("ticket:CxPxS", "closed loop, each line answered by one other thread"),
+    ("connects", "begin, one line of 64 bytes, end: what that costs the server"),
+    ("tls:SCENARIO", "over TLS: CxPxS, idle or connects, such as tls:64x1x64"),
     ("redis", "ping, set and get with 1, 16 and 128 in flight, beside redis-server"),
 ];
 
@@ -76,8 +102,7 @@ pub(crate) const DEFAULT: &[&str] = &[
 const COMMANDS: [&str; 3] = ["ping", "set", "get"];
 
 impl Kind {
-    /// The servers that can be measured with it.
-    pub(crate) fn job(self) -> Job {
+    fn job(self) -> Job {
         match self {
             Self::Broadcast(_) => Job::Broadcast,
             Self::Redis(..) => Job::Redis,
@@ -92,8 +117,7 @@ impl Kind {
         matches!(self, Self::Idle(_) | Self::NeverReading)
     }
 
-    /// The load, but for time and rate. That of `redis-benchmark` is none of ours.
-    pub(crate) fn load(self, server: Address) -> Load {
+    fn load(self, server: Address) -> Load {
         let load = Load::new(server).connections(64).size(64);
         match self {
             Self::Closed(connections, in_flight, size)
@@ -106,6 +130,7 @@ impl Kind {
             Self::Idle(Some(size)) => {
                 load.mode(Mode::Idle).connections(IDLE).exchange(1).size(size)
             }
+            Self::Connects => load.mode(Mode::Idle).connections(CONNECTS).exchange(1),
             Self::Flooding => load.flooding(4).flood_in_flight(2048),
             Self::Broadcast(count) => load.mode(Mode::Broadcast).connections(count),
         }
@@ -118,21 +143,35 @@ pub(crate) fn cases(names: &[String]) -> Result<Vec<Case>, String> {
     let defaults = || DEFAULT.iter().map(ToString::to_string).collect();
     let names: Vec<String> = if names.is_empty() { defaults() } else { names.to_vec() };
     for name in names {
-        let one = |kind| vec![Case { name: name.clone(), kind }];
-        cases.extend(match name.as_str() {
+        let (is_encrypted, what) = match name.strip_prefix("tls:") {
+            Some(what) => (true, what),
+            None => (false, name.as_str()),
+        };
+        let one = |kind| vec![Case { name: name.clone(), kind, is_encrypted }];
+        let before = cases.len();
+        cases.extend(match what {
             "half-rate" => one(Kind::HalfRate),
             "never-reading" => one(Kind::NeverReading),
             "flooding" => one(Kind::Flooding),
             "broadcast" => one(Kind::Broadcast(5000)),
             "idle" => [("fresh", None), ("64", Some(64)), ("16384", Some(16384))]
-                .map(|(when, size)| Case { name: format!("idle-{when}"), kind: Kind::Idle(size) })
+                .map(|(when, size)| Case {
+                    name: format!("{name}-{when}"),
+                    kind: Kind::Idle(size),
+                    is_encrypted,
+                })
                 .into(),
+            "connects" => one(Kind::Connects),
             "redis" => redis(),
             other => match other.strip_prefix("broadcast").and_then(|count| count.parse().ok()) {
                 Some(count) => one(Kind::Broadcast(count)),
                 None => one(closed(other)?),
             },
         });
+        let is_for_tls = |kind| matches!(kind, Kind::Closed(..) | Kind::Idle(_) | Kind::Connects);
+        if is_encrypted && !cases[before..].iter().all(|case| is_for_tls(case.kind)) {
+            return Err(format!("there is no scenario {name:?}: not all are there over TLS"));
+        }
     }
     Ok(cases)
 }
@@ -142,7 +181,8 @@ fn redis() -> Vec<Case> {
     for in_flight in [1, 16, 128] {
         for command in COMMANDS {
             let kind = Kind::Redis(command, in_flight);
-            cases.push(Case { name: format!("redis-{command}-{in_flight}"), kind });
+            let name = format!("redis-{command}-{in_flight}");
+            cases.push(Case { name, kind, is_encrypted: false });
         }
     }
     cases
@@ -194,16 +234,26 @@ mod tests {
     #[test]
     fn every_load_is_within_the_bounds() {
         for case in cases(&[]).unwrap() {
-            let load = case.kind.load("127.0.0.1:1".parse().unwrap());
+            let load = case.load("127.0.0.1:1".parse().unwrap());
             assert!(load.check().is_ok(), "{}: {load:?}", case.name);
         }
     }
 
     #[test]
     fn what_is_no_scenario_is_refused() {
-        for name in
-            ["64", "64x1", "0x1x64", "64x0x64", "64x1x2", "64x1x64x1", "tick:1x1x64", "idles", ""]
-        {
+        for name in [
+            "64",
+            "64x1",
+            "0x1x64",
+            "64x0x64",
+            "64x1x2",
+            "64x1x64x1",
+            "tick:1x1x64",
+            "tls:redis",
+            "tls:flooding",
+            "idles",
+            "",
+        ] {
             let error = cases(&[name.to_string()]).unwrap_err();
             assert!(error.contains(&format!("{name:?}")), "{error}");
         }

@@ -24,7 +24,7 @@ const PEAKS: usize = 3;
 /// Runs `bench compare`.
 pub(crate) fn compare(args: &CompareArgs, stop: &Stop) -> Result<()> {
     let cases = cases::cases(&args.scenarios)?;
-    let jobs: Vec<Job> = cases.iter().map(|case| case.kind.job()).collect();
+    let jobs: Vec<Job> = cases.iter().map(Case::job).collect();
     let peers = peers::chosen(&args.peers, &jobs)?;
     check_machine(args)?;
     let workshop = Workshop::new(stop);
@@ -88,7 +88,7 @@ impl Field<'_> {
                 Job::Echo | Job::Offload | Job::Ticket => {
                     job::check(server.address).map(|()| server)
                 }
-                Job::Broadcast | Job::Redis | Job::Ticks | Job::Publish => Ok(server),
+                Job::Broadcast | Job::Redis | Job::Ticks | Job::Publish | Job::Tls => Ok(server),
             });
             match started {
                 Ok(server) => drop(self.servers.insert(nth, server)),
@@ -112,7 +112,7 @@ impl Field<'_> {
             comparison.peak = self.peak;
             for round in 0..usize::from(self.args.rounds) {
                 let mut turn: Vec<usize> = (0..self.ready.len())
-                    .filter(|&nth| self.ready[nth].peer.job == case.kind.job())
+                    .filter(|&nth| self.ready[nth].peer.job == case.job())
                     .collect();
                 shuffle(&rng, &mut turn);
                 for nth in turn {
@@ -145,9 +145,10 @@ impl Field<'_> {
             self.servers.insert(nth, self.start(nth)?);
         }
         let server = self.servers.get(&nth).ok_or("it is not running")?;
-        let load = case.kind.load(Address::Tcp(server.address));
+        let load = case.load(Address::Tcp(server.address));
         match case.kind {
             Kind::Redis(command, in_flight) => self.load.redis(server, command, in_flight),
+            Kind::Connects => self.load.connects(server, load),
             Kind::NeverReading => self.load.beside_never_reading(server, load),
             Kind::HalfRate => {
                 let peak = self.peak.ok_or("raw epoll's peak is not known")?;
@@ -163,7 +164,7 @@ impl Field<'_> {
             return Ok(());
         };
         let kind = Kind::Closed(64, 1, 64);
-        let case = Case { name: "peak".into(), kind };
+        let case = Case { name: "peak".into(), kind, is_encrypted: false };
         let mut rates = Vec::new();
         for round in 0..PEAKS {
             let run = self.measure(&case, nth, round)?;

@@ -5,7 +5,7 @@ use std::{error::Error, process::Command, thread, time::Duration};
 use nonforker_load::{Load, Measured, Process};
 
 use crate::{
-    process::{Result, Stop, now, run},
+    process::{Result, Stop, now, pause, run},
     results::{Metric, Sample},
     server::Server,
 };
@@ -13,6 +13,9 @@ use crate::{
 /// How much longer than asked for `redis-benchmark` may take: connections have to be opened, and to
 /// fail.
 const GRACE: Duration = Duration::from_secs(90);
+
+/// How long a server may take to close what has ended.
+const SETTLES: Duration = Duration::from_millis(100);
 
 /// How a server is loaded.
 #[derive(Debug)]
@@ -38,6 +41,21 @@ impl Loader<'_> {
     /// The same, as a sample; a load that fails is one, too.
     pub(crate) fn sample(&self, server: &Server, load: Load) -> Sample {
         self.measure(server, load).map_or_else(Sample::failed, |measured| Sample::of(&measured))
+    }
+
+    /// Opens connections one after the other, has each exchange a line, and ends all: what that costs
+    /// the server for each, and how many a core can do.
+    pub(crate) fn connects(&self, server: &Server, load: Load) -> Result<Sample> {
+        let process = Process::find(server.pid()).map_err(|error| text(&error))?;
+        let before = process.snapshot().map_err(|error| text(&error))?;
+        let moment = Loader { duration: Duration::from_millis(1), ..*self };
+        let measured = moment.measure(server, load)?;
+        // What their ends cost is in it, too.
+        pause(SETTLES);
+        let used = process.since(&before).ok_or("the server has ended")?;
+        let micros = used.cpu.as_secs_f64() * 1e6 / measured.open as f64;
+        let values = [(Metric::Rate, 1e6 / micros), (Metric::Cpu, micros)];
+        Ok(Sample { values: values.into(), ..Sample::of(&measured) })
     }
 
     /// Loads a fresh server without and with a client that never reads.

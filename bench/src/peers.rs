@@ -18,6 +18,8 @@ pub(crate) enum Job {
     Offload,
     /// Each line back to its sender, by one other thread that answers all of them.
     Ticket,
+    /// Each line back to its sender, over TLS.
+    Tls,
     /// Each message to all who have subscribed: see [`publish`](crate::publish).
     Publish,
 }
@@ -25,8 +27,8 @@ pub(crate) enum Job {
 /// What a server is made of. Paths are relative to `bench/peers`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// A C file; the library it needs, and the Debian package that has it.
-    C(&'static str, Option<(&'static str, &'static str)>),
+    /// A C file; the libraries it needs, and the Debian package that has them.
+    C(&'static str, Libraries),
     /// A folder with a cargo package, a program of it, and what follows the port.
     Rust(&'static str, &'static str, &'static [&'static str]),
     /// The release program itself, with this driver.
@@ -73,7 +75,11 @@ const fn later(job: Job, name: &'static str, kind: Kind) -> Peer {
     Peer { name, job, kind }
 }
 
-const URING: Option<(&str, &str)> = Some(("uring", "liburing-dev"));
+/// Libraries, and the Debian package that has them.
+pub(crate) type Libraries = Option<(&'static [&'static str], &'static str)>;
+
+const URING: Libraries = Some((&["uring"], "liburing-dev"));
+const OPENSSL: Libraries = Some((&["ssl", "crypto"], "libssl-dev"));
 
 /// Whatever can be measured. The first of a job is what the others are divided by.
 pub(crate) const PEERS: &[Peer] = &[
@@ -89,8 +95,8 @@ pub(crate) const PEERS: &[Peer] = &[
     echo("may", Kind::Rust("may", "peer-may", &[])),
     echo("smol", Kind::Rust("smol", "peer-smol", &[])),
     echo("message-io", Kind::Rust("message-io", "peer-message-io", &[])),
-    echo("libevent", Kind::C("c/libevent.c", Some(("event", "libevent-dev")))),
-    echo("libuv", Kind::C("c/libuv.c", Some(("uv", "libuv1-dev")))),
+    echo("libevent", Kind::C("c/libevent.c", Some((&["event"], "libevent-dev")))),
+    echo("libuv", Kind::C("c/libuv.c", Some((&["uv"], "libuv1-dev")))),
     echo("go", Kind::Go("go/main.go")),
     echo("node", Kind::Node("node/echo.js")),
     echo("twisted", Kind::Python("python/twisted_echo.py", "twisted")),
@@ -112,6 +118,11 @@ pub(crate) const PEERS: &[Peer] = &[
     later(Job::Ticket, "tokio", Kind::Rust("tokio", "later", &["oneshot"])),
     later(Job::Ticket, "nonforker-poll", Kind::Rust("nonforker", "later", &["poll", "ticket"])),
     later(Job::Ticket, "nonforker-uring", Kind::Rust("nonforker", "later", &["uring", "ticket"])),
+    later(Job::Tls, "openssl", Kind::C("c/openssl.c", OPENSSL)),
+    later(Job::Tls, "nonforker-poll", Kind::Nonforker("poll")),
+    later(Job::Tls, "nonforker-uring", Kind::Nonforker("uring")),
+    later(Job::Tls, "tokio-rustls", Kind::Rust("tokio-rustls", "peer-tokio-rustls", &[])),
+    later(Job::Tls, "go", Kind::Go("go/tls.go")),
     later(Job::Publish, "redis-server", Kind::RedisServer),
     later(Job::Publish, "nats-server", Kind::NatsServer),
 ];

@@ -13,7 +13,7 @@ use std::{
 };
 
 use crate::{
-    peers::{Kind, Peer},
+    peers::{Job, Kind, Libraries, Peer},
     process::{Result, Stop, run, say},
 };
 
@@ -96,10 +96,42 @@ impl<'s> Workshop<'s> {
     }
 
     fn prepare(&self, peer: &Peer) -> Result<Vec<String>> {
+        let mut command = self.plain(peer)?;
+        if peer.job == Job::Tls {
+            let [certificate, key] = self.certificate()?;
+            match peer.kind {
+                Kind::Nonforker(_) => {
+                    command.extend(["--tls-cert".into(), certificate, "--tls-key".into(), key]);
+                }
+                _ => command.extend([certificate, key]),
+            }
+        }
+        Ok(command)
+    }
+
+    /// A certificate with an elliptic key, as most have, and the key.
+    fn certificate(&self) -> Result<[String; 2]> {
+        self.tool("openssl", "openssl")?;
+        let folder = self.folder("tls")?;
+        let files = ["certificate.pem", "key.pem"]
+            .map(|name| folder.join(name).to_string_lossy().into_owned());
+        self.once("certificate", || {
+            let [certificate, key] = &files;
+            let mut command = Command::new("openssl");
+            command.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]);
+            command.args(["-nodes", "-days", "3650", "-subj", "/CN=localhost"]);
+            command.args(["-addext", "subjectAltName=DNS:localhost", "-keyout", key, "-out"]);
+            self.run(command.arg(certificate), "cannot make a certificate")
+        })?;
+        Ok(files)
+    }
+
+    /// How it is started, but for its certificate.
+    fn plain(&self, peer: &Peer) -> Result<Vec<String>> {
         let text = |path: PathBuf| path.to_string_lossy().into_owned();
         let source = |file: &str| text(self.path("bench/peers").join(file));
         Ok(match peer.kind {
-            Kind::C(file, library) => vec![text(self.c(file, library)?), PORT.into()],
+            Kind::C(file, libraries) => vec![text(self.c(file, libraries)?), PORT.into()],
             Kind::Rust(package, program, rest) => {
                 let mut command = vec![text(self.rust(package, program)?), PORT.into()];
                 command.extend(rest.iter().map(ToString::to_string));
@@ -140,17 +172,18 @@ impl<'s> Workshop<'s> {
         })
     }
 
-    fn c(&self, file: &str, library: Option<(&str, &str)>) -> Result<PathBuf> {
+    fn c(&self, file: &str, libraries: Libraries) -> Result<PathBuf> {
         self.tool("cc", "gcc")?;
         let name = Path::new(file).file_stem().unwrap_or_default();
         let program = self.folder("c")?.join(name);
         let compile = || {
             let mut command = Command::new("cc");
             command.args(["-O2", "-o"]).arg(&program).arg(self.path("bench/peers").join(file));
-            command.args(library.map(|(library, _)| format!("-l{library}")));
+            let libraries = libraries.map_or(&[][..], |(libraries, _)| libraries);
+            command.args(libraries.iter().map(|library| format!("-l{library}")));
             self.run(&mut command, "cannot compile it")
         };
-        self.once(file, || match (compile(), library) {
+        self.once(file, || match (compile(), libraries) {
             (Err(_), Some((_, package))) => {
                 self.install(package)?;
                 compile()

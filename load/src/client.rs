@@ -13,9 +13,7 @@ use std::{
     io::{self, Write},
 };
 
-use socket2::Socket;
-
-use crate::{generator::Role, human::human, messages::Messages};
+use crate::{generator::Role, human::human, messages::Messages, stream::Stream};
 
 /// Where a reply ends, and whether it is compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,7 +94,7 @@ struct Batch {
 pub(crate) struct Client {
     pub(crate) role: Role,
     /// None once it has failed.
-    pub(crate) socket: Option<Socket>,
+    pub(crate) stream: Option<Stream>,
     /// Messages asked for and not answered, sent or not; those of a failed connection, too.
     awaited: usize,
     /// Messages asked for that will never be sent.
@@ -113,10 +111,10 @@ pub(crate) struct Client {
 
 impl Client {
     /// A connection that begins with this message.
-    pub(crate) fn new(role: Role, socket: Socket, messages: &Messages, first: usize) -> Self {
+    pub(crate) fn new(role: Role, stream: Stream, messages: &Messages, first: usize) -> Self {
         Self {
             role,
-            socket: Some(socket),
+            stream: Some(stream),
             awaited: 0,
             withdrawn: 0,
             unsent: 0,
@@ -185,7 +183,7 @@ impl Client {
     /// Ends the connection. Its missing replies stay counted. Says whether it was open.
     pub(crate) fn end(&mut self) -> bool {
         self.unsent = 0;
-        self.socket.take().is_some()
+        self.stream.take().is_some()
     }
 
     /// Remembers when requests were put up, so that [`answered`](Self::answered) can give their latencies.
@@ -195,27 +193,33 @@ impl Client {
 
     /// Writes what the socket takes.
     pub(crate) fn flush(&mut self, messages: &Messages) -> Result<(), Fault> {
-        let Some(mut socket) = self.socket.as_ref() else { return Ok(()) };
+        let Some(stream) = self.stream.as_mut() else { return Ok(()) };
         let requests = messages.requests();
-        while self.unsent > 0 {
-            match socket.write(requests.slice(self.send_at, self.unsent)) {
+        loop {
+            let written = match self.unsent {
+                0 => stream.settle().map(|()| 0),
+                unsent => stream.write(requests.slice(self.send_at, unsent)),
+            };
+            match written {
                 Ok(sent) => {
                     self.unsent -= sent;
                     self.send_at = requests.after(self.send_at, sent);
+                    if self.unsent == 0 {
+                        return Ok(());
+                    }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(Fault::Broken(error)),
             }
         }
-        Ok(())
     }
 
     /// Writes once, at most `most` bytes of requests whose replies are not counted.
     pub(crate) fn push(&mut self, messages: &Messages, most: usize) -> Result<usize, Fault> {
-        let Some(mut socket) = self.socket.as_ref() else { return Ok(0) };
+        let Some(stream) = self.stream.as_mut() else { return Ok(0) };
         let requests = messages.requests();
-        match socket.write(requests.slice(self.send_at, most)) {
+        match stream.write(requests.slice(self.send_at, most)) {
             Ok(sent) => {
                 self.send_at = requests.after(self.send_at, sent);
                 Ok(sent)
@@ -299,7 +303,7 @@ impl Client {
 
 #[cfg(test)]
 mod tests {
-    use socket2::{Domain, Type};
+    use socket2::{Domain, Socket, Type};
 
     use super::*;
     use crate::codec::Codec;
@@ -314,7 +318,8 @@ mod tests {
     /// A connection that has sent `count` requests, and the other end of it.
     fn asked(count: usize, messages: &Messages) -> (Client, Socket) {
         let (socket, other) = Socket::pair(Domain::UNIX, Type::STREAM, None).unwrap();
-        let mut client = Client::new(Role::Normal, socket, messages, messages.first(1, 2));
+        let stream = Stream::Plain(socket);
+        let mut client = Client::new(Role::Normal, stream, messages, messages.first(1, 2));
         client.ask(count, messages);
         client.flush(messages).unwrap();
         assert_eq!(client.unsent(), 0);

@@ -16,7 +16,7 @@ use std::{
 use nonforker::Address;
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use crate::error::Error;
+use crate::{error::Error, load::Load, stream::Stream};
 
 /// Connections from one source address; the kernel has 28232 ports for it, if nobody changed that.
 const PER_SOURCE: usize = 20_000;
@@ -33,9 +33,40 @@ pub(crate) fn reserve(connections: usize) -> Result<(), Error> {
     Ok(())
 }
 
-/// Opens the `nth` connection.
-pub(crate) fn open(to: &Address, nth: usize, timeout: Duration) -> io::Result<Socket> {
-    let socket = match to {
+/// How to open the connections of a load.
+#[derive(Debug)]
+pub(crate) struct Opener<'l> {
+    load: &'l Load,
+    #[cfg(feature = "tls")]
+    tls: Option<crate::tls::Tls>,
+}
+
+impl<'l> Opener<'l> {
+    pub(crate) fn new(load: &'l Load) -> io::Result<Self> {
+        Ok(Self {
+            load,
+            #[cfg(feature = "tls")]
+            tls: load.tls.then(crate::tls::Tls::new).transpose()?,
+        })
+    }
+
+    /// Opens the `nth` connection. With TLS its handshake is done.
+    pub(crate) fn open(&self, nth: usize) -> io::Result<Stream> {
+        let socket = open(&self.load.address, nth, self.load.timeout)?;
+        #[cfg(feature = "tls")]
+        if let Some(tls) = &self.tls {
+            let session = tls.begin(socket, self.load.timeout)?;
+            session.set_nonblocking()?;
+            return Ok(Stream::Tls(Box::new(session)));
+        }
+        socket.set_nonblocking(true)?;
+        Ok(Stream::Plain(socket))
+    }
+}
+
+/// Opens the `nth` connection to a server.
+fn open(to: &Address, nth: usize, timeout: Duration) -> io::Result<Socket> {
+    Ok(match to {
         Address::Tcp(to) => {
             let from = source(to.ip(), nth).map(|source| SocketAddr::from((source, 0)));
             tcp(*to, from, timeout)?
@@ -43,9 +74,7 @@ pub(crate) fn open(to: &Address, nth: usize, timeout: Duration) -> io::Result<So
         Address::Unix(path) => unix(&SockAddr::unix(path)?, timeout)?,
         Address::Abstract(name) => unix(&SockAddr::unix(format!("\0{name}"))?, timeout)?,
         _ => return Err(io::Error::from(io::ErrorKind::Unsupported)),
-    };
-    socket.set_nonblocking(true)?;
-    Ok(socket)
+    })
 }
 
 fn tcp(to: SocketAddr, from: Option<SocketAddr>, timeout: Duration) -> io::Result<Socket> {

@@ -61,6 +61,9 @@ mod prepare;
 mod process;
 mod progress;
 mod run;
+mod stream;
+#[cfg(feature = "tls")]
+mod tls;
 
 /// Latencies, in nanoseconds. The type of the crate `hdrhistogram`.
 pub use hdrhistogram::Histogram;

@@ -56,6 +56,7 @@ pub struct Load {
     pub(crate) flooding: usize,
     pub(crate) flood_in_flight: usize,
     pub(crate) pid: Option<u32>,
+    pub(crate) tls: bool,
 }
 
 impl Load {
@@ -82,6 +83,7 @@ impl Load {
             flooding: 0,
             flood_in_flight: 2048,
             pid: None,
+            tls: false,
         }
     }
 
@@ -232,6 +234,17 @@ impl Load {
         self
     }
 
+    /// Whether connections begin with a TLS handshake, 1.2 or 1.3; the server's certificate is not
+    /// looked at. Default: false. Without the feature `tls` of this crate [`check`](Self::check)
+    /// refuses it.
+    ///
+    /// Bytes, and so rates, are those of requests and replies, not of records.
+    #[must_use]
+    pub const fn tls(mut self, tls: bool) -> Self {
+        self.tls = tls;
+        self
+    }
+
     /// Opens the connections, loads the server, waits for what is in flight, and returns what was
     /// measured. All of it happens on the calling thread.
     ///
@@ -281,6 +294,8 @@ impl Load {
             "`connections`: there is nothing to do with 0, unless there is bad company"
         } else if self.exchange > 0 && self.mode != Mode::Idle {
             "`exchange`: this is for `mode` idle"
+        } else if self.tls && !cfg!(feature = "tls") {
+            "`tls`: this program is built without the feature `tls`"
         } else if self.codec == Codec::Resp && self.mode == Mode::Broadcast {
             "`codec` resp: this is not for `mode` broadcast"
         } else {

@@ -2,16 +2,15 @@
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-use socket2::Socket;
-
 use crate::{
     client::Check,
-    connect,
+    connect::{self, Opener},
     error::Error,
     faults::Faults,
     generator::{Generator, Manner, READ_BYTES, Role},
     load::{Load, Mode},
     messages::Messages,
+    stream::Stream,
 };
 
 /// Opens the connections, and gets everything ready that needs no measuring.
@@ -28,8 +27,8 @@ pub(crate) fn prepare<'r>(
     let messages = Messages::new(&load.codec, load.size, roles.len(), in_flight, READ_BYTES)
         .map_err(Error::Settings)?;
     let mut faults = Faults::default();
-    let sockets = open(load, roles, interrupted, &mut faults)?;
-    let mut generator = Generator::new(sockets, messages, manner, interrupted)?;
+    let streams = open(load, roles, interrupted, &mut faults)?;
+    let mut generator = Generator::new(streams, messages, manner, interrupted)?;
     generator.faults = faults;
     Ok(generator)
 }
@@ -73,21 +72,21 @@ fn open(
     roles: Vec<Role>,
     interrupted: &AtomicBool,
     faults: &mut Faults,
-) -> Result<Vec<(Role, Socket)>, Error> {
+) -> Result<Vec<(Role, Stream)>, Error> {
+    let connect_error = |source| Error::Connect { address: load.address.clone(), source };
+    let opener = Opener::new(load).map_err(connect_error)?;
     let wanted = roles.len();
-    let mut sockets = Vec::with_capacity(wanted);
+    let mut streams = Vec::with_capacity(wanted);
     for role in roles {
-        let nth = sockets.len();
-        let opened = connect::open(&load.address, nth, load.timeout);
+        let nth = streams.len();
+        let opened = opener.open(nth);
         // A signal may have ended the attempt.
         if interrupted.load(Relaxed) {
             return Err(Error::Interrupted { when: "before all connections were open" });
         }
         match opened {
-            Ok(socket) => sockets.push((role, socket)),
-            Err(source) if nth == 0 => {
-                return Err(Error::Connect { address: load.address.clone(), source });
-            }
+            Ok(stream) => streams.push((role, stream)),
+            Err(source) if nth == 0 => return Err(connect_error(source)),
             Err(error) => {
                 let left = (wanted - nth) as u64;
                 faults.not_opened(left, format_args!("cannot open connection {nth}: {error}"));
@@ -95,5 +94,5 @@ fn open(
             }
         }
     }
-    Ok(sockets)
+    Ok(streams)
 }

@@ -273,6 +273,18 @@ fn job_server_keeps_nobody_waiting_but_the_client_that_asked() {
     });
 }
 
+#[test]
+fn job_server_sqlite_keeps_notes_of_all() {
+    on_every_driver(|driver| {
+        let example = Example::start("job_server_sqlite", driver);
+        let (mut one, mut two) = (example.connect(), example.connect());
+        send(&mut one, b"add tea\nadd milk\n");
+        assert_eq!((line(&mut one), line(&mut one)), ("1".into(), "2".into()));
+        send(&mut two, b"get 2\nget 3\n");
+        assert_eq!((line(&mut two), line(&mut two)), ("milk".into(), "none".into()));
+    });
+}
+
 /// Each colour begins with an escape and ends with an `m`.
 fn without_colours(line: &str) -> String {
     let (first, rest) = line.split_once('\x1b').unwrap_or((line, ""));

@@ -5,6 +5,9 @@
 #[path = "../examples/job_server.rs"]
 #[expect(dead_code, reason = "its `main` is not called here")]
 mod example;
+#[path = "../examples/job_server_sqlite.rs"]
+#[expect(dead_code, reason = "its `main` is not called here")]
+mod sqlite;
 
 use nonforker::{
     Server,
@@ -41,5 +44,19 @@ fn a_client_that_leaves_harms_nobody() {
         one.reset();
         two.half_close();
         assert!(b"done kept\npong\n".starts_with(&two.receive_to_end().0));
+    });
+}
+
+#[test]
+fn a_database_is_asked_in_order_and_what_it_refuses_is_an_answer() {
+    let notes = || sqlite::server("127.0.0.1:1685", ":memory:").expect("it is in memory");
+    Simulation::new(notes).seeds(0..100).run(|net| {
+        let (one, two) = (net.connect(), net.connect());
+        one.send("add tea\nadd it's \"milk\"; --\nget 2\nget 1\nget 9\nget x\nadd\n");
+        one.half_close();
+        one.expect("1\n2\nit's \"milk\"; --\ntea\nnone\nnone\nerror: add TEXT, or get NUMBER\n");
+        one.expect_end();
+        two.send("get 1\n");
+        two.expect("tea\n");
     });
 }

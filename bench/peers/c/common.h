@@ -20,6 +20,11 @@
 /* More descriptors than the servers are ever given. */
 #define FDS_MAX (64 * 1024)
 
+/* How many arguments a server has, its own name counted. */
+#ifndef ARGUMENTS
+#define ARGUMENTS 2
+#endif
+
 static void die(const char *what) {
     perror(what);
     exit(1);
@@ -27,8 +32,8 @@ static void die(const char *what) {
 
 /* Listens at 127.0.0.1 and the port in `argv`. What is accepted inherits TCP_NODELAY. */
 static int listen_at(int argc, char **argv) {
-    if (argc != 2) {
-        fprintf(stderr, "usage: %s PORT\n", argv[0]);
+    if (argc != ARGUMENTS) {
+        fprintf(stderr, "usage: %s PORT%s\n", argv[0], ARGUMENTS > 2 ? " CERTIFICATE KEY" : "");
         exit(2);
     }
     int one = 1, fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);

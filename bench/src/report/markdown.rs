@@ -38,7 +38,7 @@ pub(super) fn text(comparison: &Comparison) -> String {
 
 /// The server's CPU time per message, divided by raw epoll's: a row per server, a column per case.
 fn overview(comparison: &Comparison) -> String {
-    let is_echo = |case: &&Case| case.kind.job() == Job::Echo;
+    let is_echo = |case: &&Case| case.job() == Job::Echo;
     let tables: Vec<(&str, Vec<Row>)> = comparison
         .cases
         .iter()
@@ -79,7 +79,7 @@ fn table(case: &Case, rows: &[Row]) -> String {
     let metrics: Vec<Metric> = Metric::ALL.into_iter().filter(has).collect();
     let is_compared = |metric: &Metric| rows.iter().any(|row| row.ratios.contains_key(metric));
     let compared: Vec<Metric> = Metric::COMPARED.into_iter().filter(is_compared).collect();
-    let reference = case.kind.job().reference().name;
+    let reference = case.job().reference().name;
 
     let mut head = vec!["server".to_owned()];
     head.extend(metrics.iter().map(|metric| metric.title().to_owned()));

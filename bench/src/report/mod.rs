@@ -52,7 +52,7 @@ impl Comparison {
     }
 
     fn rows(&self, case: &Case) -> Vec<Row> {
-        rows(&self.runs, &case.name, case.kind.job().reference().name)
+        rows(&self.runs, &case.name, case.job().reference().name)
     }
 }
 

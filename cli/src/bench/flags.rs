@@ -23,6 +23,7 @@ Examples:
                                                   Memory per connection that has done its work
   nonforker bench 127.0.0.1:1685 --mode broadcast -c 5000
                                                   A chat: each line to all, then the next
+  nonforker bench 127.0.0.1:1685 --tls            Over TLS
   nonforker bench 127.0.0.1:6379 --codec resp     A Redis server: ECHO, and each reply compared
 
 For numbers that mean something, give the server and the load processors of their own:
@@ -111,6 +112,13 @@ pub(crate) struct LoadArgs {
     /// latencies. Not for a processor that the server needs, too.
     #[arg(long)]
     pub(crate) spin: bool,
+
+    /// Encrypt: each connection begins with a TLS handshake, which is not measured
+    ///
+    /// TLS 1.3, or 1.2 if the server knows no other. The server's certificate is not looked at. Needs a
+    /// build with TLS.
+    #[arg(long)]
+    pub(crate) tls: bool,
 
     /// How long a reply may take before its connection counts as failed, at most 1h
     ///
@@ -207,6 +215,7 @@ impl BenchArgs {
             .exchange(load.exchange)
             .spin(load.spin)
             .timeout(load.timeout)
+            .tls(load.tls)
             .never_reading(company.never_reading)
             .trickling(company.trickling)
             .trickle_interval(company.trickle_interval)

@@ -28,6 +28,7 @@ pub(crate) fn report(report: &Report<'_>) -> Value {
         "in_flight": load.in_flight.get(),
         "size": load.size,
         "spin": load.spin,
+        "tls": load.tls,
         "verified": !load.no_verify,
         "interrupted": report.measured.interrupted,
         "seconds": report.measured.time.as_secs_f64(),

@@ -54,9 +54,10 @@ fn head(report: &Report<'_>) -> String {
         Mode::Broadcast => format!("broadcast, {} lines at a time", load.in_flight),
     };
     format!(
-        "{}: {} connections, {what}, {} bytes, {:.2} s{}\n",
+        "{}: {} connections{}, {what}, {} bytes, {:.2} s{}\n",
         one_line(&report.args.address.to_string()),
         load.connections,
+        if load.tls { " over TLS" } else { "" },
         load.size,
         report.measured.time.as_secs_f64(),
         if report.measured.interrupted { ", interrupted" } else { "" },

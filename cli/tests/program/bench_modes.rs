@@ -183,3 +183,24 @@ fn a_broadcast_that_forgets_somebody_is_found_out() {
     assert!(number(&report, "/messages") > 0.0, "the others go on: {report:#}");
     handle.stop();
 }
+
+#[test]
+fn it_loads_over_tls_and_a_server_in_clear_is_none_for_that() {
+    let simulated = concat!(env!("CARGO_MANIFEST_DIR"), "/../nonforker/src/sim");
+    let flags = format!("--tls-cert {simulated}/certificate.pem --tls-key {simulated}/key.pem");
+    let server = Server::start(&flags);
+    for flags in ["--tls -c 4 -s 100_000 -p 3", "--tls -c 2 --mode idle --exchange 1"] {
+        let (report, status) = report(&server.addresses[0], flags);
+        assert_eq!(status, 0, "{report:#}");
+        assert_eq!(number(&report, "/errors/wrong"), 0.0, "{report:#}");
+        assert!(number(&report, "/messages") >= 2.0, "{report:#}");
+    }
+    let (report, status) = report(&server.addresses[0], "--tls -c 2 --never-reading 1");
+    assert_eq!(status, 0, "{report:#}");
+    assert!(number(&report, "/slow/bytes_sent") > 64.0 * 1024.0, "{report:#}");
+    drop(server);
+    let in_clear = Server::start("");
+    let output = bench(&in_clear.addresses[0], "--tls -c 1 --timeout 1s");
+    assert_eq!(output.status, 1, "{}", output.stderr);
+    assert!(output.stderr.contains("cannot connect"), "{}", output.stderr);
+}

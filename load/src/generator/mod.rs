@@ -24,9 +24,6 @@ use std::{
     time::Duration,
 };
 
-use mio::{Events, Interest, Poll, Token, unix::SourceFd};
-use socket2::Socket;
-
 pub(crate) use self::roles::Role;
 pub use self::tally::Tally;
 use self::{roles::Round, schedule::Schedule};
@@ -37,7 +34,9 @@ use crate::{
     faults::Faults,
     messages::Messages,
     progress::{Phase, Progress},
+    stream::Stream,
 };
+use mio::{Events, Interest, Poll, Token, unix::SourceFd};
 
 /// Bytes read at a time.
 pub(crate) const READ_BYTES: usize = 64 * 1024;
@@ -134,21 +133,21 @@ impl Look {
 impl<'r> Generator<'r> {
     /// Takes over these connections. The normal ones come first.
     pub(crate) fn new(
-        sockets: Vec<(Role, Socket)>,
+        streams: Vec<(Role, Stream)>,
         messages: Messages,
         manner: Manner,
         interrupted: &'r AtomicBool,
     ) -> Result<Self, Error> {
         let poll = Poll::new().map_err(Error::Wait)?;
-        let count = sockets.len();
+        let count = streams.len();
         let mut clients = Vec::with_capacity(count);
-        for (nth, (role, socket)) in sockets.into_iter().enumerate() {
+        for (nth, (role, stream)) in streams.into_iter().enumerate() {
             let both = Interest::READABLE | Interest::WRITABLE;
-            let mut source = SourceFd(&socket.as_raw_fd());
+            let mut source = SourceFd(&stream.as_raw_fd());
             let registered = poll.registry().register(&mut source, Token(nth), both);
             registered.map_err(Error::Wait)?;
             let first = if role.is_broadcast() { 0 } else { messages.first(nth, count) };
-            clients.push(Client::new(role, socket, &messages, first));
+            clients.push(Client::new(role, stream, &messages, first));
         }
         let normal = clients.iter().filter(|client| client.role == Role::Normal).count();
         let schedule = manner.rate.map(|rate| Schedule::new(rate, normal, &poll)).transpose();
@@ -258,7 +257,7 @@ impl<'r> Generator<'r> {
 
     /// Whether a reply is missing on a connection that is open.
     pub(crate) fn is_owed(&self) -> bool {
-        self.clients.iter().any(|client| client.awaited() > 0 && client.socket.is_some())
+        self.clients.iter().any(|client| client.awaited() > 0 && client.stream.is_some())
     }
 
     /// When the request was put up for sending, or due, whose reply is missing longest; None
@@ -266,7 +265,7 @@ impl<'r> Generator<'r> {
     fn oldest(&self, nth: usize) -> Option<u64> {
         let client = &self.clients[nth];
         match &self.schedule {
-            _ if client.awaited() == 0 || client.socket.is_none() => None,
+            _ if client.awaited() == 0 || client.stream.is_none() => None,
             Some(schedule) if client.role == Role::Normal => {
                 Some(schedule.due_after(nth, client.replies()))
             }
@@ -276,7 +275,7 @@ impl<'r> Generator<'r> {
 
     /// Connections that are open.
     pub(crate) fn open(&self) -> usize {
-        self.clients.iter().filter(|client| client.socket.is_some()).count()
+        self.clients.iter().filter(|client| client.stream.is_some()).count()
     }
 
     /// Whether somebody wants the run to end.

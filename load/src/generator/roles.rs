@@ -77,7 +77,7 @@ impl Generator<'_> {
     /// Has every idle connection that is open send one request.
     pub(crate) fn ask_once(&mut self) {
         for nth in 0..self.clients.len() {
-            if self.clients[nth].socket.is_none() {
+            if self.clients[nth].stream.is_none() {
                 continue;
             }
             let now = self.clock.now();
@@ -157,9 +157,6 @@ impl Generator<'_> {
     pub(super) fn flush(&mut self, nth: usize) -> Result<(), Fault> {
         let client = &mut self.clients[nth];
         let unsent = client.unsent();
-        if unsent == 0 {
-            return Ok(());
-        }
         client.flush(&self.messages)?;
         self.has_moved |= client.unsent() < unsent;
         Ok(())
@@ -172,10 +169,12 @@ impl Generator<'_> {
     fn receive(&mut self, nth: usize, is_finished: bool) -> Result<usize, Fault> {
         let client = &mut self.clients[nth];
         let mut replies = 0;
+        let reads_on = is_finished
+            || client.stream.as_ref().is_some_and(|stream| !stream.is_emptied_by_a_short_read());
         while let Some(count) = read(client, &mut self.buffer)? {
             self.has_moved = true;
             replies += client.take(&self.buffer[..count], &self.messages, self.manner.check)?;
-            if count < self.buffer.len() && !is_finished {
+            if count < self.buffer.len() && !reads_on {
                 break;
             }
         }
@@ -184,7 +183,7 @@ impl Generator<'_> {
 
     /// Reads what there is, and forgets it.
     fn discard(&mut self, nth: usize) -> Result<(), Fault> {
-        while read(&self.clients[nth], &mut self.buffer)?.is_some() {}
+        while read(&mut self.clients[nth], &mut self.buffer)?.is_some() {}
         Ok(())
     }
 
@@ -228,7 +227,7 @@ impl Generator<'_> {
         }
         let now = self.clock.now();
         let lines = self.manner.in_flight;
-        let open = receivers.iter_mut().filter(|receiver| receiver.socket.is_some());
+        let open = receivers.iter_mut().filter(|receiver| receiver.stream.is_some());
         self.round = Round { left: open.map(|one| one.expect(lines, now)).count() };
         let went = sender.send(lines, &self.messages);
         self.drop_if_failed(self.clients.len() - 1, went);
@@ -244,10 +243,10 @@ impl Generator<'_> {
 }
 
 /// Reads once: None if there is nothing, or the connection is gone.
-fn read(client: &Client, buffer: &mut [u8]) -> Result<Option<usize>, Fault> {
-    let Some(mut socket) = client.socket.as_ref() else { return Ok(None) };
+fn read(client: &mut Client, buffer: &mut [u8]) -> Result<Option<usize>, Fault> {
+    let Some(stream) = client.stream.as_mut() else { return Ok(None) };
     loop {
-        match socket.read(buffer) {
+        match stream.read(buffer) {
             Ok(0) => return Err(Fault::Closed),
             Ok(count) => return Ok(Some(count)),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),

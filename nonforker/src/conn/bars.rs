@@ -1,5 +1,7 @@
 //! What keeps a connection from its next frame, a bit each; and one for its next reply.
 
+use super::state::State;
+
 /// See the [module](self).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Bars(u16);
@@ -31,13 +33,21 @@ impl Bars {
     /// too much queued.
     pub(crate) const BLOCKED: Self = Self(1 << 10);
 
+    /// Its state is not [`Open`](State::Open): it does not stand yet, or ends. By itself this
+    /// bars no frame: those that came before the end are handled.
+    pub(crate) const ENDING: Self = Self(1 << 11);
+
+    /// One of them: something ends once everything queued is sent, our side or the connection.
+    pub(crate) const ENDS: Self = Self(Self::ENDING.0 | Self::MUTE.0);
+    /// One of them: something follows when what is queued is sent.
+    pub(crate) const AWAITS: Self = Self(Self::ENDS.0 | Self::PRESSURED.0);
     /// One of them: a reply is dropped, or has to wait.
     pub(crate) const NOT_AT_ONCE: Self = Self(Self::CLOSED.0 | Self::MUTE.0 | Self::DEFERRED.0);
     /// One of them: the peer waits for our handler.
     pub(crate) const OUR_TURN: Self =
         Self(Self::PAUSED.0 | Self::PENDING.0 | Self::TICKETLESS.0 | Self::BLOCKED.0);
     /// These bar no frame.
-    const OPEN: Self = Self(Self::MUTE.0 | Self::PENDING.0);
+    const OPEN: Self = Self(Self::MUTE.0 | Self::PENDING.0 | Self::ENDING.0);
 
     /// Whether it has this one, or one of these.
     #[inline]
@@ -47,6 +57,19 @@ impl Bars {
 
     pub(crate) const fn set(&mut self, bar: Self, on: bool) {
         self.0 = if on { self.0 | bar.0 } else { self.0 & !bar.0 };
+    }
+
+    /// The state is another one.
+    pub(super) const fn follow(&mut self, state: State) {
+        self.set(Self::CLOSED, !state.handles());
+        self.set(Self::ENDING, !matches!(state, State::Open));
+    }
+
+    /// Whether they are what this state makes them.
+    pub(crate) fn agree_with(self, state: State) -> bool {
+        let mut right = self;
+        right.follow(state);
+        right == self
     }
 
     /// Whether the next frame may be handled as it arrives.

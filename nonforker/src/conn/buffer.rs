@@ -50,18 +50,14 @@ impl Buffer {
         Self(Box::new(Parts { bytes: Vec::new(), shared, start: 0, peak: 0 }))
     }
 
-    /// Everything, also what is done with.
-    #[inline]
-    fn all(&self) -> &[u8] {
-        match &self.0.shared {
-            None => &self.0.bytes,
-            Some(shared) => shared.bytes(),
-        }
-    }
-
     /// What is not done with.
+    #[inline]
     pub(crate) fn bytes(&self) -> &[u8] {
-        &self.all()[self.0.start..]
+        let all = match &self.0.shared {
+            None => self.0.bytes.as_slice(),
+            Some(shared) => shared.bytes(),
+        };
+        &all[self.0.start..]
     }
 
     /// The same to be changed: nothing that is shared.
@@ -79,7 +75,11 @@ impl Buffer {
     /// How many bytes are not done with.
     #[inline]
     pub(crate) fn len(&self) -> usize {
-        self.all().len() - self.0.start
+        let all = match &self.0.shared {
+            None => self.0.bytes.len(),
+            Some(shared) => shared.bytes().len(),
+        };
+        all - self.0.start
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -108,7 +108,7 @@ impl Buffer {
 
     /// The first `count` bytes are done with.
     pub(crate) fn advance(&mut self, count: usize) {
-        self.0.start = (self.0.start + count).min(self.all().len());
+        self.0.start += count.min(self.len());
     }
 
     /// Whether its bytes are shared.

@@ -92,7 +92,7 @@ impl Connection {
     pub(crate) fn new(pipe: Pipe) -> Self {
         let state = if pipe == Pipe::Plain { State::Open } else { State::Arriving };
         let mut bars = Bars::default();
-        bars.set(Bars::CLOSED, !state.handles());
+        bars.follow(state);
         Self {
             state,
             pipe,
@@ -110,7 +110,7 @@ impl Connection {
     pub(crate) fn connecting() -> Self {
         let mut conn = Self::new(Pipe::Plain);
         conn.state = State::Connecting;
-        conn.bars.set(Bars::CLOSED, true);
+        conn.bars.follow(conn.state);
         conn
     }
 
@@ -148,7 +148,7 @@ impl Connection {
                 State::Closing
             }
         };
-        self.bars.set(Bars::CLOSED, !self.state.handles());
+        self.bars.follow(self.state);
         if self.state.has_finished() && matches!(self.incoming, Incoming::Flows) {
             self.incoming = Incoming::Finished;
         }
@@ -175,12 +175,6 @@ impl Connection {
     /// Whether our side ends, or has ended, and frames are still handled.
     pub(crate) const fn finishes(&self) -> bool {
         self.bars.has(Bars::MUTE) && self.state.handles()
-    }
-
-    /// Whether something ends once everything queued is sent: our side, or the connection.
-    #[inline]
-    pub(crate) const fn ends_when_flushed(&self) -> bool {
-        !matches!(self.state, State::Open) || self.bars.has(Bars::MUTE)
     }
 
     /// Asks for a close once everything queued is sent, and open tickets are answered if it is a close
@@ -253,11 +247,11 @@ impl Connection {
         self.bars.is_none() && self.inbound.is_empty()
     }
 
-    /// Whether nothing is kept or queued, and frames may come.
+    /// Whether nothing is kept or queued, and frames may come, if it does not
+    /// [end](Bars::ENDS).
     #[inline]
     pub(crate) const fn is_at_rest(&self) -> bool {
-        matches!(self.state, State::Open)
-            && matches!(self.incoming, Incoming::Flows)
+        matches!(self.incoming, Incoming::Flows)
             && self.takes_frames_in_place()
             && self.outbound.is_empty()
     }
@@ -350,17 +344,19 @@ impl Connection {
         self.outbound.queued() + self.held()
     }
 
-    /// How many bytes are in flight, or go ahead of what is pending, or wait behind tickets.
-    #[inline]
-    fn elsewhere(&self) -> usize {
-        self.outbound.in_flight + self.outbound.bytes_ahead() + self.held()
-    }
-
     /// Takes the queue out for replies to be pushed.
     #[inline]
     pub(crate) fn lend(&mut self) -> Lent {
+        if self.outbound.is_empty() && self.rare.is_none() {
+            return Lent { buffer: None, hint: self.outbound.hint as usize, elsewhere: 0 };
+        }
         let (buffer, hint) = (self.outbound.lend(), self.outbound.hint as usize);
         Lent { buffer, hint, elsewhere: self.elsewhere() }
+    }
+
+    /// How many bytes are in flight, or go ahead of what is pending, or wait behind tickets.
+    fn elsewhere(&self) -> usize {
+        self.outbound.in_flight + self.outbound.bytes_ahead() + self.held()
     }
 
     /// Puts the queue back. Something is in it.
@@ -522,7 +518,7 @@ mod tests {
     fn a_side_that_has_finished_takes_no_more_replies_and_goes_on_with_frames() {
         let mut conn = Connection::new(Pipe::Plain);
         send(&mut conn, Origin::Reply, b"last");
-        assert!(!conn.ends_when_flushed());
+        assert!(!conn.bars.has(Bars::ENDS));
         conn.finish();
         send(&mut conn, Origin::Reply, b"reply");
         send(&mut conn, Origin::Push, b"push");
@@ -530,7 +526,7 @@ mod tests {
         assert!(conn.takes_frames_in_place() && conn.wants_receive());
         conn.take_in(b"a frame", Buffer::with_capacity);
         assert!(conn.hold() && conn.release_held(), "it bars no frame");
-        assert!(conn.finishes() && conn.ends_when_flushed());
+        assert!(conn.finishes() && conn.bars.has(Bars::ENDS));
         flush(&mut conn, 4);
         conn.apply(Event::Flushed);
         assert_eq!(conn.state(), State::Open);

@@ -147,14 +147,13 @@ impl Output {
     /// [taken back](Self::take_back).
     #[inline(always)]
     pub(crate) fn push<C: Encode<R>, R>(&mut self, conn: &mut Connection, codec: &mut C, reply: R) {
-        if conn.bars.has(Bars::NOT_AT_ONCE) {
-            return self.push_behind(conn, codec, reply);
-        }
-        self.push_now(conn, codec, reply);
-    }
-
-    #[inline(always)]
-    fn push_now<C: Encode<R>, R>(&mut self, conn: &mut Connection, codec: &mut C, reply: R) {
+        let reply = match conn.bars.has(Bars::NOT_AT_ONCE) {
+            false => reply,
+            true => match self.push_behind(conn, codec, reply) {
+                Some(reply) => reply,
+                None => return,
+            },
+        };
         self.replies += 1;
         let out = self.buffer.vec();
         let before = out.len();
@@ -166,25 +165,30 @@ impl Output {
     }
 
     /// Queues a reply behind a ticket, or in its place; or drops it, if the connection closes or our
-    /// side has finished.
+    /// side has finished. Returns it if it need not wait.
     #[cold]
-    fn push_behind<C: Encode<R>, R>(&mut self, conn: &mut Connection, codec: &mut C, reply: R) {
+    fn push_behind<C: Encode<R>, R>(
+        &mut self,
+        conn: &mut Connection,
+        codec: &mut C,
+        reply: R,
+    ) -> Option<R> {
         if !conn.takes_reply(self.origin) {
-            return;
+            return None;
         }
-        let Some((behind, held)) = conn.behind(self.origin) else {
-            return self.push_now(conn, codec, reply);
-        };
+        let Some((behind, held)) = conn.behind(self.origin) else { return Some(reply) };
         self.replies += 1;
         let (before, is_first) = (behind.len(), self.queued() == 0);
         if let Err(error) = codec.encode(reply, behind) {
             behind.truncate(before);
-            return conn.close(CloseReason::Encode(error));
+            conn.close(CloseReason::Encode(error));
+            return None;
         }
         let grown = behind.len() - before;
         *held += grown;
         self.set_elsewhere(self.elsewhere + grown);
         self.judge(conn, is_first);
+        None
     }
 
     /// What waited behind a ticket comes into the queue. It is counted already.

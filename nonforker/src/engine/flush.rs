@@ -46,15 +46,14 @@ impl<D: Driver> Engine<D> {
         let Self { driver, shard: Shard { core, table, .. } } = self;
         let Some(slot) = table.get_mut(token) else { return };
         slot.is_flushed();
-        let ends = slot.conn.ends_when_flushed();
+        let ends = slot.conn.bars().has(Bars::ENDS);
         let is_encrypted = slot.conn.is_encrypted();
         while let Some(batch) = match is_encrypted {
             false => slot.conn.next_batch(),
             true => core.next_sealed(slot),
         } {
             // Is the next step to close, to handle what waits, or to have memory again?
-            let awaited = ends
-                || slot.conn.bars().has(Bars::PRESSURED)
+            let awaited = slot.conn.bars().has(Bars::AWAITS)
                 || slot.conn.outbound().has_more()
                 || core.memory.is_scarce();
             let (length, held) = (batch.len(), batch.held());

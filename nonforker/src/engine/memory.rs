@@ -210,7 +210,7 @@ impl Memory {
 
     /// What is used in all shards.
     pub(crate) const fn total(&self) -> usize {
-        self.used() + self.elsewhere
+        self.used.saturating_sub(self.saved) + self.elsewhere
     }
 
     /// The part of the budget of one shard.

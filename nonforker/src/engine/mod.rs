@@ -266,7 +266,7 @@ impl<D: Driver> Engine<D> {
     /// Has the driver deliver what there is.
     fn wait(&mut self) -> io::Result<()> {
         let Self { driver, shard } = self;
-        let timeout = shard.begin_turn(driver.is_behind());
+        let timeout = shard.begin_turn();
         if timeout != Some(Duration::ZERO)
             && let Some(spin) = shard.core.limits.busy_poll
         {
@@ -276,11 +276,12 @@ impl<D: Driver> Engine<D> {
         if shard.wants == Next::Sleep {
             driver.wait(timeout, shard)?;
         }
-        if !driver.is_behind() {
+        shard.is_behind = driver.is_behind();
+        if !shard.is_behind {
             shard.core.looked = shard.look_began;
         }
         // Not all of what it saw has been delivered, or it was interrupted and saw nothing.
-        shard.brought.looked &= !driver.is_behind() && !shard.core.has_collected_enough();
+        shard.brought.looked &= !shard.is_behind && !shard.core.has_collected_enough();
         Ok(())
     }
 

@@ -45,6 +45,8 @@ pub(super) struct Shard<S> {
     pub(super) wants: Next,
     /// What the clock had shown before the driver began its present look.
     pub(super) look_began: u64,
+    /// The driver has not delivered all that it saw in its last look: its next wait goes on with that.
+    pub(super) is_behind: bool,
     /// Accepting, memory or the phase may have to be looked at. While it is not set, they need not.
     pub(super) unusual: bool,
     /// Nothing is due before.
@@ -96,6 +98,7 @@ impl<S> Shard<S> {
             brought: Brought { something: false, looked: false },
             wants: Next::Sleep,
             look_began: 0,
+            is_behind: false,
             unusual: true,
             due_at: None,
             running: Vec::new(),
@@ -115,13 +118,12 @@ impl<S> Shard<S> {
         Ok(())
     }
 
-    /// A turn begins. Returns how long the driver may sleep; it `is_behind` if its next wait goes on
-    /// with the look of the last one.
-    pub(super) fn begin_turn(&mut self, is_behind: bool) -> Option<Duration> {
+    /// A turn begins. Returns how long the driver may sleep.
+    pub(super) fn begin_turn(&mut self) -> Option<Duration> {
         if self.unusual || mem::take(&mut self.core.timers_moved) {
             self.due_at = self.earliest();
         }
-        if !is_behind {
+        if !self.is_behind {
             self.look_began = self.core.now;
         }
         self.core.timers_moved = false;
@@ -342,7 +344,7 @@ impl<S> Shard<S> {
         let conn = &slot.conn;
         // With nothing to follow there is nothing to flush.
         let is_done = conn.outbound().is_empty() && conn.bars().is_none();
-        if is_done && !conn.ends_when_flushed() && !slot.is_starved() {
+        if is_done && !conn.bars().has(Bars::ENDS) && !slot.is_starved() {
             slot.settle_account(&mut core.memory);
         } else {
             core.mark_dirty(slot);

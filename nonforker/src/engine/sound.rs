@@ -190,7 +190,7 @@ impl<D: Driver> Engine<D> {
                 state == State::Arriving && conn.deadline(Kind::Handshake).is_none(),
                 "a connection may arrive for ever",
             ),
-            (bars.has(Bars::CLOSED) == state.handles(), "the state and its bar do not agree"),
+            (!bars.agree_with(state), "the state and its bars do not agree"),
             (
                 bars.has(Bars::HELD) && bars.is_at_most_held() && !waits,
                 "held frames could be handled, and are forgotten",

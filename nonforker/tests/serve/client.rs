@@ -35,7 +35,12 @@ impl Client {
 
     /// The server's end of a connection that the server under test has made.
     pub(crate) fn accepted(listener: &Socket) -> Self {
-        let (socket, _) = listener.accept().expect("the server connects");
+        let (socket, _) = loop {
+            match listener.accept() {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                accepted => break accepted.expect("the server connects"),
+            }
+        };
         socket.set_read_timeout(Some(PATIENCE)).expect("it can wait");
         socket.set_write_timeout(Some(PATIENCE)).expect("it can wait");
         Self { socket, received: Vec::new() }

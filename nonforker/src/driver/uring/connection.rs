@@ -77,10 +77,9 @@ impl Connection {
 
     /// Whether the ring is to receive a piece.
     pub(super) fn may_be_armed(&self) -> bool {
-        self.is(Fact::RECEIVING)
-            && !self.is(Fact::READABLE)
-            && !self.is(Fact::ENDED)
-            && self.receive == Arm::Idle
+        let decides = Fact::RECEIVING.0 | Fact::READABLE.0 | Fact::ENDED.0;
+        self.facts & decides == Fact::RECEIVING.0
+            && matches!(self.receive, Arm::Idle)
             && self.closing.is_none()
     }
 
