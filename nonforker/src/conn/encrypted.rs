@@ -208,7 +208,8 @@ impl Connection {
 
     /// Nothing but records is held any more, if that is so.
     pub(crate) fn releases_records(&mut self) {
-        if self.state.handles() && self.inbound.is_empty() {
+        let is_free = self.inbound.is_empty() || self.bars.has(Bars::RELAYED);
+        if self.state.handles() && is_free {
             self.bars.set(Bars::HELD, false);
         }
     }

@@ -247,6 +247,7 @@ impl CloseReason {
                 | Self::Drained
                 | Self::IdleTimeout
                 | Self::RelayEnded
+                | Self::RelayFault
                 | Self::ConnectFailed(_)
         )
     }

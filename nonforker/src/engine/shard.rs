@@ -367,18 +367,18 @@ impl<S> Shard<S> {
             }
             if slot.conn.bars().has(Bars::RELAYED) {
                 self.go_on_relaying(token);
-                continue;
-            }
-            self.core.mark_dirty(slot);
-            if self.core.tickets.are_out() {
-                self.unusual |= self.core.wait_for_tickets(slot);
-            }
-            self.call(token, |service, mut scope| {
-                if is_relieved {
-                    service.relieved(scope.again());
+            } else {
+                self.core.mark_dirty(slot);
+                if self.core.tickets.are_out() {
+                    self.unusual |= self.core.wait_for_tickets(slot);
                 }
-                service.advance(scope);
-            });
+                self.call(token, |service, mut scope| {
+                    if is_relieved {
+                        service.relieved(scope.again());
+                    }
+                    service.advance(scope);
+                });
+            }
             if self.table.get(token).is_some_and(|slot| slot.conn.has_unread_records()) {
                 self.open_records(token);
             }
