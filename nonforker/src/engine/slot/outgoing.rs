@@ -89,7 +89,7 @@ impl Slot {
     /// Whether it is not received from, on purpose: it has stalled, or too much of it is delayed.
     pub(in crate::engine) fn holds_back(&self) -> bool {
         self.impaired()
-            .is_some_and(|way| way.has_stalled() || self.conn.kept().len() >= self.rules.marks.high)
+            .is_some_and(|way| way.has_stalled() || self.conn.kept().len() > self.rules.marks.high)
     }
 
     /// Takes out what is done to its bytes on purpose, to be [put back](Self::put_impaired).
