@@ -35,5 +35,7 @@ mod signals;
 mod sim;
 mod stderr;
 mod support;
+#[cfg(feature = "tls")]
+mod tls;
 mod unix;
 mod workers;

@@ -15,6 +15,7 @@ mod ends;
 mod finish;
 mod handler_timers;
 mod hogs;
+mod impaired;
 mod limits;
 mod memory;
 mod offloading;
@@ -39,6 +40,8 @@ mod tickets;
 mod time;
 #[cfg(feature = "_rustls")]
 mod tls;
+#[cfg(feature = "_rustls")]
+mod tls_out;
 mod topics;
 mod turns;
 mod waiting;
