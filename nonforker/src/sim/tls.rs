@@ -224,6 +224,10 @@ impl TlsClient {
 
     /// The other way round: a server behind TLS at the other end of a connection that the simulated server
     /// has [made](super::Listener::accept).
+    ///
+    /// # Panics
+    ///
+    /// Never: certificate and key are always the same.
     #[must_use]
     pub fn accepting(client: Client) -> Self {
         let config = server_config().expect("it is always the same");

@@ -15,7 +15,8 @@ use rustls::{
 };
 
 use super::{
-    TlsError, certificates,
+    TlsError,
+    certificates::{self, Validity},
     records::{Session, said_by},
     resolver::{Noting, Pairs},
 };
@@ -64,7 +65,7 @@ pub struct Tls {
 struct Own {
     pairs: Vec<Arc<CertifiedKey>>,
     /// What these pairs were read from, in words, and until when their certificates are good.
-    names: Vec<(String, Option<(i64, i64)>)>,
+    names: Vec<(String, Option<Validity>)>,
     alpn: Vec<Vec<u8>>,
     clients: Option<Clients>,
 }
@@ -116,7 +117,7 @@ pub(super) fn pair(
     certificate: &[u8],
     key: &[u8],
     names: Option<&[String; 2]>,
-) -> Result<(Arc<CertifiedKey>, Option<(i64, i64)>), TlsError> {
+) -> Result<(Arc<CertifiedKey>, Option<Validity>), TlsError> {
     let of = |at: usize, error: TlsError| match names {
         Some(names) => TlsError::new(format!("{}: {error}", names[at])),
         None => error,
@@ -324,7 +325,7 @@ impl Tls {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
         let names = self.own.iter().flat_map(|own| &own.names);
-        let warning = |(name, validity): &(String, Option<(i64, i64)>)| match validity {
+        let warning = |(name, validity): &(String, Option<Validity>)| match validity {
             Some((_, until)) if *until < now => Some(format!("{name} has expired")),
             Some((from, _)) if now < *from => Some(format!("{name} is not good yet")),
             _ => None,
