@@ -194,14 +194,22 @@ impl<'s> Workshop<'s> {
     }
 
     fn rust(&self, package: &str, program: &str) -> Result<PathBuf> {
+        // Two packages may have programs of the same name, and cargo puts both into one place.
+        let own = self.folder(&format!("programs/{package}"))?;
         self.once(&format!("peers/{package}"), || {
             let folder = self.path("bench/peers").join(package);
             let mut command = self.cargo(&folder, "target/peers");
             // What ours depends on is in the library's hands.
             command.args((package != "nonforker").then_some("--locked"));
-            self.run(&mut command, "cannot build it")
+            self.run(&mut command, "cannot build it")?;
+            for name in programs(&folder, program) {
+                let built = self.path("target/peers/release").join(&name);
+                std::fs::copy(&built, own.join(&name))
+                    .map_err(|error| format!("cannot copy {}: {error}", built.display()))?;
+            }
+            Ok(())
         })?;
-        Ok(self.path("target/peers/release").join(program))
+        Ok(own.join(program))
     }
 
     fn go(&self, file: &str) -> Result<PathBuf> {
@@ -298,6 +306,15 @@ impl<'s> Workshop<'s> {
         self.done.borrow_mut().insert(what.into(), result.clone());
         result
     }
+}
+
+/// The names of a package's programs: those of `src/bin`, or the one that is asked for.
+fn programs(package: &Path, program: &str) -> Vec<String> {
+    let Ok(entries) = std::fs::read_dir(package.join("src/bin")) else {
+        return vec![program.into()];
+    };
+    let names = entries.filter_map(|entry| Some(entry.ok()?.path().file_stem()?.to_str()?.into()));
+    names.collect()
 }
 
 /// Whether a program is on the path.

@@ -53,6 +53,10 @@ pub(crate) fn task(task: &Task) -> Result<(), Wrong> {
                 let what = "it is missing: say where to relay to, as in --to 127.0.0.1:6379";
                 return wrong("to", what.to_owned());
             }
+            let faults = args.faults.check();
+            if let Some((flag, what)) = args.to_tls.check(&args.to.to).or(faults) {
+                return wrong(flag, what);
+            }
         }
         Task::Sim(_) | Task::Bench(_) => {}
     }

@@ -25,6 +25,7 @@ mod config;
 mod console;
 mod ending;
 mod exec;
+mod faults;
 mod handlers;
 mod log;
 mod relay;
@@ -34,6 +35,7 @@ mod signals;
 mod sim;
 mod sink;
 mod tls;
+mod to_tls;
 mod values;
 mod worker;
 

@@ -10,8 +10,10 @@ use crate::{
     args::{LimitArgs, ListenArgs, ProgramArgs, TimeoutArgs},
     console,
     ending::Ending,
+    faults::FaultArgs,
     serve,
     tls::TlsArgs,
+    to_tls::ToTlsArgs,
     values::{self, Timeout},
 };
 
@@ -24,6 +26,12 @@ Examples:
                                                   Clients wait while the server is restarted
   nonforker relay --to 10.0.0.1:80 --send-proxy v2
                                                   The server hears who its clients are
+  nonforker relay --to tls://db.example:6380 --to-ca ca.pem
+                                                  In clear here, encrypted to there
+  nonforker relay --listen '[::]:443' --tls-cert chain.pem --tls-key key.pem --to 127.0.0.1:80
+                                                  Encrypted here, in clear to there
+  nonforker relay --to 127.0.0.1:6379 --latency 50ms..200ms --cut 1% --slice 1..7 --seed 7
+                                                  Try a client on a bad network
 
 End it:     SIGTERM or Ctrl-C passes on what clients have sent and their end, and waits for the
             servers to finish; a second one ends it at once
@@ -38,8 +46,12 @@ pub(crate) struct RelayArgs {
     pub(crate) listen: ListenArgs,
     #[command(flatten)]
     pub(crate) to: ToArgs,
-    #[command(flatten, next_help_heading = "Encryption")]
+    #[command(flatten, next_help_heading = "Encryption towards clients")]
     pub(crate) tls: TlsArgs,
+    #[command(flatten, next_help_heading = "Encryption towards servers")]
+    pub(crate) to_tls: ToTlsArgs,
+    #[command(flatten, next_help_heading = "Faults on purpose")]
+    pub(crate) faults: FaultArgs,
     #[command(flatten, next_help_heading = "Limits")]
     limits: LimitArgs,
     #[command(flatten, next_help_heading = "Who may come in")]
@@ -52,7 +64,8 @@ pub(crate) struct RelayArgs {
 
 #[derive(Clone, Debug, Args)]
 pub(crate) struct ToArgs {
-    /// The server that clients are joined with: IP:PORT, NAME:PORT, unix:PATH or unix:@NAME
+    /// The server that clients are joined with: IP:PORT, NAME:PORT, tls://NAME:PORT, unix:PATH or
+    /// unix:@NAME
     ///
     /// Give it several times for several servers: see --balance. A name is resolved when a client comes,
     /// at most every 30 s; of its addresses the first that answers counts. One that does not resolve
@@ -110,7 +123,8 @@ pub(crate) fn run(args: &RelayArgs) -> Result<ExitCode, Ending> {
 
 fn server(args: &RelayArgs) -> Result<Server, Ending> {
     let usage = |error: nonforker::TargetError| Ending::Usage(error.to_string());
-    let Some((first, more)) = args.to.to.split_first() else {
+    let targets = args.to_tls.apply(&args.to.to)?;
+    let Some((first, more)) = targets.split_first() else {
         return Err(nonforker::Error::NothingToServe.into());
     };
     let one = Relay::from(first.clone());
@@ -125,6 +139,7 @@ fn server(args: &RelayArgs) -> Result<Server, Ending> {
         Some(Version::V2) => relay.send_proxy(ProxyHeader::V2),
         None => relay,
     };
+    let relay = relay.faults(args.faults.faults());
     let server = serve::empty(&args.program, &args.listen, limits(args));
     serve::listen(&args.listen, &args.tls, &args.access, |first| Ok(server.relay(first, relay)))
 }
@@ -138,7 +153,7 @@ pub(crate) fn limits(args: &RelayArgs) -> Limits {
 /// Says where it listens, and where clients go.
 fn announce(addresses: &[Address], args: &RelayArgs) {
     let mut text = serve::listening(addresses);
-    for target in &args.to.to {
+    for target in args.to_tls.apply(&args.to.to).unwrap_or_default() {
         let target = console::one_line(&target.to_string());
         text.push_str(&format!("relaying to {target}\n"));
     }

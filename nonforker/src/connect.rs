@@ -1,6 +1,6 @@
 //! Connections that handlers ask for.
 
-use std::rc::Rc;
+use std::{rc::Rc, sync::Arc};
 
 use crate::{
     alarms::Alarms,
@@ -9,6 +9,7 @@ use crate::{
     engine::{desk::find, slot::Slot, table::Entry},
     error::{CloseReason, ConnectError, NotConnected},
     handler::Handler,
+    relay_faults::RelayFaults,
     target::Target,
 };
 
@@ -227,6 +228,16 @@ impl<H: Handler> Conn<'_, H> {
     /// # let _ = server;
     /// ```
     pub fn relay_to(&mut self, id: ConnId) -> Result<(), NotConnected> {
+        self.relay_with(id, None)
+    }
+
+    /// The same with faults that are made on purpose, of the connection with this number: bytes go from
+    /// the client to this one.
+    pub(crate) fn relay_with(
+        &mut self,
+        id: ConnId,
+        faults: Option<(&Arc<RelayFaults>, u64)>,
+    ) -> Result<(), NotConnected> {
         let Self { core, table, slot, .. } = self;
         let token = id.token_on(core.shard).ok_or(NotConnected)?;
         let other = table.get_mut(token).ok_or(NotConnected)?;
@@ -236,6 +247,9 @@ impl<H: Handler> Conn<'_, H> {
             return Err(NotConnected);
         }
         core.relay(slot, other);
+        if let Some((faults, number)) = faults {
+            core.impair(slot, other, faults, number);
+        }
         Ok(())
     }
 

@@ -195,6 +195,10 @@ pub enum CloseReason {
     /// both peers had finished.
     RelayEnded,
 
+    /// The relay ended it on purpose, to see what becomes of that: see
+    /// [`RelayFaults`](crate::RelayFaults).
+    RelayFault,
+
     /// The server drained.
     Drained,
     /// The server stopped at once, or its drain took too long.
@@ -227,6 +231,7 @@ impl fmt::Display for CloseReason {
             Self::OutputOverflow => f.write_str("more was pushed at the peer than it took"),
             Self::Evicted => f.write_str("evicted: it held the most memory"),
             Self::RelayEnded => f.write_str("the other connection of the relay has ended"),
+            Self::RelayFault => f.write_str("a fault of a relay, made on purpose"),
             Self::Drained => f.write_str("the server drained"),
             Self::Stopped => f.write_str("the server stopped"),
             Self::Defect => f.write_str("a defect in nonforker, please report it"),

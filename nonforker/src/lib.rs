@@ -175,6 +175,7 @@ mod offload;
 mod parts;
 mod reconnect;
 mod relay;
+mod relay_faults;
 mod remote;
 mod running;
 #[cfg(feature = "_rustls")]
@@ -213,6 +214,7 @@ pub use networks::{Networks, NetworksError};
 pub use parts::{Parts, Replies};
 pub use reconnect::Reconnect;
 pub use relay::{Balance, ProxyHeader, Relay};
+pub use relay_faults::RelayFaults;
 pub use remote::Remote;
 pub use running::Running;
 pub use server::Server;
@@ -222,5 +224,5 @@ pub use target::{Target, TargetError};
 pub use ticket::Ticket;
 pub use tls::TlsError;
 #[cfg(feature = "_rustls")]
-pub use tls::{ClientAuth, Tls, TlsFacts};
+pub use tls::{ClientAuth, ClientTls, Tls, TlsFacts};
 pub use workers::{BytesCodec, Protocol, Restart, WorkerError, Workers};

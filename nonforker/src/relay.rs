@@ -9,9 +9,10 @@
 //! ```
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     rc::Rc,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -23,6 +24,7 @@ use crate::{
     error::{CloseReason, Error},
     handler::{Frame, Handler, Outcome},
     reconnect::Reconnect,
+    relay_faults::RelayFaults,
     server::Server,
     target::{Target, TargetError},
 };
@@ -54,6 +56,7 @@ pub struct Relay {
     balance: Balance,
     retry: Duration,
     header: Option<ProxyHeader>,
+    faults: Option<Arc<RelayFaults>>,
 }
 
 /// Which of several targets a client of a [`Relay`] goes to.
@@ -88,7 +91,12 @@ impl Relay {
         T: TryInto<Target, Error: Into<TargetError>>,
     {
         let targets = vec![target.try_into().map_err(Into::into)?];
-        Ok(Self { targets, balance: Balance::Least, retry: Duration::ZERO, header: None })
+        Ok(Self::of(targets))
+    }
+
+    const fn of(targets: Vec<Target>) -> Self {
+        let (balance, retry) = (Balance::Least, Duration::ZERO);
+        Self { targets, balance, retry, header: None, faults: None }
     }
 
     /// One more target.
@@ -127,6 +135,14 @@ impl Relay {
         self.header = Some(version);
         self
     }
+
+    /// Does this to what goes through, on purpose: programs can be tested with it. Default: nothing.
+    #[must_use]
+    pub fn faults(mut self, faults: RelayFaults) -> Self {
+        self.faults = (faults != RelayFaults { seed: faults.seed, ..RelayFaults::new() })
+            .then(|| Arc::new(faults));
+        self
+    }
 }
 
 impl TryFrom<&str> for Relay {
@@ -148,7 +164,7 @@ impl TryFrom<String> for Relay {
 impl From<Target> for Relay {
     fn from(target: Target) -> Self {
         let targets = vec![target];
-        Self { targets, balance: Balance::Least, retry: Duration::ZERO, header: None }
+        Self::of(targets)
     }
 }
 
@@ -161,6 +177,8 @@ struct Shared {
     at: Option<SocketAddr>,
     /// How many connections each target has, and which one was chosen last.
     load: RefCell<(Vec<usize>, usize)>,
+    /// How many clients have come.
+    clients: Cell<u64>,
 }
 
 impl Shared {
@@ -204,6 +222,8 @@ pub(crate) struct Upstreams(Rc<Shared>);
 pub(crate) struct Way {
     client: Option<ConnId>,
     peer: Option<Peer>,
+    /// How many clients came before this one.
+    number: u64,
     target: usize,
     /// What is to be tried if this one fails, the next one last.
     untried: Vec<usize>,
@@ -219,7 +239,10 @@ impl Handler for Clients {
     fn open(&mut self, conn: &mut Conn<'_, Self>) -> Outcome {
         // It is received from when there is somebody to send to.
         conn.pause();
+        let number = self.0.clients.get();
+        self.0.clients.set(number + 1);
         let way = Way {
+            number,
             client: Some(conn.id()),
             peer: Some(conn.peer()),
             until: conn.now().checked_add(self.0.relay.retry),
@@ -258,7 +281,7 @@ impl Handler for Upstreams {
             with_client(&self.0, &mut conn.others(), client, |client| {
                 client.session_mut().upstream = None;
             });
-            conn.relay_to(client)
+            conn.relay_with(client, self.0.relay.faults.as_ref().map(|faults| (faults, way.number)))
         });
         if !matches!(joined, Some(Ok(()))) {
             // The client has left.
@@ -423,7 +446,8 @@ impl Server {
         };
         let name = format!("relay {}", self.services());
         let load = RefCell::new((vec![0; relay.targets.len()], relay.targets.len() - 1));
-        let shared = Rc::new(Shared { relay, name: name.clone(), at, load });
+        let clients = Cell::new(0);
+        let shared = Rc::new(Shared { relay, name: name.clone(), at, load, clients });
         let server = self
             .service(Raw::new(), Upstreams(Rc::clone(&shared)))
             .name(name.clone())
@@ -438,7 +462,10 @@ impl Server {
 
 #[cfg(test)]
 mod tests {
-    use std::{cell::RefCell, net::SocketAddr};
+    use std::{
+        cell::{Cell, RefCell},
+        net::SocketAddr,
+    };
 
     use super::{Balance, ProxyHeader, Relay, Shared, header};
     use crate::address::Peer;
@@ -472,6 +499,7 @@ mod tests {
             name: String::new(),
             at: None,
             load: RefCell::new((vec![0; 3], 2)),
+            clients: Cell::new(0),
         };
         let least = shared(relay.clone());
         for chosen in [0, 1, 2, 0, 1] {

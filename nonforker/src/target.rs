@@ -13,6 +13,7 @@ use thiserror::Error;
 use crate::{
     address::{Address, AddressError, Peer},
     exec::Program,
+    tls::{ClientTls, Towards},
 };
 
 /// The longest name of a host.
@@ -24,6 +25,7 @@ const HOST_MAX: usize = 253;
 /// |---|---|
 /// | `127.0.0.1:6379`, `[::1]:6379`, `tcp://127.0.0.1:6379` | TCP |
 /// | `redis.example:6379`, `tcp://redis.example:6379` | TCP, to one of the addresses that the name has |
+/// | `tls://redis.example:6380` | the same behind TLS, by the authorities of the system; [`Target::tls`] gives it others |
 /// | `unix:/run/redis.sock`, `unix:@name` | a Unix socket |
 /// | (made from a [`Program`]) | the input and output of a program that is started |
 ///
@@ -43,7 +45,11 @@ const HOST_MAX: usize = 253;
 /// # Ok::<(), nonforker::TargetError>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Target(pub(crate) TargetKind);
+pub struct Target {
+    pub(crate) kind: TargetKind,
+    /// Behind TLS.
+    pub(crate) tls: Option<Towards>,
+}
 
 /// What a target is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,10 +59,76 @@ pub(crate) enum TargetKind {
     Program(Program),
 }
 
+impl From<TargetKind> for Target {
+    fn from(kind: TargetKind) -> Self {
+        Self { kind, tls: None }
+    }
+}
+
 impl Target {
+    /// The same behind TLS, by what is given here, and not by what the system trusts.
+    ///
+    /// # Errors
+    ///
+    /// [`TargetError`] if no certificate can be for the target, a Unix socket for example, and `tls` has
+    /// no [name](ClientTls::server_name).
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use nonforker::{ClientTls, Target};
+    ///
+    /// # fn main() -> nonforker::Result<()> {
+    /// let own = ClientTls::from_authorities("ca.pem")?;
+    /// let target = "tls://redis.internal:6380".parse::<Target>()?.tls(own)?;
+    /// assert_eq!(target.to_string(), "tls://redis.internal:6380");
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[cfg(feature = "_rustls")]
+    pub fn tls(self, tls: ClientTls) -> Result<Self, TargetError> {
+        let host = self.host();
+        if host.is_none() && !tls.has_name() {
+            let hint = "it has no name that a certificate can be for: ClientTls::server_name";
+            return Err(TargetError::new(&self.to_string(), hint));
+        }
+        Ok(Self { tls: Some(Towards { tls: Some(tls), host: host.unwrap_or_default() }), ..self })
+    }
+
+    /// Whether connections to it are behind TLS.
+    #[must_use]
+    pub const fn is_encrypted(&self) -> bool {
+        self.tls.is_some()
+    }
+
+    /// What a certificate of it has to be for.
+    fn host(&self) -> Option<String> {
+        match &self.kind {
+            TargetKind::Address(Address::Tcp(address)) => Some(address.ip().to_string()),
+            TargetKind::Name { host, .. } => Some(host.clone()),
+            TargetKind::Address(_) | TargetKind::Program(_) => None,
+        }
+    }
+
+    /// The same behind TLS, by what the system trusts.
+    fn secured(self, text: &str) -> Result<Self, TargetError> {
+        if cfg!(not(feature = "_rustls")) {
+            return Err(TargetError::new(text, "TLS was not compiled in; write tcp://NAME:PORT"));
+        }
+        let host = self.host().unwrap_or_default();
+        #[cfg(feature = "_rustls")]
+        if let Err(error) = crate::tls::check_name(&host) {
+            return Err(TargetError::new(text, error.to_string()));
+        }
+        // It is read now, and not in the middle of serving. What is wrong with it, if it is needed at
+        // all, is said by the connection.
+        let _ = ClientTls::from_system();
+        Ok(Self { tls: Some(Towards { tls: None, host }), ..self })
+    }
+
     /// The same, and if it is a program, its environment says who the client is.
     pub(crate) fn of_client(&self, client: Option<&Peer>) -> Self {
-        match (&self.0, client) {
+        match (&self.kind, client) {
             (TargetKind::Program(program), Some(Peer::Tcp(address))) => program
                 .clone()
                 .env("TCPREMOTEIP", address.ip().to_string())
@@ -70,7 +142,7 @@ impl Target {
 
     /// The same, and if it is a program, the log calls it a worker with this number.
     pub(crate) fn of_worker(&self, number: usize) -> Self {
-        match &self.0 {
+        match &self.kind {
             TargetKind::Program(program) => {
                 program.clone().label(format!("worker {number}")).into()
             }
@@ -80,13 +152,13 @@ impl Target {
 
     /// What the program said last, if it is one and said anything.
     pub(crate) fn last_words(&self) -> Option<String> {
-        let TargetKind::Program(program) = &self.0 else { return None };
+        let TargetKind::Program(program) = &self.kind else { return None };
         Some(program.last_words()).filter(|words| !words.is_empty())
     }
 
     /// What is known of the peer before it is connected to.
     pub(crate) const fn peer(&self) -> Peer {
-        match self.0 {
+        match self.kind {
             TargetKind::Address(Address::Tcp(address)) => Peer::Tcp(address),
             _ => Peer::Unix,
         }
@@ -99,10 +171,18 @@ impl FromStr for Target {
     fn from_str(text: &str) -> Result<Self, TargetError> {
         let refuse = |hint: &'static str| Err(TargetError::new(text, hint));
         if text.starts_with("unix:") {
-            return Ok(Self(TargetKind::Address(text.parse()?)));
+            return Ok(TargetKind::Address(text.parse()?).into());
         }
-        if text.starts_with("tls://") {
-            return refuse("TLS towards a target is not supported yet; write tcp://NAME:PORT");
+        if let Some(rest) = text.strip_prefix("tls://") {
+            let in_clear = Self::from_str(rest).ok().filter(|target| target.host().is_some());
+            return match in_clear {
+                Some(target) if !rest.contains("://") => target.secured(text),
+                Some(_) => refuse("write tls://NAME:PORT"),
+                None => Err(match format!("tcp://{rest}").parse::<Self>() {
+                    Err(error) => TargetError { text: text.to_owned(), ..error },
+                    Ok(_) => TargetError::new(text, "write tls://NAME:PORT"),
+                }),
+            };
         }
         let tcp = text.strip_prefix("tcp://").unwrap_or(text);
         if let Ok(address) = tcp.parse::<SocketAddr>() {
@@ -131,13 +211,16 @@ impl FromStr for Target {
         if !host.bytes().all(is_of_name) {
             return refuse("a name consists of letters, digits, hyphens and dots");
         }
-        Ok(Self(TargetKind::Name { host: host.to_owned(), port }))
+        Ok(TargetKind::Name { host: host.to_owned(), port }.into())
     }
 }
 
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.0 {
+        if self.tls.is_some() {
+            f.write_str("tls://")?;
+        }
+        match &self.kind {
             TargetKind::Address(address) => write!(f, "{address}"),
             TargetKind::Name { host, port } => write!(f, "{host}:{port}"),
             TargetKind::Program(program) => write!(f, "{program}"),
@@ -154,7 +237,7 @@ impl TryFrom<Address> for Target {
             Address::Tcp(tcp) if tcp.port() == 0 => {
                 Err(TargetError::new(&address.to_string(), "nobody listens at port 0"))
             }
-            _ => Ok(Self(TargetKind::Address(address))),
+            _ => Ok(TargetKind::Address(address).into()),
         }
     }
 }
@@ -237,6 +320,10 @@ mod tests {
             ("localhost:80", "localhost:80"),
             ("tcp://redis-1.example.:6379", "redis-1.example.:6379"),
             ("unix:/run/x.sock", "unix:/run/x.sock"),
+            #[cfg(feature = "_rustls")]
+            ("tls://redis.example.:6379", "tls://redis.example.:6379"),
+            #[cfg(feature = "_rustls")]
+            ("tls://[::1]:443", "tls://[::1]:443"),
         ] {
             assert_eq!(text.parse::<Target>().expect(text).to_string(), shown);
         }
@@ -264,7 +351,11 @@ mod tests {
             (&long, "at most 253"),
             ("unix:", "the path is empty"),
             ("224.0.0.1:80", "multicast"),
-            ("tls://host:443", "not supported yet"),
+            ("tls://", "the port is missing"),
+            ("tls://host", "the port is missing"),
+            ("tls://host:0", "from 1 to 65535"),
+            ("tls://unix:/run/x.sock", "from 1 to 65535"),
+            ("tls://tcp://host:1", "tls://NAME:PORT"),
         ] {
             let error = text.parse::<Target>().expect_err(text).to_string();
             assert!(error.contains(hint), "{text:?} says {error:?}");

@@ -16,6 +16,9 @@ mod proxy;
 mod resp;
 #[path = "../../fuzz/bodies/scenarios.rs"]
 mod scenarios;
+#[cfg(feature = "tls")]
+#[path = "../../fuzz/bodies/tls.rs"]
+mod tls;
 
 use std::{
     fs,
@@ -54,3 +57,5 @@ macro_rules! replayed {
 }
 
 replayed!(address codecs conversation proxy resp scenarios);
+#[cfg(feature = "tls")]
+replayed!(tls);

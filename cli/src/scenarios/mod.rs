@@ -10,6 +10,8 @@
 
 mod joined;
 mod later;
+#[cfg(feature = "tls")]
+mod secured;
 mod topics;
 mod witness;
 mod workers;
@@ -43,7 +45,7 @@ impl std::fmt::Debug for Scenario {
 
 impl Scenario {
     /// Every scenario.
-    pub(crate) const ALL: [Self; 16] = [
+    pub(crate) const ALL: [Self; 16 + cfg!(feature = "tls") as usize] = [
         Self {
             name: "echo",
             about: "each client that reads is answered, unless its connection breaks",
@@ -85,6 +87,13 @@ impl Scenario {
             about: "each side of a relay gets a beginning of what the other sent, whatever breaks",
             simulation: || Simulation::varied(joined::server).faults(Faults::swarm),
             script: joined::script,
+        },
+        #[cfg(feature = "tls")]
+        Self {
+            name: "secured",
+            about: "behind TLS, each gets a beginning of what was said to it, and all where its end was said",
+            simulation: || Simulation::varied(secured::server).faults(Faults::swarm),
+            script: secured::script,
         },
         Self {
             name: "callbacks",

@@ -36,5 +36,7 @@ mod sim;
 mod stderr;
 mod support;
 mod tagged;
+#[cfg(feature = "tls")]
+mod tls;
 mod unix;
 mod workers;

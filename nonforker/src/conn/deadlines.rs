@@ -15,6 +15,8 @@ pub(crate) enum Kind {
     Handshake,
     /// The frame that has begun to arrive must be complete.
     Frame,
+    /// What has arrived on a relayed connection goes on, which waits on purpose.
+    Delay,
     /// The peer must have taken some of what is queued.
     Write,
     /// Anything at all must have been received or sent.
@@ -33,8 +35,9 @@ pub(crate) enum Kind {
 
 impl Kind {
     /// Every kind, in the order in which deadlines that fall due together are handled.
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::Handshake,
+        Self::Delay,
         Self::Retry,
         Self::User,
         Self::Frame,
@@ -49,7 +52,7 @@ impl Kind {
     /// thousand connections are smaller for it.
     const fn place(self) -> usize {
         match self {
-            Self::Frame | Self::Handshake | Self::Linger => 0,
+            Self::Frame | Self::Handshake | Self::Delay | Self::Linger => 0,
             Self::Write | Self::Quiet | Self::Unused => 1,
             Self::Idle | Self::Retry => 2,
             Self::User => 3,
@@ -119,7 +122,9 @@ impl Deadlines {
                 self.clear_all();
                 self.kinds = [Kind::Linger, Kind::Quiet, Kind::Linger, Kind::Linger];
             }
-            Kind::Retry | Kind::Unused | Kind::Write | Kind::Handshake if !self.lingers() => {
+            Kind::Retry | Kind::Unused | Kind::Write | Kind::Handshake | Kind::Delay
+                if !self.lingers() =>
+            {
                 self.kinds[kind.place()] = kind;
             }
             _ => {}
@@ -137,7 +142,7 @@ impl Deadlines {
             match kind {
                 Kind::Retry => self.kinds[kind.place()] = Kind::Idle,
                 Kind::Unused => self.kinds[kind.place()] = Kind::Write,
-                Kind::Handshake => self.kinds[kind.place()] = Kind::Frame,
+                Kind::Handshake | Kind::Delay => self.kinds[kind.place()] = Kind::Frame,
                 _ => {}
             }
         }

@@ -27,7 +27,7 @@ use super::{
     pipe::Pipe,
     state::{Incoming, State},
 };
-use crate::tls::{HEADER, Records, Session, Tls, TlsError, record_length};
+use crate::tls::{HEADER, Records, Session, Start, Tls, TlsError, Towards, record_length};
 
 /// See the [module](self).
 #[derive(Debug)]
@@ -35,8 +35,12 @@ pub(super) struct Encrypted {
     pub(super) side: Side,
     /// The start of a record, or records of which the session waits for the rest of a message.
     pub(super) kept: Inbound,
-    /// The session has not seen what was kept last.
+    /// So many of the first bytes that are kept the session has seen, and has in use.
+    pub(super) joined: usize,
+    /// The session has not seen what was kept last, or is to say its hello.
     is_unread: bool,
+    /// The peer's stream has ended behind what was not seen.
+    ends_behind: bool,
     /// Frames of the connection wait for the handshake.
     pub(super) shakes: bool,
     /// The handshake is one of those that are counted.
@@ -54,7 +58,7 @@ pub(super) struct Encrypted {
 /// A session takes some memory, which a client gets only when it sends something.
 #[derive(Debug)]
 pub(super) enum Side {
-    Waiting(Tls),
+    Waiting(Start),
     Begun(Session),
 }
 
@@ -70,11 +74,13 @@ pub(crate) struct Step {
 }
 
 impl Encrypted {
-    fn new(tls: Tls) -> Self {
+    fn new(start: Start) -> Self {
         Self {
-            side: Side::Waiting(tls),
+            side: Side::Waiting(start),
             kept: Inbound::default(),
+            joined: 0,
             is_unread: false,
+            ends_behind: false,
             shakes: true,
             is_counted: false,
             has_failed: false,
@@ -109,13 +115,21 @@ impl Connection {
     /// Its pipe is TLS, or becomes TLS when its header has come. The handshake counts until
     /// [`is_shaken`](Self::is_shaken).
     pub(crate) fn encrypt(&mut self, tls: Tls) {
-        let mut encrypted = Encrypted::new(tls);
+        let mut encrypted = Encrypted::new(Start::Server(tls));
         encrypted.is_counted = true;
         self.rare.get_or_insert_default().encrypted = Some(Box::new(encrypted));
         if self.state != State::Arriving {
             self.pipe = Pipe::Tls;
             self.bars.set(Bars::SHAKES, true);
         }
+    }
+
+    /// Its pipe is TLS, and we are the client: the hello is to be said.
+    pub(crate) fn encrypt_towards(&mut self, towards: Towards) {
+        let mut encrypted = Encrypted::new(Start::Client(towards));
+        encrypted.is_unread = true;
+        self.rare.get_or_insert_default().encrypted = Some(Box::new(encrypted));
+        self.pipe = Pipe::Tls;
     }
 
     /// Whether its pipe is TLS.
@@ -184,6 +198,37 @@ impl Connection {
         }
     }
 
+    /// Whether no other record is to be opened now: frames of those before it wait, and what breaks the rules
+    /// of TLS ends them only when they are answered.
+    pub(crate) fn defers_records(&self) -> bool {
+        let opens =
+            self.bars.is_none() || self.bars.has(Bars::RELAYED) || self.bars.has(Bars::SHAKES);
+        self.state.handles() && !opens
+    }
+
+    /// Nothing but records is held any more, if that is so.
+    pub(crate) fn releases_records(&mut self) {
+        let is_free = self.inbound.is_empty() || self.bars.has(Bars::RELAYED);
+        if self.state.handles() && is_free {
+            self.bars.set(Bars::HELD, false);
+        }
+    }
+
+    /// Whether the end of the stream has come behind records that were not looked at. Then it is noted.
+    pub(crate) fn ends_behind_records(&mut self) -> bool {
+        let waits = self.state.handles() && !self.shakes() && self.has_unread_records();
+        if waits && let Some(encrypted) = self.encrypted_mut() {
+            encrypted.ends_behind = true;
+        }
+        waits
+    }
+
+    /// Whether that end is what comes now: once.
+    pub(crate) fn takes_end_behind(&mut self) -> bool {
+        let is_free = !self.has_unread_records();
+        self.encrypted_mut().is_some_and(|it| is_free && std::mem::take(&mut it.ends_behind))
+    }
+
     /// Keeps records for a later turn: until then nothing is received. Returns an outgrown buffer.
     pub(crate) fn keep_records(
         &mut self,
@@ -213,17 +258,19 @@ impl Connection {
             self.bars.set(Bars::HELD, false);
         }
         let Some(encrypted) = self.encrypted_mut() else { return Ok(Step::default()) };
-        let Encrypted { side, kept, is_unread, .. } = encrypted;
-        if let Side::Waiting(tls) = side {
-            *side = Side::Begun(tls.server()?);
+        let Encrypted { side, kept, is_unread, joined, .. } = encrypted;
+        if let Side::Waiting(start) = side {
+            *side = Side::Begun(start.session()?);
         }
         let Side::Begun(session) = side else { return Ok(Step::default()) };
         let mut step = Step::default();
         let took = if kept.is_empty() {
+            *is_unread = false;
             let took = session.receive(bytes, said, plain)?;
             let rest = std::mem::take(bytes).get_mut(took.used..).unwrap_or_default();
             if took.is_blocked {
                 spares.extend(kept.keep(rest, allocate));
+                *joined = kept.bytes().len();
             } else {
                 *bytes = rest;
             }
@@ -240,14 +287,19 @@ impl Connection {
                     return Ok(step);
                 }
             }
-            let Encrypted { side: Side::Begun(session), kept, is_unread, .. } = encrypted else {
+            let Encrypted { side: Side::Begun(session), kept, is_unread, joined, .. } = encrypted
+            else {
                 return Ok(step);
             };
             let Some(mut buffer) = kept.take() else { return Ok(step) };
             let taken = session.receive(buffer.bytes_mut(), said, plain);
             let used = taken.as_ref().map_or(0, |took| took.used);
             spares.extend(kept.give_back(buffer, used));
+            *joined = 0;
             let took = taken?;
+            if took.is_blocked {
+                *joined = kept.bytes().len();
+            }
             *is_unread = !took.is_blocked && !kept.is_empty();
             step.is_blocked = took.is_blocked && bytes.is_empty();
             took
@@ -291,7 +343,7 @@ impl Connection {
     /// Throws away what is kept of records. Returns the buffer for the pool.
     pub(crate) fn drop_records(&mut self) -> Option<Buffer> {
         let encrypted = self.encrypted_mut()?;
-        encrypted.is_unread = false;
+        (encrypted.is_unread, encrypted.joined) = (false, 0);
         encrypted.kept.take()
     }
 
@@ -300,8 +352,8 @@ impl Connection {
         self.encrypted().map_or(0, |encrypted| encrypted.kept.capacity())
     }
 
-    /// What is wrong between two turns, if anything is.
-    pub(crate) fn unsound_records(&self, waits: bool) -> Option<&'static str> {
+    /// What is wrong between two turns, if anything is. The connection `is_ours` if we made it.
+    pub(crate) fn unsound_records(&self, waits: bool, is_ours: bool) -> Option<&'static str> {
         let Some(encrypted) = self.encrypted() else {
             let has_none = self.is_encrypted() || self.bars.has(Bars::SHAKES);
             return has_none.then_some("an encrypted connection has no session");
@@ -314,10 +366,13 @@ impl Connection {
                 "a handshake and its bar do not agree",
             ),
             (
-                lives && encrypted.shakes != encrypted.is_counted,
+                lives && !is_ours && encrypted.shakes != encrypted.is_counted,
                 "a handshake that is under way is not counted, or one that is not",
             ),
-            (lives && encrypted.is_unread && !waits, "a handshake is forgotten"),
+            (
+                lives && encrypted.is_unread && !waits && !self.defers_records(),
+                "records are forgotten",
+            ),
             (
                 encrypted.is_truncated && self.incoming == Incoming::Flows && lives,
                 "a stream was cut off and goes on",

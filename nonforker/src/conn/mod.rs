@@ -183,7 +183,7 @@ impl Connection {
         let Some(reason) = self.closes_behind_tickets(reason) else { return };
         self.rare.get_or_insert_default().reason.get_or_insert(reason);
         self.bars.set(Bars::HELD, false);
-        for kind in [Kind::Frame, Kind::User, Kind::Unused] {
+        for kind in [Kind::Frame, Kind::Delay, Kind::User, Kind::Unused] {
             self.deadlines.clear(kind);
         }
         self.apply(Event::CloseRequested);
@@ -310,7 +310,8 @@ impl Connection {
 
     /// What is kept may hold complete frames that have to wait. Returns whether any of it does.
     pub(crate) fn hold(&mut self) -> bool {
-        let held = self.state.handles() && !self.inbound.is_empty();
+        let has_more = !self.inbound.is_empty() || self.is_encrypted() && self.has_unread_records();
+        let held = self.state.handles() && has_more;
         self.bars.set(Bars::HELD, held);
         held
     }

@@ -72,6 +72,15 @@ impl Connection {
         }
     }
 
+    /// Its end is that of `other`: if that was cut off, so is this one, and it does not say that it ends.
+    pub(crate) fn ends_like(&mut self, other: &Self) {
+        if other.is_truncated()
+            && let Some(encrypted) = self.encrypted_mut()
+        {
+            encrypted.has_ended = true;
+        }
+    }
+
     /// Whether what is queued in clear can never be sent: the connection closes, and there is no
     /// session.
     pub(crate) fn clear_is_lost(&self) -> bool {
@@ -91,15 +100,15 @@ impl Connection {
 }
 
 impl Encrypted {
-    /// The session, unless it has failed; and what is kept, if a complete record is: then the session has
-    /// it in use.
+    /// The session, unless it has failed; and what it has in use of what is kept: something, if a complete
+    /// record is there.
     fn session(&mut self) -> Option<(&mut Session, &mut [u8])> {
-        let Self { side: Side::Begun(session), kept, has_failed: false, .. } = self else {
+        let Self { side: Side::Begun(session), kept, joined, has_failed: false, .. } = self else {
             return None;
         };
-        let is_complete =
-            record_length(kept.bytes()).is_some_and(|length| kept.bytes().len() >= length);
-        Some((session, if is_complete { kept.bytes_mut() } else { &mut [] }))
+        let in_use = kept.bytes_mut().get_mut(..*joined).unwrap_or_default();
+        let is_complete = record_length(in_use).is_some_and(|length| in_use.len() >= length);
+        Some((session, if is_complete { in_use } else { &mut [] }))
     }
 }
 

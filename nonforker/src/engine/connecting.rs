@@ -4,8 +4,9 @@
 //!  connect ──▶ Connecting ── a place? ── a name? ──▶ attempts, one address after the other
 //!                  │                                    │ the first that stands
 //!                  │ no place, no address, too late     ▼
-//!                  │ nobody takes it, it is closed    adopted ──▶ Arriving ──▶ open
-//!                  └──▶ closed: ConnectFailed
+//!                  │ nobody takes it, it is closed    adopted ──▶ Arriving ─────▶ open
+//!                  │                                                 └─▶ handshake ─┘
+//!                  └──▶ closed: ConnectFailed ◀── no trust, too late ──────┘
 //! ```
 //!
 //! An attempt has a number of its own, and leads to a socket as accepting does: so several can be made
@@ -31,6 +32,7 @@ use super::{
     rules::Rules,
     shard::Shard,
     slot::Slot,
+    table::Entry,
     throttle::Notice,
 };
 use crate::{
@@ -66,6 +68,8 @@ enum Progress {
     Asked,
     Resolving,
     Trying,
+    /// It is connected, and the handshake is under way: a driver knows it.
+    Securing,
 }
 
 impl Connecting {
@@ -123,10 +127,39 @@ impl Core {
     /// A connection cannot be made.
     #[cold]
     fn connect_fails(&mut self, slot: &mut Slot, target: &Target, error: io::Error) {
+        self.note_failure(target, &error);
+        self.fail(slot, CloseReason::ConnectFailed(error), false);
+    }
+
+    fn note_failure(&mut self, target: &Target, error: &io::Error) {
         if let Some(left_out) = self.notice(Notice::Connect) {
             tracing::warn!(%target, left_out, "cannot connect: {error}");
         }
-        self.fail(slot, CloseReason::ConnectFailed(error), false);
+    }
+
+    /// Why a connection has ended, as its handler is told: of one that never stood, that it could not be
+    /// made.
+    pub(super) fn reason_as_told(&mut self, slot: &mut Slot, reason: CloseReason) -> CloseReason {
+        if slot.has_opened() || !slot.is_outgoing() {
+            return reason;
+        }
+        let in_handshake = |what: String| format!("in the TLS handshake: {what}");
+        let (error, is_news) = match reason {
+            CloseReason::ConnectFailed(_) => return reason,
+            CloseReason::Tls(error) => (io::Error::new(ErrorKind::InvalidData, error), true),
+            CloseReason::Broken(error) => {
+                (io::Error::new(error.kind(), in_handshake(error.to_string())), true)
+            }
+            CloseReason::Truncated => {
+                let what = in_handshake("the other side has closed".to_owned());
+                (io::Error::new(ErrorKind::UnexpectedEof, what), true)
+            }
+            other => (io::Error::new(ErrorKind::ConnectionAborted, other.to_string()), false),
+        };
+        if let Some(connecting) = slot.connecting().filter(|_| is_news) {
+            self.note_failure(&connecting.target, &error);
+        }
+        CloseReason::ConnectFailed(error)
     }
 
     /// A deadline of a connection that does not stand yet is due.
@@ -215,6 +248,9 @@ impl<D: Driver> Engine<D> {
     pub(super) fn end_connecting(&mut self, token: Token, slot: &mut Slot) -> bool {
         let Self { driver, shard } = self;
         let Some(connecting) = slot.take_connecting() else { return false };
+        if connecting.progress == Progress::Securing {
+            return false;
+        }
         shard.core.forget_attempts(driver, &connecting);
         shard.gone.push(token);
         shard.unusual = true;
@@ -232,8 +268,8 @@ impl<D: Driver> Engine<D> {
             let Some(token) = token else { continue };
             let Some(slot) = shard.table.get_mut(token) else { continue };
             // Of several sockets the first one counts; one of a connection that ends is closed.
-            let Some(connecting) = slot.take_connecting() else { continue };
-            if !slot.is_connecting() {
+            let Some(mut connecting) = slot.take_connecting() else { continue };
+            if !slot.is_unknown_to_drivers() {
                 slot.put_connecting(connecting);
                 continue;
             }
@@ -241,18 +277,32 @@ impl<D: Driver> Engine<D> {
             driver.submit(Op::Adopt { token, socket });
             tracing::debug!(target = %connecting.target, %peer, "connected");
             slot.connected_to(peer);
-            for kind in [Kind::Handshake, Kind::Retry] {
-                slot.conn.deadlines().clear(kind);
-            }
+            slot.conn.deadlines().clear(Kind::Retry);
             slot.conn.apply(Event::Connected);
-            slot.conn.apply(Event::Arrived);
-            shard.core.begins(slot);
             shard.core.mark_dirty(slot);
-            if slot.relay().is_some() {
-                shard.core.mark_runnable(slot);
+            if let Some(towards) = connecting.target.tls.clone() {
+                slot.conn.encrypt_towards(towards);
+                slot.is_watched();
+                connecting.progress = Progress::Securing;
+                connecting.attempts.clear();
+                slot.put_connecting(connecting);
+                shard.open_records(token);
+            } else if let Some(mut entry) = shard.table.take(token) {
+                shard.stands(&mut entry);
+                shard.table.put_back(entry);
             }
-            shard.open(token);
         }
+    }
+}
+
+impl<S> Shard<S> {
+    /// A connection that was asked for stands.
+    pub(super) fn stands(&mut self, entry: &mut Entry) {
+        entry.slot.take_connecting();
+        if entry.slot.relay().is_some() {
+            self.core.mark_runnable(&mut entry.slot);
+        }
+        self.opens(entry);
     }
 }
 
@@ -260,7 +310,7 @@ impl Core {
     /// Says where to connect to, or asks for it.
     fn find_address(&mut self, slot: &Slot, connecting: &mut Connecting) {
         connecting.progress = Progress::Trying;
-        match &connecting.target.0 {
+        match &connecting.target.kind {
             TargetKind::Address(address) => {
                 connecting.untried.push_back(Destination::Address(address.clone()));
             }
@@ -321,7 +371,7 @@ impl<S> Shard<S> {
             let Some(slot) = table.get_mut(token) else { continue };
             let Some(mut connecting) = slot.take_connecting() else { continue };
             if connecting.progress == Progress::Resolving
-                && let TargetKind::Name { port, .. } = connecting.target.0
+                && let TargetKind::Name { port, .. } = connecting.target.kind
             {
                 connecting.found(found.clone(), port);
             }

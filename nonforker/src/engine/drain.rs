@@ -297,5 +297,6 @@ fn may_hold_frame(slot: &Slot) -> bool {
     let (conn, state) = (&slot.conn, slot.conn.state());
     let may_be_complete =
         conn.bars().has(Bars::HELD) || state == State::HalfClosed && !conn.is_truncated();
-    may_be_complete && state.handles() && !conn.kept().is_empty()
+    let has_some = !conn.kept().is_empty() || conn.has_unread_records();
+    may_be_complete && state.handles() && has_some
 }

@@ -71,7 +71,7 @@ impl<D: Driver> Engine<D> {
     fn due(&mut self, token: Token, kind: Kind) {
         let Self { driver, shard: Shard { core, table, .. } } = self;
         let Some(slot) = table.get_mut(token) else { return };
-        if slot.is_connecting() {
+        if slot.is_unknown_to_drivers() {
             return core.connecting_is_due(slot, kind);
         }
         let rules = slot.rules();
@@ -100,7 +100,7 @@ impl<D: Driver> Engine<D> {
                 }
             }
             Kind::Handshake if slot.conn.shakes() && slot.conn.is_encrypted() => {
-                if !slot.has_opened() {
+                if !slot.has_opened() && !slot.is_outgoing() {
                     slot.counters().refused.add(1);
                 }
                 let error = TlsError::new("the handshake was not complete in time");
@@ -114,6 +114,7 @@ impl<D: Driver> Engine<D> {
             Kind::Idle => core.close(slot, CloseReason::IdleTimeout),
             Kind::Write => core.fail(slot, CloseReason::WriteTimeout, true),
             Kind::Linger | Kind::Quiet => linger_on(driver, core, slot, kind),
+            Kind::Delay => core.mark_runnable(slot),
             // The service has its own.
             Kind::User => {}
         }

@@ -87,25 +87,34 @@ impl<S> Shard<S> {
             return;
         }
         slot.conn.hand_over_kept();
-        if slot.conn.has_unread_records() || slot.conn.shakes() && !core.handshakes.take_step() {
+        if slot.conn.has_unread_records()
+            || slot.conn.defers_records()
+            || slot.conn.shakes() && !core.handshakes.take_step()
+        {
             return core.shake_later(slot, bytes);
         }
         self.decrypt(entry, bytes);
     }
 
-    /// A handshake that had to wait for its turn goes on.
-    pub(super) fn shake_on(&mut self, token: Token) {
+    /// Records that had to wait are opened: of a handshake, in its turn, or behind frames that are handled
+    /// by now.
+    pub(super) fn open_records(&mut self, token: Token) {
         let Some(mut entry) = self.table.take(token) else { return };
         let slot = &mut entry.slot;
         slot.conn.hand_over_kept();
-        if slot.conn.has_unread_records() {
-            if self.core.handshakes.take_step() {
+        slot.conn.releases_records();
+        if slot.conn.has_unread_records() && !slot.conn.defers_records() {
+            if !slot.conn.shakes() || self.core.handshakes.take_step() {
                 self.decrypt(&mut entry, &mut []);
             } else {
                 self.core.shake_later(slot, &[]);
             }
         }
+        let ends = entry.slot.conn.takes_end_behind();
         self.table.put_back(entry);
+        if ends {
+            self.end_of_stream(token);
+        }
     }
 
     /// Decrypts what is kept and `bytes`, record by record, and has the plaintext handled.
@@ -135,6 +144,12 @@ impl<S> Shard<S> {
                 break;
             }
             plain.clear();
+            let (slot, core) = (&mut entry.slot, &mut self.core);
+            if slot.conn.defers_records() && (!bytes.is_empty() || slot.conn.has_unread_records()) {
+                core.keep_records(slot, bytes);
+                bytes = &mut [];
+                break;
+            }
         }
         let (slot, core) = (&mut entry.slot, &mut self.core);
         core.collected += slot.conn.kept_of_records().saturating_sub(kept);
@@ -186,6 +201,8 @@ impl<S> Shard<S> {
         if slot.has_opened() {
             // What was sent meanwhile can leave, and what was held can be handled.
             core.mark_runnable(slot);
+        } else if slot.is_outgoing() {
+            self.stands(entry);
         } else {
             self.opens(entry);
         }
@@ -196,7 +213,8 @@ impl<S> Shard<S> {
     pub(super) fn finished_on_the_wire(&mut self, slot_of: Token) -> bool {
         let Some(slot) = self.table.get_mut(slot_of) else { return true };
         let is_cut = slot.conn.finished_on_the_wire();
-        if is_cut && slot.conn.shakes() && slot.conn.state().handles() {
+        let is_wanted = slot.conn.state().handles() || slot.is_connecting();
+        if is_cut && slot.conn.shakes() && is_wanted {
             self.core.fail(slot, CloseReason::Truncated, false);
             return true;
         }
@@ -251,13 +269,20 @@ impl Core {
 
     /// A handshake has to wait for its turn.
     fn shake_later(&mut self, slot: &mut Slot, bytes: &[u8]) {
-        let before = slot.conn.kept_of_records();
-        if let Some(outgrown) = slot.conn.keep_records(bytes, |least| self.pool.take(least)) {
-            self.pool.put(outgrown);
+        if bytes.is_empty() && !slot.conn.keeps_records() {
+            return self.mark_runnable(slot);
         }
+        let before = slot.conn.kept_of_records();
+        self.keep_records(slot, bytes);
         self.collected += slot.conn.kept_of_records().saturating_sub(before);
         self.mark_dirty(slot);
         self.mark_runnable(slot);
+    }
+
+    fn keep_records(&mut self, slot: &mut Slot, bytes: &[u8]) {
+        if let Some(outgrown) = slot.conn.keep_records(bytes, |least| self.pool.take(least)) {
+            self.pool.put(outgrown);
+        }
     }
 
     /// The peer broke the protocol, or has none of ours. An alert is sent, if there is one.
@@ -267,7 +292,7 @@ impl Core {
         if let Some(kept) = slot.conn.drop_records() {
             self.pool.put(kept);
         }
-        if !slot.has_opened() {
+        if !slot.has_opened() && !slot.is_outgoing() {
             slot.counters().refused.add(1);
         }
         slot.conn.deadlines().clear(Kind::Handshake);

@@ -78,7 +78,7 @@ impl<D: Driver> Engine<D> {
             return;
         }
         if ends {
-            if slot.is_connecting() {
+            if slot.is_unknown_to_drivers() {
                 return self.flush_connecting(token);
             }
             if slot.conn.outbound().is_empty() {
@@ -155,7 +155,7 @@ impl<D: Driver> Engine<D> {
 impl<S> Shard<S> {
     fn tell_closed(&mut self, entry: &mut Entry) {
         let reason = entry.slot.conn.take_reason().unwrap_or(CloseReason::Defect);
-        let reason = entry.slot.reason_as_told(reason);
+        let reason = self.core.reason_as_told(&mut entry.slot, reason);
         self.core.log_end(&entry.slot, &reason);
         self.core.leave_topics(&mut entry.slot);
         if entry.slot.has_opened() || entry.slot.is_outgoing() {

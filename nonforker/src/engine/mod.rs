@@ -32,6 +32,7 @@ mod encrypted;
 pub(crate) mod failures;
 mod flush;
 pub(crate) mod group;
+mod impaired;
 pub(crate) mod mail;
 mod marks;
 mod memory;

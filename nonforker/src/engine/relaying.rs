@@ -12,20 +12,31 @@
 //!
 //! A peer that finishes is passed on behind its last byte; the other direction goes on. When both have
 //! finished, both connections close; at the end of a program they do at once. A connection that ends in another way ends the other: a reset is
-//! passed on as a reset. A drain takes what the client has sent for all that it sends, and waits for the
+//! passed on as a reset. A stream behind TLS that was cut off ends, and where the other peer is behind TLS
+//! too, it is not said to have ended. A drain takes what the client has sent for all that it sends, and waits for the
 //! other peer to finish.
 
-use super::{core::Core, shard::Shard, slot::Slot, table::Entry};
+use std::sync::Arc;
+
+use super::{
+    core::Core,
+    impaired::{Impaired, Step, Strike},
+    shard::Shard,
+    slot::Slot,
+    table::Entry,
+};
 use crate::{
     address::Peer,
     codec::Raw,
     conn::{
         bars::Bars,
+        deadlines::{Kind, Tick},
         output::Origin,
-        state::{Incoming, State},
+        state::Incoming,
     },
     driver::Token,
     error::CloseReason,
+    relay_faults::RelayFaults,
 };
 
 impl Core {
@@ -43,6 +54,67 @@ impl Core {
         slot.conn.block(other.is_connecting());
     }
 
+    /// What goes from the `other` connection to this one, and back, goes worse than it could.
+    #[cold]
+    pub(crate) fn impair(
+        &mut self,
+        slot: &mut Slot,
+        other: &mut Slot,
+        faults: &Arc<RelayFaults>,
+        number: u64,
+    ) {
+        let now = self.tick();
+        for (from, mut way) in [other, slot].into_iter().zip(Impaired::both(faults, number)) {
+            way.arrived(from.conn.kept().len(), now);
+            from.put_impaired(Box::new(way));
+        }
+    }
+
+    /// A step of what is done on purpose with bytes that have arrived.
+    #[cold]
+    fn pass_on_impaired(&mut self, slot: &mut Slot, other: &mut Slot, way: &mut Impaired) {
+        if other.conn.bars().has(Bars::PRESSURED) {
+            return;
+        }
+        if way.resets_next() && !other.conn.outbound().is_empty() {
+            // What comes before it is to be taken.
+            let soon = Tick::saturating_add(self.tick(), 1_000);
+            return self.arm_at(slot, Kind::Delay, soon);
+        }
+        match way.next(slot.conn.kept().len(), self.tick()) {
+            Step::Pass(count) => {
+                if let Some(kept) = slot.conn.take_kept() {
+                    self.pass_on(other, &kept.bytes()[..count]);
+                    if let Some(spare) = slot.conn.keep_rest(kept, count) {
+                        self.pool.put(spare);
+                    }
+                }
+                // The next piece is a send of its own.
+                self.mark_runnable(slot);
+            }
+            Step::Wait(at) => self.arm_at(slot, Kind::Delay, at),
+            Step::Strike(Strike::Stall) => {
+                for one in [slot, other] {
+                    one.conn.block(true);
+                    self.mark_dirty(one);
+                    if let Some(mut way) = one.take_impaired() {
+                        way.stall();
+                        one.put_impaired(way);
+                    }
+                }
+            }
+            Step::Strike(strike) => {
+                for one in [slot, other] {
+                    match strike {
+                        Strike::Reset => self.fail(one, CloseReason::RelayFault, true),
+                        _ => self.close(one, CloseReason::RelayFault),
+                    }
+                }
+            }
+            Step::Nothing => {}
+        }
+    }
+
     /// Queues what has arrived on the one connection on the other.
     fn pass_on(&mut self, to: &mut Slot, bytes: &[u8]) {
         let mut output = self.begin_output(to, Origin::Reply);
@@ -50,15 +122,30 @@ impl Core {
         self.end_output(to, output, 0);
     }
 
+    /// Whether what comes from a connection has ended, and its end is not delayed.
+    fn has_ended(&mut self, slot: &mut Slot) -> bool {
+        let has_ended = slot.conn.has_passed_all_on();
+        if has_ended && let Some(mut way) = slot.take_impaired() {
+            let (has_stalled, until) = (way.has_stalled(), way.ended(self.tick()));
+            slot.put_impaired(way);
+            if let Some(until) = until {
+                self.arm_at(slot, Kind::Delay, until);
+            }
+            return !has_stalled && until.is_none();
+        }
+        has_ended
+    }
+
     /// The end of what comes from the one connection is the end of what goes to the other. When both have
     /// come, both close.
     fn pass_end_on(&mut self, slot: &mut Slot, other: &mut Slot) {
-        let (has_ended, other_has) =
-            (slot.conn.has_passed_all_on(), other.conn.has_passed_all_on());
+        let (has_ended, other_has) = (self.has_ended(slot), self.has_ended(other));
         if has_ended {
+            other.conn.ends_like(&slot.conn);
             self.finish(other);
         }
         if other_has {
+            slot.conn.ends_like(&other.conn);
             self.finish(slot);
         }
         // A program that has exited takes nothing more.
@@ -68,6 +155,7 @@ impl Core {
             for one in [slot, other] {
                 let reason = match one.conn.incoming() {
                     Incoming::Cut => CloseReason::Drained,
+                    _ if one.conn.is_truncated() => CloseReason::Truncated,
                     _ => CloseReason::PeerFinished,
                 };
                 self.close(one, reason);
@@ -84,6 +172,13 @@ impl<S> Shard<S> {
         let slot = &mut entry.slot;
         let Some(other) = slot.relay().and_then(|other| table.get_mut(other)) else { return };
         slot.called(1, 0, 0);
+        if let Some(mut way) = slot.take_impaired() {
+            way.arrived(bytes.len(), core.tick());
+            slot.put_impaired(way);
+            core.keep(slot, bytes);
+            core.mark_dirty(slot);
+            return core.mark_runnable(slot);
+        }
         if other.is_connecting() || !slot.conn.kept().is_empty() {
             return core.keep(slot, bytes);
         }
@@ -103,13 +198,19 @@ impl<S> Shard<S> {
         if let Some(other) = slot.relay().and_then(|other| table.get_mut(other))
             && other.conn.state().handles()
         {
-            if let Some(kept) = slot.conn.take_kept() {
+            if let Some(mut way) = slot.take_impaired() {
+                core.pass_on_impaired(slot, other, &mut way);
+                slot.put_impaired(way);
+            } else if let Some(kept) = slot.conn.take_kept() {
                 core.pass_on(other, kept.bytes());
                 core.pool.put(kept);
                 slot.conn.hold();
             }
-            slot.conn.block(other.conn.bars().has(Bars::PRESSURED));
-            if other.conn.bars().has(Bars::BLOCKED) && !slot.conn.bars().has(Bars::PRESSURED) {
+            slot.conn.block(other.conn.bars().has(Bars::PRESSURED) || slot.holds_back());
+            if other.conn.bars().has(Bars::BLOCKED)
+                && !slot.conn.bars().has(Bars::PRESSURED)
+                && !other.holds_back()
+            {
                 other.conn.block(false);
                 core.mark_runnable(other);
                 core.mark_dirty(other);
@@ -127,7 +228,7 @@ impl<S> Shard<S> {
         slot.set_relay(None);
         let Some(other) = self.table.get_mut(token) else { return };
         other.set_relay(None);
-        if in_order && other.conn.state() != State::Connecting {
+        if in_order && !other.is_connecting() {
             self.core.close(other, CloseReason::RelayEnded);
         } else {
             self.core.fail(other, CloseReason::RelayEnded, true);
@@ -141,10 +242,12 @@ impl CloseReason {
         matches!(
             self,
             Self::PeerFinished
+                | Self::Truncated
                 | Self::ByHandler
                 | Self::Drained
                 | Self::IdleTimeout
                 | Self::RelayEnded
+                | Self::RelayFault
                 | Self::ConnectFailed(_)
         )
     }

@@ -296,14 +296,14 @@ impl<S> Shard<S> {
     }
 
     /// The peer has finished sending.
-    fn end_of_stream(&mut self, token: Token) {
+    pub(super) fn end_of_stream(&mut self, token: Token) {
         let Some(slot) = self.table.get_mut(token) else { return };
         slot.receiving_ended();
         if slot.conn.state() == State::Closing {
             return;
         }
         let is_encrypted = slot.conn.is_encrypted();
-        if is_encrypted && self.finished_on_the_wire(token) {
+        if is_encrypted && (slot.conn.ends_behind_records() || self.finished_on_the_wire(token)) {
             return;
         }
         let Some(mut entry) = self.table.take(token) else { return };
@@ -358,7 +358,7 @@ impl<S> Shard<S> {
             let Some(slot) = self.table.get_mut(token) else { continue };
             slot.runs();
             if slot.conn.shakes() {
-                self.shake_on(token);
+                self.open_records(token);
             }
             let Some(slot) = self.table.get_mut(token) else { continue };
             let is_relieved = slot.relieve();
@@ -367,18 +367,21 @@ impl<S> Shard<S> {
             }
             if slot.conn.bars().has(Bars::RELAYED) {
                 self.go_on_relaying(token);
-                continue;
-            }
-            self.core.mark_dirty(slot);
-            if self.core.tickets.are_out() {
-                self.unusual |= self.core.wait_for_tickets(slot);
-            }
-            self.call(token, |service, mut scope| {
-                if is_relieved {
-                    service.relieved(scope.again());
+            } else {
+                self.core.mark_dirty(slot);
+                if self.core.tickets.are_out() {
+                    self.unusual |= self.core.wait_for_tickets(slot);
                 }
-                service.advance(scope);
-            });
+                self.call(token, |service, mut scope| {
+                    if is_relieved {
+                        service.relieved(scope.again());
+                    }
+                    service.advance(scope);
+                });
+            }
+            if self.table.get(token).is_some_and(|slot| slot.conn.has_unread_records()) {
+                self.open_records(token);
+            }
         }
         self.running.clear();
     }

@@ -11,6 +11,7 @@ use std::{mem, rc::Rc, time::Duration};
 pub(crate) use super::marks::{End, Traffic};
 use super::{
     connecting::Connecting,
+    impaired::Impaired,
     marks::{DIRTY, HEARD, Marks, PROGRESSED, RUNNABLE, Receiving, Usage, WATCHED},
     memory::Memory,
     rules::Rules,
@@ -63,6 +64,8 @@ struct Extra {
     subscribed: Subscribed,
     /// Where its bytes go, and from where they come.
     relay: Option<Token>,
+    /// What is done on purpose to bytes on their way to there.
+    impaired: Option<Box<Impaired>>,
     /// How far it has come, if it does not stand yet.
     connecting: Option<Box<Connecting>>,
 }
@@ -301,6 +304,7 @@ impl Slot {
         let goes_on = state.handles() || state == State::Arriving;
         let may_go = self.rules.unused_timeout.is_some()
             && self.usage < Usage::Used
+            && !self.is_outgoing()
             && goes_on
             && !bars.has(Bars::OUR_TURN);
         may_go.then(|| now.wrapping_sub(self.since))

@@ -175,7 +175,7 @@ impl<D: Driver> Engine<D> {
             && conn.held() == 0
             && !conn.outbound().is_sending();
         let waits = core.runnable.contains(&slot.token());
-        if let Some(wrong) = conn.unsound_records(waits) {
+        if let Some(wrong) = conn.unsound_records(waits, slot.is_outgoing()) {
             return Some(wrong);
         }
         // Nothing is sent in clear while the handshake is under way.
@@ -276,6 +276,13 @@ impl<D: Driver> Engine<D> {
             return false;
         }
         let (bars, conn) = (slot.conn.bars(), &slot.conn);
+        if let Some(way) = slot.impaired() {
+            let waits = way.has_stalled()
+                || other.conn.bars().has(Bars::PRESSURED)
+                || conn.deadline(Kind::Delay).is_some();
+            let has_some = !conn.kept().is_empty() || bars.has(Bars::BLOCKED);
+            return !waits && (has_some || conn.has_passed_all_on() && !other.conn.finishes());
+        }
         let blocked_for_nothing =
             bars.has(Bars::BLOCKED) && !other.conn.bars().has(Bars::PRESSURED);
         let end_forgotten = conn.has_passed_all_on() && !other.conn.finishes();

@@ -174,6 +174,6 @@ impl fmt::Display for Program {
 
 impl From<Program> for Target {
     fn from(program: Program) -> Self {
-        Self(TargetKind::Program(program))
+        TargetKind::Program(program).into()
     }
 }

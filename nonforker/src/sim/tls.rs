@@ -14,8 +14,8 @@ use std::{
 };
 
 use rustls::{
-    ClientConfig, ClientConnection, Error, NamedGroup, RootCertStore, ServerConfig,
-    SupportedProtocolVersion,
+    ClientConfig, ClientConnection, Connection, Error, NamedGroup, RootCertStore, ServerConfig,
+    ServerConnection, SupportedProtocolVersion,
     crypto::{
         ActiveKeyExchange, CryptoProvider, GetRandomFailed, SecureRandom, SharedSecret,
         SupportedKxGroup,
@@ -25,7 +25,7 @@ use rustls::{
 };
 
 use super::{Client, Net, Rng};
-use crate::{Tls, TlsError, tls::provider};
+use crate::{ClientTls, Tls, TlsError, tls::provider};
 
 /// The name for which the [server's](server) certificate is.
 const NAME: &str = "server.test";
@@ -121,6 +121,32 @@ fn certificate() -> Result<CertificateDer<'static>, TlsError> {
 ///
 /// None: it says so where a [`Tls`] of files would.
 pub fn server() -> Result<Tls, TlsError> {
+    Tls::from_config(server_config()?)
+}
+
+/// What a simulated server needs to be a client of TLS, for [`Target::tls`](crate::Target::tls): it
+/// trusts the certificate that [a server of the script](TlsClient::accepting) shows.
+///
+/// # Errors
+///
+/// None: it says so where a [`ClientTls`] of files would.
+pub fn client() -> Result<ClientTls, TlsError> {
+    ClientTls::from_config(Arc::new(client_config(rustls::ALL_VERSIONS)?)).server_name(NAME)
+}
+
+fn client_config(versions: &[&'static SupportedProtocolVersion]) -> Result<ClientConfig, TlsError> {
+    let text = |error: &dyn fmt::Display| TlsError::new(error.to_string());
+    let mut roots = RootCertStore::empty();
+    roots.add(certificate()?).map_err(|error| text(&error))?;
+    let config = ClientConfig::builder_with_details(sham(), Arc::new(Still))
+        .with_protocol_versions(versions)
+        .map_err(|error| text(&error))?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(config)
+}
+
+fn server_config() -> Result<Arc<ServerConfig>, TlsError> {
     let text = |error: &dyn fmt::Display| TlsError::new(error.to_string());
     let key = PrivateKeyDer::from_pem_slice(include_bytes!("key.pem"));
     let key = key.map_err(|error| text(&error))?;
@@ -131,7 +157,7 @@ pub fn server() -> Result<Tls, TlsError> {
         .with_single_cert(vec![certificate()?], key)
         .map_err(|error| text(&error))?;
     config.send_tls13_tickets = 1;
-    Tls::from_config(Arc::new(config))
+    Ok(Arc::new(config))
 }
 
 /// A client of a simulated server behind TLS.
@@ -155,7 +181,7 @@ pub fn server() -> Result<Tls, TlsError> {
 pub struct TlsClient {
     /// The connection under it, for what a client of TLS does not do.
     client: Client,
-    tls: RefCell<ClientConnection>,
+    tls: RefCell<Connection>,
     /// So many of the next bytes that come are no records.
     clear: Cell<usize>,
     plain: RefCell<Vec<u8>>,
@@ -190,17 +216,25 @@ impl TlsClient {
     }
 
     fn of_versions(client: Client, versions: &[&'static SupportedProtocolVersion]) -> Self {
-        let mut roots = RootCertStore::empty();
-        if let Ok(certificate) = certificate() {
-            let _ = roots.add(certificate);
-        }
-        let config = ClientConfig::builder_with_details(sham(), Arc::new(Still))
-            .with_protocol_versions(versions)
-            .expect("the library has these versions")
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+        let config = client_config(versions).expect("it is always the same");
         let name = ServerName::try_from(NAME).expect("it is a name");
-        let mut tls = ClientConnection::new(Arc::new(config), name).expect("the config is good");
+        let tls = ClientConnection::new(Arc::new(config), name).expect("the config is good");
+        Self::of(client, tls.into())
+    }
+
+    /// The other way round: a server behind TLS at the other end of a connection that the simulated server
+    /// has [made](super::Listener::accept).
+    ///
+    /// # Panics
+    ///
+    /// Never: certificate and key are always the same.
+    #[must_use]
+    pub fn accepting(client: Client) -> Self {
+        let config = server_config().expect("it is always the same");
+        Self::of(client, ServerConnection::new(config).expect("the config is good").into())
+    }
+
+    fn of(client: Client, mut tls: Connection) -> Self {
         tls.set_buffer_limit(None);
         let (clear, plain) = (Cell::new(0), RefCell::default());
         Self { client, tls: tls.into(), clear, plain, failed: RefCell::default() }

@@ -33,9 +33,11 @@ pub(super) fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
         .map_err(|error| TlsError::new(format!("cannot read {}: {error}", path.display())))
 }
 
-/// When a certificate begins and ceases to be good, in seconds of Unix time. `None` if that cannot be
-/// read.
-pub(super) fn validity(der: &[u8]) -> Option<(i64, i64)> {
+/// From when until when a certificate is good, in seconds of Unix time.
+pub(super) type Validity = (i64, i64);
+
+/// When a certificate begins and ceases to be good. `None` if that cannot be read.
+pub(super) fn validity(der: &[u8]) -> Option<Validity> {
     let (certificate, _) = element(der, 0x30)?;
     let (mut rest, _) = element(certificate, 0x30)?;
     // The version, which may be missing; the serial number; the algorithm; the issuer.

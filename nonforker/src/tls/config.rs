@@ -15,7 +15,8 @@ use rustls::{
 };
 
 use super::{
-    TlsError, certificates,
+    TlsError,
+    certificates::{self, Validity},
     records::{Session, said_by},
     resolver::{Noting, Pairs},
 };
@@ -25,7 +26,7 @@ use super::{
 #[non_exhaustive]
 pub enum ClientAuth {
     /// A client may show one. If it does, it has to be good; what a client is that shows none, is for
-    /// the handler to decide: see [`TlsFacts::client_certificate`](crate::TlsFacts::client_certificate).
+    /// the handler to decide: see [`TlsFacts::peer_certificate`](crate::TlsFacts::peer_certificate).
     Optional,
     /// A client that shows none is refused.
     Required,
@@ -64,7 +65,7 @@ pub struct Tls {
 struct Own {
     pairs: Vec<Arc<CertifiedKey>>,
     /// What these pairs were read from, in words, and until when their certificates are good.
-    names: Vec<(String, Option<(i64, i64)>)>,
+    names: Vec<(String, Option<Validity>)>,
     alpn: Vec<Vec<u8>>,
     clients: Option<Clients>,
 }
@@ -108,6 +109,40 @@ fn ticketer() -> Result<Arc<dyn ProducesTickets>, TlsError> {
     #[cfg(not(feature = "tls"))]
     let made = rustls::crypto::ring::Ticketer::new();
     made.map_err(said_by)
+}
+
+/// A certificate with its key, of two texts in PEM, and from when until when it is good. Files have
+/// `names`, for errors.
+pub(super) fn pair(
+    certificate: &[u8],
+    key: &[u8],
+    names: Option<&[String; 2]>,
+) -> Result<(Arc<CertifiedKey>, Option<Validity>), TlsError> {
+    let of = |at: usize, error: TlsError| match names {
+        Some(names) => TlsError::new(format!("{}: {error}", names[at])),
+        None => error,
+    };
+    let chain = certificates::certificates(certificate).map_err(|error| of(0, error))?;
+    let key = certificates::key(key).map_err(|error| of(1, error))?;
+    let validity = chain.first().and_then(|der| certificates::validity(der));
+    let pair = CertifiedKey::from_der(chain, key, &provider()).map_err(|error| match error {
+        rustls::Error::InconsistentKeys(_) => {
+            of(1, TlsError::new("this private key does not belong to the certificate"))
+        }
+        error => of(1, said_by(error)),
+    })?;
+    Ok((Arc::new(pair), validity))
+}
+
+/// The names of protocols, if they are some.
+pub(super) fn protocols<P: AsRef<[u8]>>(
+    names: impl IntoIterator<Item = P>,
+) -> Result<Vec<Vec<u8>>, TlsError> {
+    let names: Vec<_> = names.into_iter().map(|it| it.as_ref().to_vec()).collect();
+    if names.iter().any(|name| name.is_empty() || name.len() > 255) {
+        return Err(TlsError::new("the name of a protocol has from 1 to 255 bytes"));
+    }
+    Ok(names)
 }
 
 impl Tls {
@@ -211,7 +246,7 @@ impl Tls {
     ) -> Result<Self, TlsError> {
         let (certificate, key) = (certificate.as_ref(), key.as_ref());
         let texts = (certificates::read(certificate)?, certificates::read(key)?);
-        let names = (certificate.display().to_string(), key.display().to_string());
+        let names = [certificate.display().to_string(), key.display().to_string()];
         self.and(&texts.0, &texts.1, Some(names))
     }
 
@@ -228,27 +263,12 @@ impl Tls {
         self,
         certificate: &[u8],
         key: &[u8],
-        names: Option<(String, String)>,
+        names: Option<[String; 2]>,
     ) -> Result<Self, TlsError> {
-        let of = |name: Option<&String>, error: TlsError| match name {
-            Some(name) => TlsError::new(format!("{name}: {error}")),
-            None => error,
-        };
-        let (first, second) = (names.as_ref().map(|it| &it.0), names.as_ref().map(|it| &it.1));
-        let chain = certificates::certificates(certificate).map_err(|error| of(first, error))?;
-        let key = certificates::key(key).map_err(|error| of(second, error))?;
-        let validity = chain.first().and_then(|der| certificates::validity(der));
-        let pair = CertifiedKey::from_der(chain, key, &provider());
-        let pair = pair.map_err(|error| match error {
-            rustls::Error::InconsistentKeys(_) => {
-                let text = "this private key does not belong to the certificate";
-                of(second, TlsError::new(text))
-            }
-            error => of(second.or(first), said_by(error)),
-        })?;
-        let name = first.cloned().unwrap_or_else(|| "the certificate".to_owned());
+        let (pair, validity) = pair(certificate, key, names.as_ref())?;
+        let name = names.map_or_else(|| "the certificate".to_owned(), |[name, _]| name);
         self.changed(|own| {
-            own.pairs.push(Arc::new(pair));
+            own.pairs.push(pair);
             own.names.push((name, validity));
         })
     }
@@ -262,12 +282,9 @@ impl Tls {
     /// [from a configuration](Self::from_config).
     pub fn alpn<P: AsRef<[u8]>>(
         self,
-        protocols: impl IntoIterator<Item = P>,
+        names: impl IntoIterator<Item = P>,
     ) -> Result<Self, TlsError> {
-        let protocols: Vec<_> = protocols.into_iter().map(|it| it.as_ref().to_vec()).collect();
-        if protocols.iter().any(|name| name.is_empty() || name.len() > 255) {
-            return Err(TlsError::new("the name of a protocol has from 1 to 255 bytes"));
-        }
+        let protocols = protocols(names)?;
         self.changed(|own| own.alpn = protocols)
     }
 
@@ -308,7 +325,7 @@ impl Tls {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
         let names = self.own.iter().flat_map(|own| &own.names);
-        let warning = |(name, validity): &(String, Option<(i64, i64)>)| match validity {
+        let warning = |(name, validity): &(String, Option<Validity>)| match validity {
             Some((_, until)) if *until < now => Some(format!("{name} has expired")),
             Some((from, _)) if now < *from => Some(format!("{name} is not good yet")),
             _ => None,

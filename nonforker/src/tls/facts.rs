@@ -15,7 +15,7 @@ pub(crate) struct Agreed<'c> {
     pub(super) kind: Option<HandshakeKind>,
 }
 
-/// What a connection and its client agreed on: see [`Conn::tls`](crate::Conn::tls).
+/// What a connection and its peer agreed on: see [`Conn::tls`](crate::Conn::tls).
 ///
 /// # Examples
 ///
@@ -70,15 +70,16 @@ impl<'c> TlsFacts<'c> {
         self.0.server_name
     }
 
-    /// The certificate that the client authenticated itself with, as DER, if it did.
+    /// The certificate that the peer authenticated itself with, as DER: a client, if it did; or the server
+    /// that we are [connected](crate::Conn::connect) to.
     #[must_use]
-    pub fn client_certificate(&self) -> Option<&'c [u8]> {
-        self.client_chain().next()
+    pub fn peer_certificate(&self) -> Option<&'c [u8]> {
+        self.peer_chain().next()
     }
 
-    /// The same certificate and those behind it that the client sent, each as DER. None of them if the
-    /// client did not authenticate itself.
-    pub fn client_chain(&self) -> impl Iterator<Item = &'c [u8]> + use<'c> {
+    /// The same certificate and those behind it that the peer sent, each as DER. None of them if it did not
+    /// authenticate itself.
+    pub fn peer_chain(&self) -> impl Iterator<Item = &'c [u8]> + use<'c> {
         self.0.chain.iter().map(|certificate| &**certificate)
     }
 
@@ -97,7 +98,7 @@ impl fmt::Debug for TlsFacts<'_> {
             .field("cipher_suite", &self.cipher_suite())
             .field("alpn", &self.alpn().map(String::from_utf8_lossy))
             .field("server_name", &self.server_name())
-            .field("client_certificates", &self.0.chain.len())
+            .field("peer_certificates", &self.0.chain.len())
             .field("is_resumed", &self.is_resumed())
             .finish()
     }

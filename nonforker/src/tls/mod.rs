@@ -15,6 +15,8 @@
 #[cfg(feature = "_rustls")]
 mod certificates;
 #[cfg(feature = "_rustls")]
+mod client;
+#[cfg(feature = "_rustls")]
 mod config;
 #[cfg(feature = "_rustls")]
 mod facts;
@@ -28,13 +30,16 @@ mod resolver;
 use thiserror::Error;
 
 #[cfg(feature = "_rustls")]
+pub(crate) use self::client::check_name;
+#[cfg(feature = "_rustls")]
 pub(crate) use self::config::provider;
 #[cfg(not(feature = "_rustls"))]
-pub(crate) use self::none::{Session, Tls};
+pub(crate) use self::none::{ClientTls, Session, Tls};
 #[cfg(feature = "_rustls")]
 pub(crate) use self::records::Session;
 #[cfg(feature = "_rustls")]
 pub use self::{
+    client::ClientTls,
     config::{ClientAuth, Tls},
     facts::TlsFacts,
 };
@@ -49,6 +54,33 @@ pub struct TlsError {
 impl TlsError {
     pub(crate) fn new(what: impl Into<String>) -> Self {
         Self { what: what.into() }
+    }
+}
+
+/// TLS towards the host of a target.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Towards {
+    /// That of the system, if it was given none.
+    pub(crate) tls: Option<ClientTls>,
+    /// The name in the target.
+    pub(crate) host: String,
+}
+
+/// How a connection begins TLS: by what was given for its listener, or for its target.
+#[derive(Clone, Debug)]
+pub(crate) enum Start {
+    Server(Tls),
+    Client(Towards),
+}
+
+impl Start {
+    /// Our side of a new connection.
+    pub(crate) fn session(&self) -> Result<Session, TlsError> {
+        match self {
+            Self::Server(tls) => tls.server(),
+            Self::Client(Towards { tls: Some(tls), host }) => tls.session(host),
+            Self::Client(Towards { tls: None, host }) => ClientTls::from_system()?.session(host),
+        }
     }
 }
 

@@ -14,6 +14,20 @@ impl Tls {
     pub(crate) const fn warn(&self) {}
 }
 
+/// The same for connections that the server makes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ClientTls(());
+
+impl ClientTls {
+    pub(crate) fn from_system() -> Result<Self, TlsError> {
+        Err(TlsError::new("it was not compiled in"))
+    }
+
+    pub(super) fn session(&self, _: &str) -> Result<Session, TlsError> {
+        Err(TlsError::new("it was not compiled in"))
+    }
+}
+
 /// See the [module](self).
 #[derive(Debug)]
 pub(crate) enum Session {}

@@ -20,6 +20,7 @@ use std::{
 
 use rustls::{
     client::UnbufferedClientConnection,
+    pki_types::ServerName,
     server::UnbufferedServerConnection,
     unbuffered::{
         ConnectionState, EncodeError, EncodeTlsData, EncryptError, UnbufferedStatus, WriteTraffic,
@@ -35,14 +36,13 @@ const OVERHEAD: usize = 64;
 /// A TLS connection of either side.
 pub(crate) struct Session {
     side: Side,
-    /// The name that the client asked for, if it did.
+    /// The name that the client asked for, if it did: we, on our own connections.
     server_name: Option<Box<str>>,
 }
 
 /// The boxes are as large as the library wants them.
 enum Side {
     Server(Box<UnbufferedServerConnection>),
-    #[expect(dead_code, reason = "connections that this server makes will need it")]
     Client(Box<UnbufferedClientConnection>),
 }
 
@@ -56,6 +56,18 @@ impl Session {
     pub(crate) fn server(config: &Arc<rustls::ServerConfig>) -> Result<Self, TlsError> {
         let server = UnbufferedServerConnection::new(Arc::clone(config)).map_err(said_by)?;
         Ok(Self { side: Side::Server(Box::new(server)), server_name: None })
+    }
+
+    pub(super) fn client(
+        config: &Arc<rustls::ClientConfig>,
+        name: ServerName<'static>,
+    ) -> Result<Self, TlsError> {
+        let server_name = match &name {
+            ServerName::DnsName(name) => Some(name.as_ref().into()),
+            _ => None,
+        };
+        let client = UnbufferedClientConnection::new(Arc::clone(config), name).map_err(said_by)?;
+        Ok(Self { side: Side::Client(Box::new(client)), server_name })
     }
 
     /// What the two sides agreed on.

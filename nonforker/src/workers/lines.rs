@@ -100,7 +100,8 @@ impl From<&CloseReason> for Why {
             | CloseReason::Tls(_)
             | CloseReason::ConnectFailed(_)
             | CloseReason::Aborted
-            | CloseReason::RelayEnded => Self::Reset,
+            | CloseReason::RelayEnded
+            | CloseReason::RelayFault => Self::Reset,
             CloseReason::FrameTimeout
             | CloseReason::WriteTimeout
             | CloseReason::Unused

@@ -54,5 +54,7 @@ mod tls_bad;
 mod tls_client;
 #[cfg(feature = "_rustls")]
 mod tls_others;
+#[cfg(feature = "_rustls")]
+mod tls_out;
 mod topics;
 mod urgent;

@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// A server for the one under test to connect to, and its target.
-fn upstream() -> (Socket, String) {
+pub(crate) fn upstream() -> (Socket, String) {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
     socket.bind(&SockAddr::from(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))).expect("a port");
     socket.listen(128).expect("it can listen");

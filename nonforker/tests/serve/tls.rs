@@ -61,7 +61,7 @@ impl Handler for Guarded {
             }
             b"facts" => {
                 let facts = conn.tls().map(|tls| {
-                    let chain = tls.client_chain().map(<[u8]>::len).collect::<Vec<_>>();
+                    let chain = tls.peer_chain().map(<[u8]>::len).collect::<Vec<_>>();
                     let alpn = tls.alpn().map(String::from_utf8_lossy);
                     let (version, suite) = (tls.version(), tls.cipher_suite());
                     format!("{version} {suite} {alpn:?} {:?} {chain:?}", tls.server_name())

@@ -112,6 +112,71 @@ fn a_stream_that_is_cut_off_has_no_last_request() {
 }
 
 #[test]
+fn replies_to_frames_that_had_to_wait_go_before_the_alert_and_before_a_cut() {
+    on_every_driver(|case| {
+        let authority = Authority::new();
+        let limits = Limits::new().frames_per_turn(2);
+        let (server, told) = guarded(case, authority.tls(&[NAME]), limits);
+        let config = Arc::new(authority.client(ALL_VERSIONS, None));
+        for is_cut in [false, true] {
+            let mut client = connect(&server, &config);
+            client.shake().expect("they agree");
+            let lines: String = (0..9).map(|line| format!("{line}\n")).collect();
+            let records = client.seal(&lines);
+            let more = client.seal("nine\nten\neleven\nhalf");
+            let mut broken = client.seal("twelve\n");
+            *broken.last_mut().expect("there is a record") ^= 1;
+            if is_cut {
+                broken.clear();
+            }
+            client.raw.send([records, more, broken].concat());
+            if is_cut {
+                client.raw.half_close();
+            }
+            for line in 0..9 {
+                assert_eq!(client.line(), line.to_string(), "cut: {is_cut}");
+            }
+            for line in ["nine", "ten", "eleven"] {
+                assert_eq!(client.line(), line, "cut: {is_cut}");
+            }
+            if is_cut {
+                assert_eq!(client.rest(), "", "the half line is none");
+                hear(&told, "closed Truncated");
+            } else {
+                let error = client.try_rest().expect_err("the third record is broken");
+                let alert = rustls::Error::AlertReceived(AlertDescription::BadRecordMac);
+                assert_eq!(error.to_string(), alert.to_string());
+            }
+        }
+    });
+}
+
+#[test]
+fn who_is_refused_hears_no_busy_word_in_clear() {
+    on_every_driver(|case| {
+        let authority = Authority::new();
+        let tls = authority.tls(&[NAME]);
+        let server = case.start(move |server| {
+            let limits = Limits::new().max_connections_per_ip(Some(1));
+            let server = server.limits(limits);
+            let server = server.serve(ANY, Lines::new(), |conn, line| conn.send(line));
+            server.refuse_with(b"busy\r\n").tls(tls)
+        });
+        let config = Arc::new(authority.client(ALL_VERSIONS, None));
+        let mut client = connect(&server, &config);
+        assert_eq!(client.ask("x"), "x");
+        for _ in 0..3 {
+            let mut another = Client::connect(server.address());
+            let said = another.try_rest().unwrap_or_default();
+            assert_eq!(String::from_utf8_lossy(&said), "", "nothing is said in clear");
+        }
+        assert_eq!(server.stats().refused, 3);
+        client.close_notify();
+        assert_eq!(client.rest(), "");
+    });
+}
+
+#[test]
 fn replies_go_before_the_alert() {
     on_every_driver(|case| {
         let authority = Authority::new();

@@ -1,4 +1,5 @@
-//! A client of a server behind TLS, which can do with its records what it likes, and certificates.
+//! A client of a server behind TLS, and a server for it to call, which can do with their records what they
+//! like; and certificates.
 
 use std::{
     io::{self, Read, Write},
@@ -11,9 +12,12 @@ use rcgen::{
     Issuer, KeyPair,
 };
 use rustls::{
-    ClientConfig, ClientConnection, RootCertStore, SupportedProtocolVersion,
+    ClientConfig, ClientConnection, Connection, RootCertStore, ServerConfig, ServerConnection,
+    SupportedProtocolVersion,
     pki_types::{CertificateDer, PrivateKeyDer, ServerName},
 };
+
+use socket2::Socket;
 
 use crate::client::Client;
 
@@ -97,10 +101,28 @@ impl Authority {
     }
 }
 
-/// A TLS connection of a client.
+impl Pair {
+    /// How a server that shows it is set up.
+    pub(crate) fn server(
+        &self,
+        versions: &[&'static SupportedProtocolVersion],
+    ) -> Arc<ServerConfig> {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let chain = vec![CertificateDer::from(self.certificate.der().to_vec())];
+        let key = PrivateKeyDer::try_from(self.key.serialize_der()).expect("a key");
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(versions)
+            .expect("these versions")
+            .with_no_client_auth()
+            .with_single_cert(chain, key);
+        Arc::new(config.expect("they belong together"))
+    }
+}
+
+/// A TLS connection, of a client unless it was accepted.
 pub(crate) struct TlsClient {
     pub(crate) raw: Client,
-    pub(crate) tls: ClientConnection,
+    pub(crate) tls: Connection,
     received: Vec<u8>,
     failed: Option<rustls::Error>,
 }
@@ -113,7 +135,17 @@ impl TlsClient {
     /// Over a connection that is there, before anything of the handshake.
     pub(crate) fn over(raw: Client, config: &Arc<ClientConfig>, name: &str) -> Self {
         let name = ServerName::try_from(name.to_owned()).expect("a good name");
-        let mut tls = ClientConnection::new(Arc::clone(config), name).expect("a good config");
+        let tls = ClientConnection::new(Arc::clone(config), name).expect("a good config");
+        Self::of(raw, tls.into())
+    }
+
+    /// The other end of a connection that the server under test has made.
+    pub(crate) fn accepted(listener: &Socket, config: &Arc<ServerConfig>) -> Self {
+        let tls = ServerConnection::new(Arc::clone(config)).expect("a good config");
+        Self::of(Client::accepted(listener), tls.into())
+    }
+
+    fn of(raw: Client, mut tls: Connection) -> Self {
         tls.set_buffer_limit(None);
         Self { raw, tls, received: Vec::new(), failed: None }
     }

@@ -16,6 +16,7 @@ mod finish;
 mod handler_timers;
 mod held_back;
 mod hogs;
+mod impaired;
 mod limits;
 mod memory;
 mod offloading;
@@ -42,6 +43,8 @@ mod tickets;
 mod time;
 #[cfg(feature = "_rustls")]
 mod tls;
+#[cfg(feature = "_rustls")]
+mod tls_out;
 mod topics;
 mod turns;
 mod waiting;

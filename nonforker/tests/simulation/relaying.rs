@@ -8,8 +8,8 @@ use nonforker::{
     sim::{Client, Ending, Faults, Listener, Net, Simulation},
 };
 
-const FROM: &str = "127.0.0.1:1";
-const TO: &str = "10.9.9.9:7";
+pub(crate) const FROM: &str = "127.0.0.1:1";
+pub(crate) const TO: &str = "10.9.9.9:7";
 
 const fn secs(secs: u64) -> Duration {
     Duration::from_secs(secs)
@@ -20,17 +20,17 @@ fn relay() -> Server {
 }
 
 /// A client and the other end of its connection to the target.
-fn joined(net: &Net, listener: &Listener) -> (Client, Client) {
+pub(crate) fn joined(net: &Net, listener: &Listener) -> (Client, Client) {
     let client = net.connect();
     (client, listener.accept())
 }
 
-fn no_faults(simulation: Simulation) -> Simulation {
+pub(crate) fn no_faults(simulation: Simulation) -> Simulation {
     simulation.faults(|_| Faults::none())
 }
 
 /// Bytes that show where one is missing.
-fn bytes(count: usize, seed: usize) -> Vec<u8> {
+pub(crate) fn bytes(count: usize, seed: usize) -> Vec<u8> {
     (0..count).map(|at| (at.wrapping_mul(31) / 7 + seed).to_le_bytes()[0]).collect()
 }
 

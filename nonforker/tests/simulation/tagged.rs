@@ -52,7 +52,7 @@ fn opened(worker: &Client) -> String {
     let line = worker.receive_until("\n");
     let line = String::from_utf8(line).expect("it is text");
     let id = line.strip_prefix("open ").and_then(|rest| rest.split(' ').next());
-    id.unwrap_or_else(|| panic!("an open is expected, not {line}")).to_owned()
+    id.expect("an open comes first").to_owned()
 }
 
 #[test]

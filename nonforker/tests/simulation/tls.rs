@@ -80,7 +80,7 @@ impl Handler for Witness {
 }
 
 fn limits() -> Limits {
-    Limits::new().handshakes_max(3).high_watermark(64 << 10)
+    Limits::new().handshakes_max(3).high_watermark(64 << 10).frames_per_turn(8)
 }
 
 fn server() -> Server {

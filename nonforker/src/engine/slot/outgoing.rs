@@ -1,9 +1,6 @@
 //! What a slot remembers of a connection that a handler asked for, and of one that is relayed.
 
-use std::{
-    io::{self, ErrorKind},
-    rc::Rc,
-};
+use std::rc::Rc;
 
 use super::Slot;
 use crate::{
@@ -12,10 +9,10 @@ use crate::{
     driver::Token,
     engine::{
         connecting::Connecting,
+        impaired::Impaired,
         marks::{OUTGOING, PLACELESS},
         rules::Rules,
     },
-    error::CloseReason,
     target::Target,
 };
 
@@ -41,22 +38,15 @@ impl Slot {
         self.marks & OUTGOING != 0
     }
 
+    /// Whether a handler has asked for it, and it does not stand yet: no driver knows it, or its handshake
+    /// is under way.
     pub(crate) fn is_connecting(&self) -> bool {
-        self.conn.state() == State::Connecting
+        matches!(self.conn.state(), State::Connecting | State::Arriving) && self.is_outgoing()
     }
 
-    /// Why it has ended, as its handler is told: of one that never stood, that it could not be made.
-    pub(in crate::engine) fn reason_as_told(&self, reason: CloseReason) -> CloseReason {
-        if self.has_opened() || !self.is_outgoing() {
-            return reason;
-        }
-        match reason {
-            CloseReason::ConnectFailed(_) => reason,
-            other => CloseReason::ConnectFailed(io::Error::new(
-                ErrorKind::ConnectionAborted,
-                other.to_string(),
-            )),
-        }
+    /// The same, and no driver knows it.
+    pub(in crate::engine) fn is_unknown_to_drivers(&self) -> bool {
+        self.conn.state() == State::Connecting
     }
 
     pub(in crate::engine) fn connecting(&self) -> Option<&Connecting> {
@@ -90,6 +80,25 @@ impl Slot {
     /// The connection with which it exchanges its bytes.
     pub(crate) fn relay(&self) -> Option<Token> {
         self.extra.as_ref()?.relay
+    }
+
+    pub(in crate::engine) fn impaired(&self) -> Option<&Impaired> {
+        self.extra.as_ref()?.impaired.as_deref()
+    }
+
+    /// Whether it is not received from, on purpose: it has stalled, or too much of it is delayed.
+    pub(in crate::engine) fn holds_back(&self) -> bool {
+        self.impaired()
+            .is_some_and(|way| way.has_stalled() || self.conn.kept().len() > self.rules.marks.high)
+    }
+
+    /// Takes out what is done to its bytes on purpose, to be [put back](Self::put_impaired).
+    pub(in crate::engine) fn take_impaired(&mut self) -> Option<Box<Impaired>> {
+        self.extra.as_mut()?.impaired.take()
+    }
+
+    pub(in crate::engine) fn put_impaired(&mut self, impaired: Box<Impaired>) {
+        self.extra.get_or_insert_default().impaired = Some(impaired);
     }
 
     pub(in crate::engine) fn set_relay(&mut self, other: Option<Token>) {

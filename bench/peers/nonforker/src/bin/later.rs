@@ -19,7 +19,8 @@ impl Handler for Answerer {
         let line = line.to_vec();
         match self {
             Self::Pool => conn.offload(move || line, |_, conn, line| conn.send(line)),
-            Self::Thread(thread) => thread.send((conn.defer(), line))?,
+            // The thread answers in the order of the lines, so none has to wait for the one before it.
+            Self::Thread(thread) => thread.send((conn.defer_unordered(), line))?,
         }
         Ok(())
     }
