@@ -299,7 +299,7 @@ mod tests {
         book.ends('c', None, framed);
         assert_eq!(
             written(&mut book, 0),
-            ["open 1 unix", "open 3 unix", "close 3 end", "open 4 unix"]
+            ["open 1 unix", "open 3 unix", "open 4 unix", "close 3 end"]
         );
         // The end waits for the worker while the connection breaks.
         book.ends('a', None, framed);
