@@ -180,6 +180,7 @@ mod remote;
 mod running;
 #[cfg(feature = "_rustls")]
 mod secure;
+mod send_proxy;
 mod server;
 mod service;
 mod service_limits;
@@ -213,10 +214,11 @@ pub use handler::{Closure, Failure, Frame, Handler, IntoOutcome, Outcome, Urgent
 pub use networks::{Networks, NetworksError};
 pub use parts::{Parts, Replies};
 pub use reconnect::Reconnect;
-pub use relay::{Balance, ProxyHeader, Relay};
+pub use relay::{Balance, Relay};
 pub use relay_faults::RelayFaults;
 pub use remote::Remote;
 pub use running::Running;
+pub use send_proxy::ProxyHeader;
 pub use server::Server;
 pub use service_limits::ServiceLimits;
 pub use shards::Shards;

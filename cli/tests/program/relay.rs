@@ -189,7 +189,7 @@ fn what_cannot_be_relayed_is_said() {
     for (flags, part) in [
         ("relay", "--to: it is missing"),
         ("relay --to localhost", "the port is missing"),
-        ("relay --to tls://localhost:1", "TLS towards a target"),
+        ("relay --to tls://unix:/x", "from 1 to 65535"),
         ("relay --to localhost:1 --connect-timeout 101years", "connect-timeout"),
         ("relay --to localhost:1 --balance most", "--balance"),
         ("relay --to localhost:1 --send-proxy v3", "--send-proxy"),
@@ -211,6 +211,9 @@ fn help_names_the_flags_of_a_relay() {
         ("--connect-timeout", "10s"),
         ("--connect-retry", "off"),
         ("--send-proxy", ""),
+        ("--to-ca", "those of the system"),
+        ("--to-name", "that in --to"),
+        ("--seed", "0"),
         ("--proxy-protocol", ""),
         ("--max-connections", ""),
         ("--drain-timeout", "10s"),

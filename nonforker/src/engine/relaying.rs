@@ -207,11 +207,14 @@ impl<S> Shard<S> {
                 slot.conn.hold();
             }
             slot.conn.block(other.conn.bars().has(Bars::PRESSURED) || slot.holds_back());
+            // What is delayed goes on by itself.
+            let waits = other.impaired().is_some_and(Impaired::has_stalled)
+                || other.conn.deadline(Kind::Delay).is_some();
             if other.conn.bars().has(Bars::BLOCKED)
                 && !slot.conn.bars().has(Bars::PRESSURED)
-                && !other.holds_back()
+                && !(other.holds_back() && waits)
             {
-                other.conn.block(false);
+                other.conn.block(other.holds_back());
                 core.mark_runnable(other);
                 core.mark_dirty(other);
             }
