@@ -59,6 +59,8 @@ fn server(input: &Input) -> Server {
         .low_watermark(input.high.into())
         .frames_per_turn(usize::from(input.frames).max(1))
         .read_per_turn(usize::from(input.read).max(1))
+        // A client looks for a minute whether anything comes.
+        .unused_timeout(None)
         .idle_timeout(Some(Duration::from_secs(600)));
     let tls = tls::server().expect("it is always the same");
     Server::new()

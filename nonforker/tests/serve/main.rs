@@ -56,5 +56,7 @@ mod tls_client;
 mod tls_others;
 #[cfg(feature = "_rustls")]
 mod tls_out;
+#[cfg(feature = "_rustls")]
+mod tls_relay;
 mod topics;
 mod urgent;
