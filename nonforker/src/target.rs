@@ -25,7 +25,7 @@ const HOST_MAX: usize = 253;
 /// |---|---|
 /// | `127.0.0.1:6379`, `[::1]:6379`, `tcp://127.0.0.1:6379` | TCP |
 /// | `redis.example:6379`, `tcp://redis.example:6379` | TCP, to one of the addresses that the name has |
-/// | `tls://redis.example:6380` | the same behind TLS, by the authorities of the system; [`Target::tls`] gives it others |
+/// | `tls://redis.example:6380` | the same behind TLS, by the authorities of the system; `Target::tls` gives it others |
 /// | `unix:/run/redis.sock`, `unix:@name` | a Unix socket |
 /// | (made from a [`Program`]) | the input and output of a program that is started |
 ///

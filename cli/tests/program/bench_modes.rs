@@ -189,13 +189,14 @@ fn it_loads_over_tls_and_a_server_in_clear_is_none_for_that() {
     let simulated = concat!(env!("CARGO_MANIFEST_DIR"), "/../nonforker/src/sim");
     let flags = format!("--tls-cert {simulated}/certificate.pem --tls-key {simulated}/key.pem");
     let server = Server::start(&flags);
-    for flags in ["--tls -c 4 -s 100000 -p 3", "--tls -c 2 --mode idle --exchange 1"] {
+    for flags in ["--tls -c 4 -s 50000 -p 3", "--tls -c 2 --mode idle --exchange 1"] {
         let (report, status) = report(&server.addresses[0], flags);
         assert_eq!(status, 0, "{report:#}");
         assert_eq!(number(&report, "/errors/wrong"), 0.0, "{report:#}");
-        assert!(number(&report, "/messages") >= 2.0, "{report:#}");
+        assert_eq!(report["tls"], Value::Bool(true));
     }
     let (report, status) = report(&server.addresses[0], "--tls -c 2 --never-reading 1");
+    assert!(number(&report, "/messages") >= 2.0, "{report:#}");
     assert_eq!(status, 0, "{report:#}");
     assert!(number(&report, "/slow/bytes_sent") > 64.0 * 1024.0, "{report:#}");
     drop(server);

@@ -10,7 +10,7 @@
 //! A worker is at the other end of a connection that the server has [asked for](crate::Conn::connect):
 //! the loop serves it as any other, with limits of its own. All workers belong to shard 0; requests of
 //! other shards are [posted](channel) there, and tickets take the replies back. Which clients may ask is
-//! said by the [gate](gate) of their shard. With the [tagged] protocol there are no replies, and a
+//! said by the [gate] of their shard. With the [tagged] protocol there are no replies, and a
 //! [book] of clients takes the place of the queue.
 
 mod book;
