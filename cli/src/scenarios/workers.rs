@@ -160,6 +160,11 @@ fn play(
     actors
 }
 
+/// The lines of a text, without one that was cut off at the end of a drain.
+fn whole_lines(text: &str) -> impl Iterator<Item = &str> {
+    text.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n'))
+}
+
 /// Clients ask, and some leave; the others get a reply to each request, their own or the error.
 pub(super) fn plain(net: &Net) {
     let rng = net.rng();
@@ -187,11 +192,12 @@ pub(super) fn plain(net: &Net) {
     play(net, 1500, |actor| actor.answers(net), is_said);
     for (of, got) in got.iter().enumerate().filter(|&(of, _)| stay[of]) {
         let text = String::from_utf8_lossy(got);
-        for (nth, line) in text.lines().enumerate() {
+        let lines: Vec<&str> = whole_lines(&text).collect();
+        for (nth, line) in lines.iter().copied().enumerate() {
             let is_own = line == format!("{of}.{nth}") || line == ERROR;
             assert!(is_own, "the reply to {of}.{nth} is another one's");
         }
-        assert!(drains || text.lines().count() == REQUESTS, "each request has a reply");
+        assert!(drains || lines.len() == REQUESTS, "each request has a reply");
     }
 }
 
@@ -215,8 +221,7 @@ pub(super) fn tagged(net: &Net) {
     for (of, client) in clients.iter().enumerate() {
         let text = client.received();
         let text = String::from_utf8_lossy(&text);
-        let lines = text.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n'));
-        for (next, line) in lines.enumerate() {
+        for (next, line) in whole_lines(&text).enumerate() {
             assert_eq!(line, format!("{of}.{next}"), "what it gets is its own, and in order");
         }
     }
