@@ -16,7 +16,7 @@ pub(crate) struct FaultArgs {
     #[arg(long, value_name = "RANGE", value_parser = latency)]
     latency: Option<Latency>,
 
-    /// Pass on so many bytes a second at most, in each direction of each connection: 10KiB/s
+    /// Bound each direction of each connection to this many bytes a second: 10KiB/s
     #[arg(long, value_name = "SIZE/s", value_parser = bandwidth)]
     bandwidth: Option<u64>,
 
@@ -35,7 +35,7 @@ pub(crate) struct FaultArgs {
     #[arg(long, value_name = "SHARE", value_parser = share)]
     stall: Option<f64>,
 
-    /// Pass bytes on in pieces of so many, both ends included, each a send of its own: 1..7
+    /// Pass bytes on in pieces of a length in this range, both ends included, each a send of its own: 1..7
     #[arg(long, value_name = "RANGE", value_parser = slice)]
     slice: Option<Slice>,
 

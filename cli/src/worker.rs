@@ -87,7 +87,7 @@ pub(crate) struct WorkerArgs {
 pub(crate) enum Spoken {
     /// The next thing that a worker writes is the reply
     Plain,
-    /// A worker reads and writes who is meant
+    /// Each line names a client, both ways
     Tagged,
 }
 

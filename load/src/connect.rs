@@ -55,9 +55,7 @@ impl<'l> Opener<'l> {
         let socket = open(&self.load.address, nth, self.load.timeout)?;
         #[cfg(feature = "tls")]
         if let Some(tls) = &self.tls {
-            let session = tls.begin(socket, self.load.timeout)?;
-            session.set_nonblocking()?;
-            return Ok(Stream::Tls(Box::new(session)));
+            return Ok(Stream::Tls(Box::new(tls.begin(socket, self.load.timeout)?)));
         }
         socket.set_nonblocking(true)?;
         Ok(Stream::Plain(socket))

@@ -41,7 +41,8 @@ impl Tls {
         Ok(Self(Arc::new(config)))
     }
 
-    /// Shakes hands over a socket that may still be waited for, for at most `timeout` without progress.
+    /// Shakes hands over a socket, and waits for each step for at most `timeout`. Nothing is waited for
+    /// behind that.
     pub(crate) fn begin(&self, socket: Socket, timeout: Duration) -> io::Result<Session> {
         let name = ServerName::try_from(NAME).map_err(io::Error::other)?;
         let records = ClientConnection::new(Arc::clone(&self.0), name).map_err(io::Error::other)?;
@@ -51,6 +52,7 @@ impl Tls {
         while session.records.is_handshaking() {
             session.records.complete_io(&mut session.socket).map_err(in_time)?;
         }
+        session.socket.set_nonblocking(true)?;
         Ok(session)
     }
 }
@@ -73,11 +75,6 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    /// From now on nothing is waited for.
-    pub(crate) fn set_nonblocking(&self) -> io::Result<()> {
-        self.socket.set_nonblocking(true)
-    }
-
     /// Writes the records that are made.
     pub(crate) fn settle(&mut self) -> io::Result<()> {
         while self.records.wants_write() {

@@ -140,7 +140,7 @@ impl Actor {
     }
 }
 
-/// Has workers of the script do what they do, until all `is_said` or so many turns are over.
+/// Has workers of the script do what they do, until all `is_said`, for at most this number of turns.
 fn play(
     net: &Net,
     turns: usize,

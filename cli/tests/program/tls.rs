@@ -82,16 +82,6 @@ impl Files {
 
 const SERVER: &str = "--tls-cert @server.pem --tls-key @server-key.pem --idle-timeout 1s";
 
-/// What comes back for `bytes` from a server in clear, and the end of the stream.
-fn ask(server: &Server, bytes: &[u8]) -> Vec<u8> {
-    let mut stream = server.connect();
-    stream.write_all(bytes).expect("it takes it");
-    stream.shutdown(Shutdown::Write).expect("it is connected");
-    let mut reply = Vec::new();
-    let _ = stream.read_to_end(&mut reply);
-    reply
-}
-
 #[test]
 fn what_is_wrong_with_a_flag_or_a_file_is_one_line_and_the_status_2() {
     let Some(files) = Files::new() else { return };
@@ -237,7 +227,7 @@ fn a_relay_encrypts_towards_its_server_verifies_it_and_takes_off_tls_of_clients(
             drop(client);
             server.end();
         }
-        // Whom it does not trust, and who has another name.
+        // A server whose authority is unknown, and one with another name.
         for (to, why) in [
             (format!("--to tls://localhost:{port} --to-ca @other-ca.pem"), "UnknownIssuer"),
             (format!("--to tls://localhost:{port}"), "UnknownIssuer"),
@@ -247,7 +237,7 @@ fn a_relay_encrypts_towards_its_server_verifies_it_and_takes_off_tls_of_clients(
             ),
         ] {
             let server = relay(&to);
-            assert_eq!(ask(&server, b"abc\n"), b"", "{to}");
+            assert_eq!(server.ask(b"abc\n"), b"", "{to}");
             server.await_log(why);
             assert!(server.log().contains("cannot connect"), "{}", server.log());
             server.end();

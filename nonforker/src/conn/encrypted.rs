@@ -35,7 +35,7 @@ pub(super) struct Encrypted {
     pub(super) side: Side,
     /// The start of a record, or records of which the session waits for the rest of a message.
     pub(super) kept: Inbound,
-    /// So many of the first bytes that are kept the session has seen, and has in use.
+    /// How many of the first bytes that are kept the session has seen, and has in use.
     pub(super) joined: usize,
     /// The session has not seen what was kept last, or is to say its hello.
     is_unread: bool,

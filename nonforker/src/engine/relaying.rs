@@ -11,10 +11,10 @@
 //! peers that both send before they receive do not hold each other up.
 //!
 //! A peer that finishes is passed on behind its last byte; the other direction goes on. When both have
-//! finished, both connections close; at the end of a program they do at once. A connection that ends in another way ends the other: a reset is
-//! passed on as a reset. A stream behind TLS that was cut off ends, and where the other peer is behind TLS
-//! too, it is not said to have ended. A drain takes what the client has sent for all that it sends, and waits for the
-//! other peer to finish.
+//! finished, both connections close; at the end of a program they do at once. A connection that ends in
+//! another way ends the other: a reset is passed on as a reset. A stream behind TLS that was cut off ends,
+//! and where the other peer is behind TLS too, it is not said to have ended. A drain takes what the client
+//! has sent for all that it sends, and waits for the other peer to finish.
 
 use std::sync::Arc;
 
@@ -97,9 +97,8 @@ impl Core {
                 for one in [slot, other] {
                     one.conn.block(true);
                     self.mark_dirty(one);
-                    if let Some(mut way) = one.take_impaired() {
+                    if let Some(way) = one.impaired_mut() {
                         way.stall();
-                        one.put_impaired(way);
                     }
                 }
             }
@@ -125,9 +124,8 @@ impl Core {
     /// Whether what comes from a connection has ended, and its end is not delayed.
     fn has_ended(&mut self, slot: &mut Slot) -> bool {
         let has_ended = slot.conn.has_passed_all_on();
-        if has_ended && let Some(mut way) = slot.take_impaired() {
+        if has_ended && let Some(way) = slot.impaired_mut() {
             let (has_stalled, until) = (way.has_stalled(), way.ended(self.tick()));
-            slot.put_impaired(way);
             if let Some(until) = until {
                 self.arm_at(slot, Kind::Delay, until);
             }
@@ -172,9 +170,8 @@ impl<S> Shard<S> {
         let slot = &mut entry.slot;
         let Some(other) = slot.relay().and_then(|other| table.get_mut(other)) else { return };
         slot.called(1, 0, 0);
-        if let Some(mut way) = slot.take_impaired() {
+        if let Some(way) = slot.impaired_mut() {
             way.arrived(bytes.len(), core.tick());
-            slot.put_impaired(way);
             core.keep(slot, bytes);
             core.mark_dirty(slot);
             return core.mark_runnable(slot);

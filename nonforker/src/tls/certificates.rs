@@ -33,6 +33,15 @@ pub(super) fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
         .map_err(|error| TlsError::new(format!("cannot read {}: {error}", path.display())))
 }
 
+/// Reads a certificate and its key, which have names in errors.
+pub(super) fn read_both(
+    certificate: &Path,
+    key: &Path,
+) -> Result<([Vec<u8>; 2], [String; 2]), TlsError> {
+    let texts = [read(certificate)?, read(key)?];
+    Ok((texts, [certificate, key].map(|path| path.display().to_string())))
+}
+
 /// From when until when a certificate is good, in seconds of Unix time.
 pub(super) type Validity = (i64, i64);
 

@@ -179,10 +179,8 @@ impl ClientTls {
         certificate: impl AsRef<Path>,
         key: impl AsRef<Path>,
     ) -> Result<Self, TlsError> {
-        let (certificate, key) = (certificate.as_ref(), key.as_ref());
-        let texts = (certificates::read(certificate)?, certificates::read(key)?);
-        let names = [certificate.display().to_string(), key.display().to_string()];
-        let (pair, _) = pair(&texts.0, &texts.1, Some(&names))?;
+        let ([chain, key], names) = certificates::read_both(certificate.as_ref(), key.as_ref())?;
+        let (pair, _) = pair(&chain, &key, Some(&names))?;
         self.changed(|own| own.pair = Some(pair))
     }
 

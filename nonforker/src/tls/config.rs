@@ -244,10 +244,8 @@ impl Tls {
         certificate: impl AsRef<Path>,
         key: impl AsRef<Path>,
     ) -> Result<Self, TlsError> {
-        let (certificate, key) = (certificate.as_ref(), key.as_ref());
-        let texts = (certificates::read(certificate)?, certificates::read(key)?);
-        let names = [certificate.display().to_string(), key.display().to_string()];
-        self.and(&texts.0, &texts.1, Some(names))
+        let ([chain, key], names) = certificates::read_both(certificate.as_ref(), key.as_ref())?;
+        self.and(&chain, &key, Some(names))
     }
 
     /// The same from two texts in PEM.

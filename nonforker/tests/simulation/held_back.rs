@@ -8,10 +8,9 @@ use nonforker::{
     sim::{Client, Faults, Listener, Net, Simulation},
 };
 
-const WORKER: &str = "10.9.9.9:7";
-type Settings = Workers<Lines, Lines>;
+use crate::crew::{Settings, WORKER};
 
-/// So many requests wait, and so many closures of other shards.
+/// A server where at most `queue` requests wait, and `remote_max` closures of other shards.
 fn server(queue: usize, remote_max: usize, protocol: Protocol) -> Server {
     let workers = Workers::at(WORKER, Lines::with_max(20_000)).expect("a target");
     let set = |workers: Settings| workers.in_flight(1).queue(queue).protocol(protocol);

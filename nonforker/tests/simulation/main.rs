@@ -9,6 +9,7 @@ mod anybody;
 mod away;
 mod callbacks;
 mod codecs;
+mod crew;
 mod cut_off;
 mod drain;
 mod ends;

@@ -8,14 +8,10 @@ use nonforker::{
     sim::{Client, Ending, Faults, Listener, Net, Simulation},
 };
 
-use crate::tagged_always::Book;
-
-const WORKER: &str = "10.9.9.9:7";
-pub(crate) type Settings = Workers<Lines, Lines>;
-
-pub(crate) const fn secs(secs: u64) -> Duration {
-    Duration::from_secs(secs)
-}
+use crate::{
+    crew::{Settings, WORKER, quiet, run_on, secs},
+    tagged_always::Book,
+};
 
 fn server(set: impl Fn(Settings) -> Settings) -> Server {
     let workers = Workers::at(WORKER, Lines::with_max(100_000)).expect("a target");
@@ -29,14 +25,7 @@ pub(crate) fn run(
     simulation: impl FnOnce(Simulation) -> Simulation,
     script: impl Fn(&Net, &Listener),
 ) {
-    simulation(Simulation::new(move || server(set))).run(|net| {
-        let listener = net.listen(WORKER);
-        script(net, &listener);
-    });
-}
-
-fn quiet(simulation: Simulation) -> Simulation {
-    simulation.faults(|_| Faults::none()).seeds(0..20)
+    run_on(move || server(set), simulation, script);
 }
 
 pub(crate) fn faulty(simulation: Simulation) -> Simulation {

@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, time::Duration};
 
 use nonforker::sim::{Client, Ending, Net};
 
-use crate::tagged::{Settings, faulty, run, secs, sharded};
+use crate::{
+    crew::{Settings, secs},
+    tagged::{faulty, run, sharded},
+};
 
 /// What a worker has read of its clients so far, and that each line has its place.
 #[derive(Default)]

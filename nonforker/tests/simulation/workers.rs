@@ -8,13 +8,9 @@ use nonforker::{
     sim::{Client, Faults, Listener, Net, Rng, Simulation},
 };
 
-const WORKER: &str = "10.9.9.9:7";
-const ERROR: &str = "error: the worker ended\n";
-type Settings = Workers<Lines, Lines>;
+use crate::crew::{Settings, WORKER, quiet, run_on, secs};
 
-const fn secs(secs: u64) -> Duration {
-    Duration::from_secs(secs)
-}
+const ERROR: &str = "error: the worker ended\n";
 
 fn server(set: impl Fn(Settings) -> Settings) -> Server {
     let workers = Workers::at(WORKER, Lines::with_max(100)).expect("a target");
@@ -26,14 +22,7 @@ fn run(
     simulation: impl FnOnce(Simulation) -> Simulation,
     script: impl Fn(&Net, &Listener),
 ) {
-    simulation(Simulation::new(move || server(set))).run(|net| {
-        let listener = net.listen(WORKER);
-        script(net, &listener);
-    });
-}
-
-fn quiet(simulation: Simulation) -> Simulation {
-    simulation.faults(|_| Faults::none()).seeds(0..20)
+    run_on(move || server(set), simulation, script);
 }
 
 fn faulty(simulation: Simulation) -> Simulation {

@@ -86,6 +86,10 @@ impl Slot {
         self.extra.as_ref()?.impaired.as_deref()
     }
 
+    pub(in crate::engine) fn impaired_mut(&mut self) -> Option<&mut Impaired> {
+        self.extra.as_mut()?.impaired.as_deref_mut()
+    }
+
     /// Whether it is not received from, on purpose: it has stalled, or too much of it is delayed.
     pub(in crate::engine) fn holds_back(&self) -> bool {
         self.impaired()
