@@ -122,7 +122,7 @@ pub(crate) const PEERS: &[Peer] = &[
     later(Job::Tls, "nonforker-poll", Kind::Nonforker("poll")),
     later(Job::Tls, "nonforker-uring", Kind::Nonforker("uring")),
     later(Job::Tls, "tokio-rustls", Kind::Rust("tokio-rustls", "peer-tokio-rustls", &[])),
-    later(Job::Tls, "go", Kind::Go("go/tls.go")),
+    later(Job::Tls, "go", Kind::Go("go/main.go")),
     later(Job::Publish, "redis-server", Kind::RedisServer),
     later(Job::Publish, "nats-server", Kind::NatsServer),
 ];

@@ -1,8 +1,10 @@
-// Newline echo with Go's net package: a goroutine per connection, one processor, a write per read.
+// Newline echo with Go's net package, over TLS if there is a certificate: a goroutine per connection,
+// one processor, a write per read.
 package main
 
 import (
 	"bytes"
+	"crypto/tls"
 	"fmt"
 	"net"
 	"os"
@@ -12,8 +14,8 @@ import (
 const lineMax = 64 * 1024
 
 func main() {
-	if len(os.Args) != 2 {
-		fmt.Fprintln(os.Stderr, "usage: PORT")
+	if len(os.Args) != 2 && len(os.Args) != 4 {
+		fmt.Fprintln(os.Stderr, "usage: PORT [CERTIFICATE KEY]")
 		os.Exit(2)
 	}
 	runtime.GOMAXPROCS(1)
@@ -21,6 +23,15 @@ func main() {
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
+	}
+	if len(os.Args) == 4 {
+		certificate, err := tls.LoadX509KeyPair(os.Args[2], os.Args[3])
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		config := &tls.Config{Certificates: []tls.Certificate{certificate}}
+		listener = tls.NewListener(listener, config)
 	}
 	for {
 		conn, err := listener.Accept()
