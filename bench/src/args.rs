@@ -22,6 +22,7 @@ Examples:
   cargo run --release -p bench -- instructions --check                   Has a message become dearer?
   cargo run --release -p bench -- syscalls
   cargo run --release -p bench -- publish                                A message to 5000
+  cargo run --release -p bench -- operators                              A program behind a port
   cargo run --release -p bench -- ticks                                  How late is a timer?";
 
 /// The program.
@@ -46,6 +47,36 @@ pub(crate) enum What {
     Ticks(TickArgs),
     /// Measure what it costs to deliver a message to many, also if some of them never read
     Publish(PublishArgs),
+    /// Measure the program beside socat, ncat, tcpserver, websocketd, haproxy and systemd-socket-proxyd
+    Operators(OperatorArgs),
+}
+
+/// Which tools, with how many clients.
+#[derive(Debug, Args)]
+pub(crate) struct OperatorArgs {
+    /// Only these tools
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    pub(crate) tools: Vec<String>,
+
+    /// With so many clients, at most 3000
+    #[arg(long, value_name = "N", value_delimiter = ',', default_values = ["1", "100", "2000"], value_parser = clients)]
+    pub(crate) clients: Vec<usize>,
+
+    /// How often each is measured
+    #[arg(long, value_name = "N", default_value = "5", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) rounds: u16,
+
+    /// How long each measurement takes
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = time)]
+    pub(crate) duration: Duration,
+
+    /// The core of the tools, and of what they start
+    #[arg(long, value_name = "CORE", default_value_t = 0)]
+    pub(crate) server_core: usize,
+
+    /// The core of the load, and of the server that relays relay to
+    #[arg(long, value_name = "CORE", default_value_t = 1)]
+    pub(crate) load_core: usize,
 }
 
 /// To whom is published, and what.
@@ -165,6 +196,13 @@ fn time(text: &str) -> Result<Duration, String> {
 
 fn count(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|&count| count <= 6000).ok_or_else(|| "from 0 to 6000".into())
+}
+
+fn clients(text: &str) -> Result<usize, String> {
+    text.parse()
+        .ok()
+        .filter(|count| (1..=3000).contains(count))
+        .ok_or_else(|| "from 1 to 3000".into())
 }
 
 fn message(text: &str) -> Result<usize, String> {

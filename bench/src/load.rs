@@ -116,7 +116,7 @@ impl Loader<'_> {
 
 /// Has the calling thread run on this core only.
 #[cfg(target_os = "linux")]
-fn pin(core: usize) -> Result<()> {
+pub(crate) fn pin(core: usize) -> Result<()> {
     use nix::{
         sched::{CpuSet, sched_setaffinity},
         unistd::Pid,
@@ -131,7 +131,7 @@ fn pin(core: usize) -> Result<()> {
 }
 
 #[cfg(not(target_os = "linux"))]
-fn pin(core: usize) -> Result<()> {
+pub(crate) fn pin(core: usize) -> Result<()> {
     Err(format!("cannot run on core {core}: this needs Linux"))
 }
 

@@ -6,7 +6,8 @@
 //! ```
 //!
 //! `instructions` and `syscalls` load with `lockstep` instead, and need no clock. `ticks` asks a server
-//! how late its timers are, `publish` what it costs to deliver a message to many.
+//! how late its timers are, `publish` what it costs to deliver a message to many, and `operators`
+//! measures the tools that put a program behind a port.
 
 mod args;
 mod baseline;
@@ -16,6 +17,7 @@ mod instructions;
 mod job;
 mod load;
 mod lockstep;
+mod operators;
 mod peers;
 mod prepare;
 mod process;
@@ -44,6 +46,7 @@ fn main() -> ExitCode {
         What::Syscalls(args) => syscalls::syscalls(args, &stop),
         What::Ticks(args) => ticks::ticks(args, &stop),
         What::Publish(args) => publish::publish(args, &stop),
+        What::Operators(args) => operators::operators(args, &stop),
     });
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -35,7 +35,27 @@ impl Server {
         wrapper: &[String],
         stop: &Stop,
     ) -> Result<Self> {
-        let name = ready.peer.name;
+        let command = |port| Ok(ready.command(port));
+        Self::begin(ready.peer.name, command, core, wrapper, stop)
+    }
+
+    /// Starts what serves at a port, on a core, and waits until it listens.
+    pub(crate) fn run(
+        name: &'static str,
+        command: impl FnOnce(u16) -> Result<Vec<String>>,
+        core: Option<usize>,
+        stop: &Stop,
+    ) -> Result<Self> {
+        Self::begin(name, command, core, &[], stop)
+    }
+
+    fn begin(
+        name: &'static str,
+        command: impl FnOnce(u16) -> Result<Vec<String>>,
+        core: Option<usize>,
+        wrapper: &[String],
+        stop: &Stop,
+    ) -> Result<Self> {
         let port = free_port().map_err(|error| format!("cannot find a port: {error}"))?;
         let mut words: Vec<String> = Vec::new();
         if is_there("setpriv") {
@@ -46,7 +66,7 @@ impl Server {
             words.extend(["taskset".into(), "-c".into(), core.to_string()]);
         }
         words.extend_from_slice(wrapper);
-        words.extend(ready.command(port));
+        words.extend(command(port)?);
         let (program, arguments) = words.split_first().ok_or("a command has no words")?;
         let child = Command::new(program)
             .args(arguments)

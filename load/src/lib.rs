@@ -79,3 +79,8 @@ pub use self::{
     process::{Process, Snapshot, Usage},
     progress::{Phase, Progress},
 };
+
+/// The example of the page that the package shows is compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

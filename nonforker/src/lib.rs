@@ -228,3 +228,8 @@ pub use tls::TlsError;
 #[cfg(feature = "_rustls")]
 pub use tls::{ClientAuth, ClientTls, Tls, TlsFacts};
 pub use workers::{BytesCodec, Protocol, Restart, WorkerError, Workers};
+
+/// The example of the page that the package shows is compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
