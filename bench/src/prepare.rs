@@ -172,7 +172,8 @@ impl<'s> Workshop<'s> {
         })
     }
 
-    fn c(&self, file: &str, libraries: Libraries) -> Result<PathBuf> {
+    /// The program of this file in C.
+    pub(crate) fn c(&self, file: &str, libraries: Libraries) -> Result<PathBuf> {
         self.tool("cc", "gcc")?;
         let name = Path::new(file).file_stem().unwrap_or_default();
         let program = self.folder("c")?.join(name);

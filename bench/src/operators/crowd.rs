@@ -42,7 +42,7 @@ impl Talk {
     }
 
     /// What is sent for a line, and what comes back. Digits are the same in upper case.
-    fn message(self, bytes: usize) -> [Vec<u8>; 2] {
+    pub(super) fn message(self, bytes: usize) -> [Vec<u8>; 2] {
         let mut line: Vec<u8> = (b'0'..=b'9').cycle().take(bytes - 1).collect();
         match self {
             Self::Lines => {

@@ -7,6 +7,7 @@
 //! ```
 
 mod crowd;
+mod piped;
 mod tools;
 mod tree;
 
@@ -20,7 +21,7 @@ use crate::{
     compare::shuffle,
     load::pin,
     operators::{
-        crowd::Crowd,
+        crowd::{Crowd, Talk},
         tools::{Tool, Workplace},
         tree::Tree,
     },
@@ -92,7 +93,7 @@ pub(crate) fn operators(args: &OperatorArgs, stop: &Stop) -> Result<()> {
         }
     }
     print(&tools, args, &rounds);
-    Ok(())
+    filters(&tools, &place, args, &rounds)
 }
 
 fn measure(
@@ -103,7 +104,8 @@ fn measure(
     args: &OperatorArgs,
     stop: &Stop,
 ) -> Result<Round> {
-    let core = Some(args.server_core);
+    let is_alone = tool.filter(place).is_some();
+    let core = Some(if is_alone { args.load_core } else { args.server_core });
     let server = Server::run(tool.name, |port| tool.command(place, port), core, stop)?;
     let mut crowd = Crowd::enter(server.address, tool.talk, clients, bytes)
         .map_err(|why| format!("its clients: {why}"))?;
@@ -118,6 +120,35 @@ fn measure(
         memory: tree.memory(),
         processes: tree.processes(),
     })
+}
+
+/// What a filter answers behind a port, beside what it does by itself.
+#[expect(clippy::print_stdout, reason = "it is what was asked for")]
+fn filters(
+    tools: &[Tool],
+    place: &Workplace,
+    args: &OperatorArgs,
+    rounds: &BTreeMap<What, Vec<Round>>,
+) -> Result<()> {
+    println!("\n| a filter on its own core | on a pipe, lines/s | clients | lines/s | ratio |");
+    println!("|---|--:|--:|--:|--:|");
+    for (nth, tool) in tools.iter().enumerate() {
+        let Some(filter) = tool.filter(place) else { continue };
+        let [line, _] = Talk::Lines.message(SHORT);
+        let alone: Result<Vec<f64>> =
+            (0..args.rounds).map(|_| piped::rate(&filter, &line, args.duration)).collect();
+        let alone = median(alone?).unwrap_or(f64::NAN);
+        for &clients in &args.clients {
+            let Some(of) = rounds.get(&(nth, clients, SHORT)) else { continue };
+            let rate = median(of.iter().map(|round| round.rate).collect()).unwrap_or(f64::NAN);
+            println!(
+                "| {} | {alone:.0} | {clients} | {rate:.0} | {:.2} |",
+                tool.name,
+                rate / alone
+            );
+        }
+    }
+    Ok(())
 }
 
 #[expect(clippy::print_stdout, reason = "it is what was asked for")]

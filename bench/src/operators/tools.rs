@@ -13,13 +13,33 @@ use crate::{
 /// What stands behind the port, one for each client.
 const PROGRAM: &str = "cat";
 
-/// A filter that answers a line as soon as it has it, for tools that have one for all clients.
-const FILTER: &str = "\
+/// Filters in Python that answer a line as soon as they have it: one that does next to nothing, and
+/// one that takes forty words out, as a filter of a chat would.
+const FILTERS: [(&str, &str); 2] = [
+    (
+        "upper.py",
+        "\
 import sys
 
 for line in sys.stdin:
     print(line.rstrip('\\n').upper(), flush=True)
-";
+",
+    ),
+    (
+        "words.py",
+        "\
+import re, sys
+
+WORDS = [re.compile(rf'\\bword{nth}\\b', re.I) for nth in range(40)]
+
+for line in sys.stdin:
+    line = line.rstrip('\\n')
+    for word in WORDS:
+        line = word.sub('***', line)
+    print(line, flush=True)
+",
+    ),
+];
 
 const SOCKET_PROXYD: &str = "/lib/systemd/systemd-socket-proxyd";
 
@@ -32,7 +52,8 @@ enum Use {
     /// Something of ours, with these arguments behind `--listen`.
     Serve(&'static [&'static str]),
     Relay(&'static [&'static str]),
-    Worker,
+    /// One of the filters; whether it has a core of its own, and ours shares that of the load.
+    Worker(usize, bool),
     SocatFork,
     Ncat,
     Tcpserver,
@@ -41,6 +62,8 @@ enum Use {
     /// With a line more in its configuration.
     Haproxy(&'static str),
     SocketProxyd,
+    /// A relay in C, which copies or splices.
+    ByHand(&'static str),
 }
 
 /// A tool.
@@ -58,8 +81,10 @@ const fn tool(name: &'static str, what: Use, needs: Option<[&'static str; 2]>) -
     Tool { name, talk, what, needs }
 }
 
-const TOOLS: [Tool; 13] = [
-    tool("worker", Use::Worker, None),
+const TOOLS: [Tool; 17] = [
+    tool("worker", Use::Worker(0, false), None),
+    tool("upper.py", Use::Worker(0, true), None),
+    tool("words.py", Use::Worker(1, true), None),
     tool("exec", Use::Serve(&["--exec", PROGRAM, "--max-processes", MOST]), None),
     tool("socat-fork", Use::SocatFork, Some(["socat", "socat"])),
     tool("ncat", Use::Ncat, Some(["ncat", "ncat"])),
@@ -68,6 +93,8 @@ const TOOLS: [Tool; 13] = [
     tool("relay-poll", Use::Relay(&["--driver", "poll"]), None),
     tool("relay-uring", Use::Relay(&["--driver", "uring"]), None),
     tool("relay-shards", Use::Relay(&["--driver", "poll", "--shards", "2"]), None),
+    tool("c-copy", Use::ByHand("copy"), None),
+    tool("c-splice", Use::ByHand("splice"), None),
     tool("haproxy", Use::Haproxy(""), Some(["haproxy", "haproxy"])),
     tool("haproxy-splice", Use::Haproxy("option splice-auto"), Some(["haproxy", "haproxy"])),
     tool("socat-relay", Use::SocatRelay, Some(["socat", "socat"])),
@@ -101,7 +128,10 @@ pub(crate) fn names() -> Vec<&'static str> {
 #[derive(Debug)]
 pub(super) struct Workplace {
     nonforker: String,
+    relay_by_hand: String,
     folder: PathBuf,
+    /// That of the servers.
+    core: usize,
     /// What relays relay to.
     upstream: Server,
 }
@@ -114,21 +144,24 @@ impl Workplace {
     ) -> Result<Self> {
         workshop.tool("python3", "python3")?;
         let nonforker = workshop.nonforker()?.to_string_lossy().into_owned();
+        let relay_by_hand = workshop.c("c/relay.c", None)?.to_string_lossy().into_owned();
         let folder = workshop.path("target/bench");
-        let written =
-            fs::create_dir_all(&folder).and_then(|()| fs::write(folder.join("filter.py"), FILTER));
+        let write = |(name, text): &(&str, &str)| fs::write(folder.join(name), text);
+        let written = fs::create_dir_all(&folder).and_then(|()| FILTERS.iter().try_for_each(write));
         written.map_err(|why| format!("cannot write into {}: {why}", folder.display()))?;
         let echo = |port| {
             let words = ["serve", "--quiet", "--codec", "raw", "--listen"];
             Ok(ours(&nonforker, &words, port, &[]))
         };
         let upstream = Server::run("echo", echo, Some(args.load_core), stop)?;
-        Ok(Self { nonforker, folder, upstream })
+        Ok(Self { nonforker, relay_by_hand, folder, core: args.server_core, upstream })
     }
 
-    /// The filter that is a worker.
-    pub(super) fn filter(&self) -> String {
-        self.folder.join("filter.py").to_string_lossy().into_owned()
+    /// A filter, as it is started, on a core of its own.
+    fn filter(&self, nth: usize, core: Option<usize>) -> Vec<String> {
+        let path = self.folder.join(FILTERS[nth].0).to_string_lossy().into_owned();
+        let core = core.map(|core| words(&["taskset", "-c", &core.to_string()]));
+        [core.unwrap_or_default(), words(&["python3", &path])].concat()
     }
 
     fn haproxy(&self, port: u16, more: &str) -> Result<Vec<String>> {
@@ -155,20 +188,29 @@ fn ours(program: &str, before: &[&str], port: u16, behind: &[&str]) -> Vec<Strin
 
 impl Tool {
     pub(super) fn is_relay(&self) -> bool {
-        use Use::{Haproxy, Relay, SocatRelay, SocketProxyd};
-        matches!(self.what, Relay(_) | Haproxy(_) | SocatRelay | SocketProxyd)
+        use Use::{ByHand, Haproxy, Relay, SocatRelay, SocketProxyd};
+        matches!(self.what, Relay(_) | ByHand(_) | Haproxy(_) | SocatRelay | SocketProxyd)
+    }
+
+    /// The filter behind it that has a core of its own, as it is started.
+    pub(super) fn filter(&self, place: &Workplace) -> Option<Vec<String>> {
+        match self.what {
+            Use::Worker(nth, true) => Some(place.filter(nth, Some(place.core))),
+            _ => None,
+        }
     }
 
     /// The command that serves at `port`.
     pub(super) fn command(&self, place: &Workplace, port: u16) -> Result<Vec<String>> {
         let upstream = place.upstream.address.to_string();
-        let listen = format!("TCP-LISTEN:{port},bind=127.0.0.1,reuseaddr,fork,backlog=1024");
+        let listen =
+            format!("TCP-LISTEN:{port},bind=127.0.0.1,reuseaddr,fork,backlog=1024,nodelay");
         let number = port.to_string();
         let serve = ["serve", "--quiet", "--listen"];
         Ok(match self.what {
             Use::Serve(more) => ours(&place.nonforker, &serve, port, more),
-            Use::Worker => {
-                let worker = format!("python3 {}", place.filter());
+            Use::Worker(nth, is_alone) => {
+                let worker = place.filter(nth, is_alone.then_some(place.core)).join(" ");
                 ours(&place.nonforker, &serve, port, &["--worker", &worker])
             }
             Use::Relay(more) => {
@@ -189,6 +231,10 @@ impl Tool {
                 let port = format!("--port={port}");
                 let quietly = ["--address=127.0.0.1", "--loglevel=fatal", PROGRAM];
                 words(&[&["websocketd", &port], &quietly[..]].concat())
+            }
+            Use::ByHand(how) => {
+                let to = place.upstream.address.port().to_string();
+                words(&[&place.relay_by_hand, &number, &to, how])
             }
             Use::Haproxy(more) => place.haproxy(port, more)?,
             Use::SocketProxyd if !is_there(SOCKET_PROXYD) => {

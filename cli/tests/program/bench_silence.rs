@@ -163,6 +163,8 @@ fn end(mut process: Process) -> (Value, i32) {
     let status = process.status();
     until("the report is there", || serde_json::from_str::<Value>(&text(&stdout)).is_ok());
     let report = serde_json::from_str(&text(&stdout)).unwrap();
+    // What is on its way through the pipe comes a little after the end.
+    until("why it failed is there", || status == 0 || text(&stderr).ends_with('\n'));
     assert!(status == 0 || text(&stderr).lines().count() == 1, "{}", text(&stderr));
     (report, status)
 }

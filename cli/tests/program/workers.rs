@@ -203,6 +203,19 @@ fn workers_that_exit_at_their_start_end_the_server_with_their_last_words() {
 }
 
 #[test]
+fn the_last_words_stand_behind_a_flood_and_a_tagged_worker_has_them_too() {
+    for protocol in ["plain", "tagged"] {
+        let mut line = command(&format!("serve --listen 127.0.0.1:0 --worker-protocol {protocol}"));
+        let worker = "sh -c 'yes flood | head -n 50000 >&2; echo no licence found >&2; exit 3'";
+        let output = run(line.args(["--worker", worker]));
+        assert_eq!(output.status, 1, "{}", output.stderr);
+        let last = output.stderr.lines().last().expect("a line");
+        assert!(last.contains("no licence found; exit status: 3"), "{last}");
+        assert!(output.stderr.lines().count() < 150, "bounded: {}", output.stderr);
+    }
+}
+
+#[test]
 fn a_worker_that_is_killed_or_hangs_costs_one_reply_and_is_replaced() {
     let scratch = Scratch::new();
     let answer = "def answer(line):\n    if line == 'exit': os._exit(1)\n    \
@@ -244,7 +257,7 @@ fn what_is_chatty_reaches_the_log_or_nobody() {
 #[test]
 fn one_that_never_reads_is_replaced_and_clients_that_leave_do_no_harm() {
     let server = serve("sleep 1000", "--worker-timeout 500ms --worker-error close");
-    let clients: Vec<_> = (0..1000).map(|_| server.connect()).collect();
+    let clients: Vec<_> = (0..2000).map(|_| server.connect()).collect();
     let long = [b'x'; 60_000];
     for mut client in &clients[..100] {
         let _ = client.write_all(&long);

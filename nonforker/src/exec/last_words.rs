@@ -27,10 +27,7 @@ impl LastWords {
             *speaker = process;
             lines.clear();
         }
-        if lines.len() == KEPT {
-            lines.pop_front();
-        }
-        lines.push_back(line.to_owned());
+        keep(lines, line.to_owned());
     }
 
     pub(super) fn said(&self) -> String {
@@ -45,6 +42,8 @@ pub(super) struct ErrorLines {
     line: Vec<u8>,
     /// The rest of this line is left out.
     is_long: bool,
+    /// The last of those that are not logged: what a program says at last may stand behind a flood.
+    unsaid: VecDeque<String>,
     /// When the present second began, how many lines it had, and how many were left out in all.
     since: Option<Instant>,
     count: u32,
@@ -52,11 +51,17 @@ pub(super) struct ErrorLines {
 }
 
 impl ErrorLines {
-    /// Calls `log` with lines, and how many were left out before each.
-    pub(super) fn take(&mut self, bytes: &[u8], now: Instant, mut log: impl FnMut(&str, u64)) {
+    /// Calls `say` with lines: with how many were left out before it, or with None if it is not to be
+    /// logged, and is only one of the last before such a line, or before the end.
+    pub(super) fn take(
+        &mut self,
+        bytes: &[u8],
+        now: Instant,
+        say: &mut dyn FnMut(&str, Option<u64>),
+    ) {
         for &byte in bytes {
             if byte == b'\n' {
-                self.end(now, &mut log);
+                self.end_line(now, say);
             } else if self.line.len() < LINE_MAX {
                 self.line.push(byte);
             } else {
@@ -65,28 +70,46 @@ impl ErrorLines {
         }
     }
 
-    /// A line has ended, or all of them.
-    pub(super) fn end(&mut self, now: Instant, log: &mut dyn FnMut(&str, u64)) {
-        let (line, is_long) = (std::mem::take(&mut self.line), std::mem::take(&mut self.is_long));
-        if line.is_empty() {
+    /// All lines have ended.
+    pub(super) fn end(&mut self, now: Instant, say: &mut dyn FnMut(&str, Option<u64>)) {
+        self.end_line(now, say);
+        self.unsaid.drain(..).for_each(|line| say(&escaped(&line), None));
+    }
+
+    fn end_line(&mut self, now: Instant, say: &mut dyn FnMut(&str, Option<u64>)) {
+        if self.line.is_empty() {
             return;
         }
         if self.since.is_none_or(|since| now > since + Duration::from_secs(1)) {
             (self.since, self.count) = (Some(now), 0);
         }
         self.count += 1;
+        let line = String::from_utf8_lossy(&self.line).into_owned()
+            + if self.is_long { "…" } else { "" };
+        self.line.clear();
+        self.is_long = false;
         if self.count > LINES_PER_SECOND {
             self.left_out += 1;
+            keep(&mut self.unsaid, line);
             return;
         }
-        let mut text: String = String::from_utf8_lossy(&line).escape_debug().collect();
-        // A quotation mark needs no escape.
-        text = text.replace("\\\"", "\"").replace("\\'", "'");
-        if is_long {
-            text.push('…');
-        }
-        log(&text, std::mem::take(&mut self.left_out));
+        self.unsaid.drain(..).for_each(|line| say(&escaped(&line), None));
+        say(&escaped(&line), Some(std::mem::take(&mut self.left_out)));
     }
+}
+
+/// Control characters as escapes. A quotation mark needs none.
+fn escaped(line: &str) -> String {
+    let text: String = line.escape_debug().collect();
+    text.replace("\\\"", "\"").replace("\\'", "'")
+}
+
+/// As the last of a few.
+fn keep(lines: &mut VecDeque<String>, line: String) {
+    if lines.len() == KEPT {
+        lines.pop_front();
+    }
+    lines.push_back(line);
 }
 
 #[cfg(test)]
@@ -100,19 +123,28 @@ mod tests {
     fn lines_are_bounded_in_length_and_number_and_escaped() {
         let (mut lines, now) = (ErrorLines::default(), Instant::now());
         let mut logged = Vec::new();
-        let mut log = |line: &str, left_out| logged.push((line.to_owned(), left_out));
-        lines.take(b"it's \"bad\"\n\x1b[2J\xff\n\nha", now, &mut log);
-        lines.take(b"lf\n", now, &mut log);
-        lines.take(&[b'x'; 5000], now, &mut log);
-        lines.take(&b"y\n".repeat(1000), now, &mut log);
-        lines.take(b"later\n", now + Duration::from_secs(2), &mut log);
+        let mut unlogged = Vec::new();
+        let mut say = |line: &str, left_out: Option<u64>| match left_out {
+            Some(left_out) => logged.push((line.to_owned(), left_out)),
+            None => unlogged.push(line.to_owned()),
+        };
+        lines.take(b"it's \"bad\"\n\x1b[2J\xff\n\nha", now, &mut say);
+        lines.take(b"lf\n", now, &mut say);
+        lines.take(&[b'x'; 5000], now, &mut say);
+        lines.take(&b"y\n".repeat(1000), now, &mut say);
+        lines.take(b"z\n", now, &mut say);
+        lines.take(b"later\n", now + Duration::from_secs(2), &mut say);
+        lines.take(&b"w\n".repeat(100), now + Duration::from_secs(3), &mut say);
+        lines.take(b"at\x07last", now + Duration::from_secs(3), &mut say);
+        lines.end(now + Duration::from_secs(3), &mut say);
         let line = |nth: usize| logged[nth].0.as_str();
         assert_eq!(line(0), "it's \"bad\"");
         assert_eq!(line(1), "\\u{1b}[2J\u{fffd}");
         assert_eq!(line(2), "half");
         assert_eq!(line(3).len(), 1000 + "…".len());
-        assert_eq!(logged.len(), 21);
-        assert_eq!(logged[20], ("later".to_owned(), 983));
+        assert_eq!(logged[20], ("later".to_owned(), 984));
+        assert_eq!(logged.len(), 40, "and 19 more in that second");
+        assert_eq!(unlogged, ["y", "y", "y", "z", "w", "w", "w", "at\\u{7}last"]);
     }
 
     #[test]

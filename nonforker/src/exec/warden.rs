@@ -283,9 +283,11 @@ impl Inmate {
         let Self { child, errors, lines, label, words, .. } = self;
         let process = child.id();
         let Some(pipe) = errors else { return };
-        let mut log = |line: &str, left_out: u64| {
+        let mut say = |line: &str, left_out: Option<u64>| {
             words.say(process, line);
-            tracing::info!(program = label.as_str(), left_out, "{line}");
+            if let Some(left_out) = left_out {
+                tracing::info!(program = label.as_str(), left_out, "{line}");
+            }
         };
         let mut buffer = vec![0; READ];
         // A child that has left the group may write for ever.
@@ -295,9 +297,9 @@ impl Inmate {
                 Ok(0) => break,
                 _ => pipe.read(&mut buffer).unwrap_or(0),
             };
-            lines.take(buffer.get(..count).unwrap_or_default(), now, &mut log);
+            lines.take(buffer.get(..count).unwrap_or_default(), now, &mut say);
             if count == 0 {
-                lines.end(now, &mut log);
+                lines.end(now, &mut say);
                 *errors = None;
                 return;
             }
@@ -305,6 +307,6 @@ impl Inmate {
                 return;
             }
         }
-        lines.end(now, &mut log);
+        lines.end(now, &mut say);
     }
 }

@@ -159,3 +159,33 @@ fn curl_is_served() {
         crate::client::hear(&told, "frame GET / HTTP/1.1\r");
     });
 }
+
+#[test]
+fn node_is_served() {
+    const SCRIPT: &str = "
+const fs = require('fs'), tls = require('tls');
+const [host, port] = process.argv[1].split(':');
+const options = {host, port: Number(port), servername: 'server.test', ca: fs.readFileSync(process.argv[2])};
+const first = tls.connect(options, () => first.write('x'.repeat(100000) + '\\nfacts\\nclose\\n'));
+let said = '', session;
+first.on('session', ticket => session = ticket);
+first.on('data', bytes => said += bytes);
+first.on('end', () => {
+    console.log(said.slice(0, 100000) === 'x'.repeat(100000), said.slice(100001));
+    const second = tls.connect({...options, session}, () => second.end('facts\\n'));
+    second.on('data', bytes => console.log('again', second.isSessionReused(), bytes.toString()));
+    second.on('end', () => console.log('closed'));
+});
+";
+    on_every_driver(|case| {
+        let authority = Authority::new();
+        let files = Files::new(&[("ca.pem", authority.pem())]);
+        let (server, _told) = guarded(case, authority.tls(&[NAME]), Limits::new());
+        let address = server.address().to_string();
+        let address = address.trim_start_matches("tcp://");
+        let arguments = ["-e", SCRIPT, address, &files.path("ca.pem")];
+        let Some(said) = run("node", &arguments, "") else { return };
+        let is_right = said.contains("true TLSv1.3 ") && said.contains("again true TLSv1.3 ");
+        assert!(is_right && said.contains("closed"), "{said}");
+    });
+}
