@@ -168,10 +168,10 @@ impl<H: Handler> Remote<H> {
         F: FnOnce(&mut H, &mut Connections<'_, H>) -> R + Send + 'static,
         R: IntoOutcome + 'static,
     {
-        self.mailboxes[self.shard].post(call, |call| {
-            let errand = Box::new(Posted { call, types: PhantomData::<fn(H) -> R> });
-            Letter::Post { service: self.service, errand }
-        })
+        let posted = Box::new(Posted { call, types: PhantomData::<fn(H) -> R> });
+        self.mailboxes[self.shard]
+            .post(posted, |errand| Letter::Post { service: self.service, errand })
+            .map_err(|(posted, error)| (posted.call, error))
     }
 
     /// Has a reply queued for one connection, framed by its codec, as

@@ -114,12 +114,13 @@ impl Mailbox {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Posts what `seal` makes of `contents`, which come back if there is no room.
+    /// Posts what `seal` makes of `contents`, which come back if there is no room. They are in their box
+    /// already: nobody waits for the lock while one is made.
     pub(crate) fn post<T>(
         &self,
-        contents: T,
-        seal: impl FnOnce(T) -> Letter,
-    ) -> Result<(), (T, PostError)> {
+        contents: Box<T>,
+        seal: impl FnOnce(Box<T>) -> Letter,
+    ) -> Result<(), (Box<T>, PostError)> {
         self.waker.check_thread();
         let mut queue = self.queue();
         if queue.ended {
@@ -179,11 +180,18 @@ impl Mailbox {
         }
     }
 
-    /// Moves letters to `taken`, the oldest first. Returns whether more are left, and what was missed.
+    /// Moves letters to `taken`, which is empty: the oldest first. Returns whether more are left, and
+    /// what was missed.
     fn take(&self, taken: &mut VecDeque<Letter>) -> (bool, Missed) {
         let mut queue = self.queue();
-        let count = queue.letters.len().min(LETTERS_PER_TURN);
-        taken.extend(queue.letters.drain(..count));
+        let missed = mem::take(&mut queue.missed);
+        if queue.letters.len() <= LETTERS_PER_TURN {
+            // In one piece, so that nobody waits for the lock.
+            mem::swap(&mut queue.letters, taken);
+            (queue.posts, queue.published, queue.bytes, queue.awake) = (0, 0, 0, false);
+            return (false, missed);
+        }
+        taken.extend(queue.letters.drain(..LETTERS_PER_TURN));
         for letter in &*taken {
             match letter {
                 Letter::Post { .. } => queue.posts -= 1,
@@ -194,9 +202,7 @@ impl Mailbox {
                 Letter::Answer(_) | Letter::Resolved { .. } => {}
             }
         }
-        let missed = mem::take(&mut queue.missed);
-        queue.awake = !queue.letters.is_empty();
-        (queue.awake, missed)
+        (true, missed)
     }
 }
 
@@ -314,8 +320,8 @@ mod tests {
     }
 
     fn post(mailbox: &Mailbox) -> Result<(), PostError> {
-        let seal = |()| Letter::Post { service: 0, errand: Box::new(Nothing) };
-        mailbox.post((), seal).map_err(|((), error)| error)
+        let seal = |errand: Box<Nothing>| Letter::Post { service: 0, errand };
+        mailbox.post(Box::new(Nothing), seal).map_err(|(_, error)| error)
     }
 
     #[test]
