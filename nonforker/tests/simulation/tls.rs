@@ -316,3 +316,38 @@ fn many_handshakes_at_once_wait_for_their_turn_and_all_are_made() {
         }
     });
 }
+
+#[test]
+fn a_hello_may_come_in_many_records_and_they_may_be_cut_anywhere() {
+    Simulation::new(server).faults(|_| Faults::none()).seeds(0..300).run(|net| {
+        let rng = net.rng();
+        let client = net.connect_to(0);
+        let client =
+            if rng.chance(500) { TlsClient::older(client) } else { TlsClient::new(client) };
+        let hello = client.records();
+        let (header, mut message) = hello.split_at(5);
+        let most = [1, 3, 40, 300][rng.between(0, 3)];
+        let mut records = Vec::new();
+        while !message.is_empty() {
+            let (part, rest) = message.split_at(rng.between(1, most).min(message.len()));
+            records.extend_from_slice(&header[..3]);
+            records.extend_from_slice(&u16::try_from(part.len()).expect("short").to_be_bytes());
+            records.extend_from_slice(part);
+            message = rest;
+        }
+        let most = [7, 50, 2000][rng.between(0, 2)];
+        let mut bytes = &records[..];
+        while !bytes.is_empty() {
+            let (part, rest) = bytes.split_at(rng.between(1, most).min(bytes.len()));
+            client.client().send(part);
+            if rng.chance(700) {
+                net.wait(Duration::from_millis(1));
+            }
+            bytes = rest;
+        }
+        client.send("line 0\n");
+        client.settle(net);
+        assert_eq!(client.failure(), None);
+        assert_eq!(client.plain(), b"line 0\n");
+    });
+}
