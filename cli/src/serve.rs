@@ -166,7 +166,7 @@ fn server(args: &ServeArgs) -> Result<Server, Ending> {
     let service = &args.service;
     listen(&args.listen, &args.tls, &args.access, |first| {
         match (&args.worker.worker, &args.exec.exec) {
-            (_, Some(command)) => Ok(exec::serve(server, first, command, &args.exec)),
+            (_, Some(command)) => exec::serve(server, first, command, &args.exec),
             (Some(command), None) => worker::serve(server, first, command, service, &args.worker),
             (None, None) => {
                 let codec = Wanted {

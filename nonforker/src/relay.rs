@@ -400,6 +400,7 @@ impl Server {
         let server = self
             .service(Raw::new(), Upstreams(Rc::clone(&shared)))
             .name(name.clone())
+            .join_next()
             .service(Raw::new(), Clients(shared))
             .name(name);
         match from {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::{
     config::Limits,
+    engine::slot::ServiceId,
     error::{Error, Result},
 };
 
@@ -48,6 +49,8 @@ pub struct ServiceLimits {
     linger_timeout: Option<Duration>,
     slow_handler: Option<Option<Duration>>,
     answer_timeout: Option<Option<Duration>>,
+    /// The service whose connections each need one of this service, too.
+    upstreams_of: Option<ServiceId>,
 }
 
 impl ServiceLimits {
@@ -201,6 +204,11 @@ impl ServiceLimits {
         self.reserved_connections
     }
 
+    /// The service whose connections each need one of this service, too.
+    pub(crate) const fn upstreams_of(&self) -> Option<ServiceId> {
+        self.upstreams_of
+    }
+
     /// Whether its connections from one IP address are counted for itself.
     pub(crate) const fn counts_addresses_alone(&self) -> bool {
         self.max_connections_per_ip.is_some()
@@ -225,9 +233,23 @@ impl AllLimits {
         }
     }
 
+    /// The service given last is there for the connections of the next one: a relay.
+    pub(crate) fn join_next(&mut self) {
+        let next = ServiceId::try_from(self.services.len()).ok();
+        if let Some(last) = self.services.last_mut() {
+            last.upstreams_of = next;
+        }
+    }
+
     /// Says what is wrong with these limits, if anything is.
     pub(crate) fn check(&self) -> Result<()> {
         self.server.check()?;
+        let relays = self.services.iter().any(|service| service.upstreams_of.is_some());
+        if relays && self.server.connections() < 2 {
+            let (limit, value) = ("max_connections", self.server.connections().to_string());
+            let bound = "at least 2: a relay has a place for each of the two sides".to_owned();
+            return Err(Error::Limits { limit, value, bound });
+        }
         if self.is_misplaced {
             let (limit, value) = ("service_limits", "a call before any service".to_owned());
             let bound = "for none: it sets the limits of the service given last".to_owned();

@@ -34,15 +34,24 @@ impl Desk {
     const fn all_taken(&self) -> usize {
         self.taken + self.elsewhere
     }
+
+    /// How many places are its own: one for each client, if it has the other sides of a relay.
+    fn kept(&self, desks: &[Self]) -> usize {
+        let clients = self.rules.upstreams_of.and_then(|clients| desks.get(clients as usize));
+        clients.map_or(0, Self::all_taken).max(self.rules.reserved)
+    }
 }
 
 /// For how many more connections of `service` there is room, of `connections_max` in all.
 pub(super) fn room(desks: &[Desk], service: ServiceId, connections_max: usize) -> usize {
     let Some(desk) = desks.get(service as usize) else { return 0 };
-    let places = desks.iter().map(|desk| (desk.all_taken(), desk.rules.reserved));
-    let (reserved, taken) = (desk.rules.reserved, desk.all_taken());
-    room_of(places, (taken, reserved), connections_max)
-        .min(desk.rules.connections_max.saturating_sub(taken))
+    let places = desks.iter().map(|desk| (desk.all_taken(), desk.kept(desks)));
+    let (reserved, taken) = (desk.kept(desks), desk.all_taken());
+    let room = room_of(places, (taken, reserved), connections_max);
+    // A client of a relay needs a place for the other side.
+    let is_relayed = desks.iter().any(|desk| desk.rules.upstreams_of == Some(service));
+    let room = if is_relayed { room / 2 } else { room };
+    room.min(desk.rules.connections_max.saturating_sub(taken))
 }
 
 /// The same, where `places` has how many each service has taken and how many it has reserved, and

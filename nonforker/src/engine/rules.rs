@@ -31,6 +31,8 @@ pub(crate) struct Rules {
     /// How many places are kept for the service, and how many it may have.
     pub(crate) reserved: usize,
     pub(crate) connections_max: usize,
+    /// The service whose connections each need one of this service, too.
+    pub(crate) upstreams_of: Option<ServiceId>,
     per_ip_max: Option<usize>,
     /// Where connections from one address are counted: with those of other services, or alone.
     per_ip_of: Option<ServiceId>,
@@ -63,6 +65,7 @@ impl Rules {
                     answer_timeout: limits.answer_timeout,
                     slow: limits.slow_handler.map_or(u64::MAX, nanos),
                     reserved: own.reserved(),
+                    upstreams_of: own.upstreams_of(),
                     connections_max: limits.max_connections.unwrap_or(usize::MAX),
                     per_ip_max: limits.max_connections_per_ip,
                     per_net_max: limits.max_connections_per_net,

@@ -9,10 +9,12 @@
 //!
 //! The warden has a descriptor of the program's own end of the socket pair. So it sees when ours is closed,
 //! and ours sees the end only when the warden says so: after the last line of standard error, and even if a
-//! child of the program still holds the output.
+//! child of the program still holds the output. What the program has not read is read then, and thrown away,
+//! until ours is closed: a socket that is closed with something unread is a reset, and what the program
+//! wrote last would be lost with it.
 
 use std::{
-    io::{self, PipeReader, PipeWriter, Read},
+    io::{self, ErrorKind, PipeReader, PipeWriter, Read},
     net::Shutdown,
     os::{
         fd::{AsFd, OwnedFd},
@@ -62,6 +64,8 @@ struct Inmate {
     words: Arc<LastWords>,
     /// SIGKILL is due then.
     kill_at: Option<Instant>,
+    /// It has exited, and our end is not closed yet.
+    is_gone: bool,
 }
 
 /// See the [module](self). Dropped, it ends all programs and waits for that.
@@ -101,6 +105,7 @@ impl Warden {
             label,
             words,
             kill_at: None,
+            is_gone: false,
         };
         tracing::debug!(program = inmate.label, pid = inmate.child.id(), "started");
         if let Some(new) = &self.new {
@@ -159,6 +164,7 @@ fn watch(new: &Receiver<Inmate>, woken: &PipeReader) {
             }
         }
         if ends {
+            inmates.retain(|inmate| !inmate.is_gone);
             inmates.iter_mut().for_each(|inmate| inmate.terminate(now()));
             if inmates.is_empty() {
                 return;
@@ -168,9 +174,13 @@ fn watch(new: &Receiver<Inmate>, woken: &PipeReader) {
         let now = now();
         let mut events = events.into_iter();
         inmates.retain_mut(|inmate| {
-            let runs = inmate.look(events.next().unwrap_or_default(), now);
-            orphans.extend(inmate.group.filter(|_| is_init && !runs));
-            runs
+            let seen = events.next().unwrap_or_default();
+            if inmate.is_gone {
+                return !seen.says || inmate.drain();
+            }
+            inmate.look(seen, now);
+            orphans.extend(inmate.group.filter(|_| is_init && inmate.is_gone));
+            !inmate.is_gone || inmate.drain()
         });
         let reap = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
         orphans.retain(|&group| waitid(WaitId::Pgid(Some(group)), reap).is_ok());
@@ -191,6 +201,11 @@ fn wait(inmates: &[Inmate], woken: &PipeReader, looks: bool) -> io::Result<Vec<S
     let mut fds = vec![readable(woken.as_fd())];
     let mut places = Vec::new();
     for inmate in inmates {
+        if inmate.is_gone {
+            fds.push(readable(inmate.theirs.as_fd()));
+            places.push((Some(fds.len() - 1), None));
+            continue;
+        }
         let errors = inmate.errors.as_ref().map(|errors| {
             fds.push(readable(errors.as_fd()));
             fds.len() - 1
@@ -207,7 +222,7 @@ fn wait(inmates: &[Inmate], woken: &PipeReader, looks: bool) -> io::Result<Vec<S
     let kills = inmates.iter().filter_map(|inmate| inmate.kill_at);
     let now = now();
     let until = kills.map(|at| at.saturating_duration_since(now)).min();
-    let is_told = inmates.iter().all(|inmate| inmate.exit.is_some());
+    let is_told = inmates.iter().all(|inmate| inmate.is_gone || inmate.exit.is_some());
     let until = if is_told && !looks { until } else { Some(until.unwrap_or(LOOK).min(LOOK)) };
     let until = until.and_then(|until| Timespec::try_from(until).ok());
     poll(&mut fds, until.as_ref())?;
@@ -228,8 +243,8 @@ fn wait(inmates: &[Inmate], woken: &PipeReader, looks: bool) -> io::Result<Vec<S
 }
 
 impl Inmate {
-    /// Returns whether it still runs.
-    fn look(&mut self, seen: Seen, now: Instant) -> bool {
+    /// Looks after one that has not exited yet, as far as is known.
+    fn look(&mut self, seen: Seen, now: Instant) {
         if seen.says {
             self.hear(false, now);
         }
@@ -240,10 +255,9 @@ impl Inmate {
             self.kill_at = Some(now + PATIENCE);
             self.signal(Signal::KILL);
         }
-        let Some(pid) = self.group else { return false };
         let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
-        if let Ok(None) = waitid(WaitId::Pid(pid), look) {
-            return true;
+        if self.group.is_some_and(|pid| matches!(waitid(WaitId::Pid(pid), look), Ok(None))) {
+            return;
         }
         // As long as it is not reaped, the group is its own.
         self.signal(Signal::KILL);
@@ -259,8 +273,18 @@ impl Inmate {
             }
             Err(error) => tracing::warn!(program = self.label, "cannot be waited for: {error}"),
         }
-        let _ = self.theirs.shutdown(Shutdown::Both);
-        false
+        (self.is_gone, self.errors, self.exit, self.kill_at) = (true, None, None, None);
+        let _ = self.theirs.set_nonblocking(true);
+        let _ = self.theirs.shutdown(Shutdown::Write);
+    }
+
+    /// Throws away what nobody will read. Returns whether our end may still be open.
+    fn drain(&mut self) -> bool {
+        let mut buffer = vec![0; READ];
+        match self.theirs.read(&mut buffer) {
+            Ok(count) => count > 0,
+            Err(error) => matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted),
+        }
     }
 
     /// Has it end, and be ended if it does not.
