@@ -383,3 +383,30 @@ fn operations_that_fail_one_after_the_other_leave_no_relay_behind() {
     });
     assert!(operations >= 8, "{operations}");
 }
+
+#[test]
+fn a_client_waits_until_there_is_a_place_for_its_other_side_too() {
+    let server = || Server::new().limits(Limits::new().max_connections(Some(5))).relay(FROM, TO);
+    no_faults(Simulation::new(server).seeds(0..100)).run(|net| {
+        let listener = net.listen(TO);
+        let say_hello = |client: &Client, server: &Client| {
+            client.send("hello");
+            server.expect("hello");
+        };
+        let served = [(); 2].map(|()| joined(net, &listener));
+        for (client, server) in &served {
+            say_hello(client, server);
+        }
+        let waiting = [(); 2].map(|()| net.connect());
+        net.wait(secs(5));
+        let stats = net.stats();
+        assert_eq!((stats.accepted, stats.outgoing), (2, 2), "each has both of its places");
+        // Whoever goes makes room for one that waits, and nobody is closed for want of it.
+        for ((old, server), new) in served.iter().zip(&waiting) {
+            old.half_close();
+            server.half_close();
+            old.expect_end();
+            say_hello(new, &listener.accept());
+        }
+    });
+}
