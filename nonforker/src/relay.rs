@@ -397,12 +397,9 @@ impl Server {
         let load = RefCell::new((vec![0; relay.targets.len()], relay.targets.len() - 1));
         let clients = Cell::new(0);
         let shared = Rc::new(Shared { relay, name: name.clone(), at, load, clients });
-        let server = self
-            .service(Raw::new(), Upstreams(Rc::clone(&shared)))
-            .name(name.clone())
-            .join_next()
-            .service(Raw::new(), Clients(shared))
-            .name(name);
+        let mut server = self.service(Raw::new(), Upstreams(Rc::clone(&shared))).name(name.clone());
+        server.limits.join_next();
+        let server = server.service(Raw::new(), Clients(shared)).name(name);
         match from {
             Ok(address) => server.also_on(address),
             Err(error) => server.with_mistake(Error::Address(error)),

@@ -166,12 +166,6 @@ impl Server {
         self.add::<H, H>(codec, handler)
     }
 
-    /// Each connection of the service that is given next needs one of the service given last.
-    pub(crate) fn join_next(mut self) -> Self {
-        self.limits.join_next();
-        self
-    }
-
     fn add<H: Handler, F: Frames<H>>(mut self, codec: H::Codec, frames: F) -> Self {
         self.services.push(Box::new(Typed::<H, F>::new(codec, frames)));
         self.proxies.push(None);

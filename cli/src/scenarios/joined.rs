@@ -16,7 +16,9 @@ const TARGETS: [&str; 2] = ["10.0.0.1:1", "10.0.0.2:1"];
 /// A relay with limits that differ from seed to seed.
 pub(super) fn server(rng: &Rng) -> Server {
     let relay = Relay::to(TARGETS[0]).and_then(|relay| relay.or(TARGETS[1]));
-    let server = Server::new().limits(narrow(rng).write_timeout(None));
+    // A relay needs two places.
+    let places = rng.chance(300).then(|| rng.between(2, 6));
+    let server = Server::new().limits(narrow(rng).max_connections(places).write_timeout(None));
     match relay {
         Ok(relay) => server.relay(super::ADDRESS, relay.retry(Duration::from_secs(rng.below(3)))),
         Err(_) => server,

@@ -20,8 +20,10 @@ const TARGET: &str = "10.0.0.1:1";
 
 /// An echo and a relay with limits that differ from seed to seed. The relay is slow on purpose in some.
 pub(super) fn server(rng: &Rng) -> Server {
-    let limits = narrow(rng).write_timeout(None).handshakes_max(rng.between(2, 9));
-    let server = Server::new().limits(limits);
+    // A relay needs two places.
+    let places = rng.chance(300).then(|| rng.between(2, 6));
+    let limits = narrow(rng).max_connections(places).write_timeout(None);
+    let server = Server::new().limits(limits.handshakes_max(rng.between(2, 9)));
     let made = (tls::server(), tls::client(), TARGET.parse::<Target>());
     let (Ok(tls), Ok(own), Ok(target)) = made else { return server };
     let Ok(relay) = target.tls(own).map(nonforker::Relay::from) else { return server };
