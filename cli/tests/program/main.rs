@@ -27,6 +27,7 @@ mod errors;
     any(target_arch = "x86_64", target_arch = "aarch64")
 ))]
 mod every_signal;
+mod exec;
 mod help;
 mod memory;
 mod proxy;
