@@ -58,7 +58,7 @@ pub(crate) struct OperatorArgs {
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     pub(crate) tools: Vec<String>,
 
-    /// With so many clients, at most 3000
+    /// Numbers of clients, each at most 3000
     #[arg(long, value_name = "N", value_delimiter = ',', default_values = ["1", "100", "2000"], value_parser = clients)]
     pub(crate) clients: Vec<usize>,
 

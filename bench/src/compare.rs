@@ -2,7 +2,6 @@
 
 use std::{collections::BTreeMap, fs, path::PathBuf};
 
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nonforker::{Address, sim::Rng};
 
 use crate::{
@@ -55,8 +54,7 @@ fn check_machine(args: &CompareArgs) -> Result<()> {
         return Err(format!("{why}; this machine has {cores}; see --server-core and --load-core"));
     }
     // What we start inherits it.
-    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).map_err(|error| error.to_string())?;
-    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).map_err(|error| error.to_string())
+    nonforker::raise_descriptor_limit().map(drop).map_err(|error| error.to_string())
 }
 
 /// All servers, and the load.

@@ -10,7 +10,10 @@ use std::{
     time::Duration,
 };
 
-use crate::process::{Result, pause};
+use crate::{
+    process::{Result, pause},
+    server::connect,
+};
 
 /// How long a server may take for a reply.
 const TIMEOUT: Duration = Duration::from_secs(if cfg!(test) { 3 } else { 20 });
@@ -26,14 +29,6 @@ pub(crate) fn check(address: SocketAddr) -> Result<()> {
     half_closed(address).map_err(fault("a client that has finished sending"))
 }
 
-fn connect(address: SocketAddr) -> Result<TcpStream, Error> {
-    let stream = TcpStream::connect(address)?;
-    stream.set_nodelay(true)?;
-    stream.set_read_timeout(Some(TIMEOUT))?;
-    stream.set_write_timeout(Some(TIMEOUT))?;
-    Ok(stream)
-}
-
 fn expect(stream: &mut TcpStream, expected: &[u8]) -> Result<(), Error> {
     let mut reply = vec![0; expected.len()];
     stream.read_exact(&mut reply)?;
@@ -44,7 +39,7 @@ fn expect(stream: &mut TcpStream, expected: &[u8]) -> Result<(), Error> {
 }
 
 fn cut(address: SocketAddr) -> Result<(), Error> {
-    let mut stream = connect(address)?;
+    let mut stream = connect(address, TIMEOUT)?;
     for piece in ["a", "b\nc", "d\n\n", "e\nf\ng", "\n"] {
         stream.write_all(piece.as_bytes())?;
         pause(Duration::from_millis(10));
@@ -68,7 +63,7 @@ fn many_lines(bytes: usize) -> Vec<u8> {
 }
 
 fn late(address: SocketAddr) -> Result<(), Error> {
-    let mut stream = connect(address)?;
+    let mut stream = connect(address, TIMEOUT)?;
     let request = many_lines(LATE);
     let (mut writer, expected) = (stream.try_clone()?, request.clone());
     let writing = thread::spawn(move || writer.write_all(&request));
@@ -83,7 +78,7 @@ fn late(address: SocketAddr) -> Result<(), Error> {
 }
 
 fn half_closed(address: SocketAddr) -> Result<(), Error> {
-    let mut stream = connect(address)?;
+    let mut stream = connect(address, TIMEOUT)?;
     stream.write_all(b"x\ny\n")?;
     stream.shutdown(Shutdown::Write)?;
     expect(&mut stream, b"x\ny\n")?;

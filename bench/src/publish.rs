@@ -9,11 +9,10 @@
 use std::{
     collections::BTreeMap,
     io::{ErrorKind, Read, Write},
-    net::{SocketAddr, TcpStream},
+    net::TcpStream,
     time::Duration,
 };
 
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nonforker::sim::Rng;
 use nonforker_load::Process;
 
@@ -24,7 +23,7 @@ use crate::{
     prepare::Workshop,
     process::{Result, Stop, now, pause, say},
     results::median,
-    server::Server,
+    server::{Server, connect},
 };
 
 /// How long a message may take to a subscriber.
@@ -134,14 +133,6 @@ fn expect(stream: &mut TcpStream, expected: &[u8]) -> std::io::Result<()> {
     Err(std::io::Error::new(ErrorKind::InvalidData, format!("not what is due: {shown:?}")))
 }
 
-fn connect(address: SocketAddr) -> std::io::Result<TcpStream> {
-    let stream = TcpStream::connect(address)?;
-    stream.set_nodelay(true)?;
-    stream.set_read_timeout(Some(TIMEOUT))?;
-    stream.set_write_timeout(Some(TIMEOUT))?;
-    Ok(stream)
-}
-
 /// A server, all its subscribers, and its publisher.
 struct Room {
     server: Server,
@@ -167,11 +158,11 @@ impl Room {
     fn fill(server: Server, talk: Talk, args: &PublishArgs) -> std::io::Result<Self> {
         let (mut readers, mut stuck) = (Vec::new(), Vec::new());
         for nth in 0..args.subscribers + args.stuck {
-            let mut stream = connect(server.address)?;
+            let mut stream = connect(server.address, TIMEOUT)?;
             talk.subscribe(&mut stream)?;
             if nth < args.subscribers { readers.push(stream) } else { stuck.push(stream) }
         }
-        let mut publisher = connect(server.address)?;
+        let mut publisher = connect(server.address, TIMEOUT)?;
         talk.begin(&mut publisher)?;
         let mut room = Self { server, talk, readers, stuck, publisher, published: 0 };
         // The last of them may still be waiting to be accepted.
@@ -223,9 +214,8 @@ impl Room {
 
 /// Runs `bench publish`.
 pub(crate) fn publish(args: &PublishArgs, stop: &Stop) -> Result<()> {
-    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).map_err(|error| error.to_string())?;
     // What we start inherits it.
-    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).map_err(|error| error.to_string())?;
+    nonforker::raise_descriptor_limit().map_err(|error| error.to_string())?;
     let workshop = Workshop::new(stop);
     workshop.tool("taskset", "util-linux")?;
     let peers = peers::chosen(&args.peers, &[Job::Broadcast, Job::Publish])?;

@@ -5,6 +5,8 @@
 #![cfg(target_os = "linux")]
 #![expect(clippy::disallowed_methods, reason = "this is a measurement")]
 
+mod pinging;
+
 use std::{
     io::{Read, Write},
     net::{SocketAddr, TcpStream},
@@ -67,19 +69,7 @@ fn median(mut values: Vec<f64>) -> f64 {
 
 /// The 99th percentile of 1,500 pings, in microseconds.
 fn ping(address: SocketAddr) -> f64 {
-    let mut client = TcpStream::connect(address).expect("it listens");
-    client.set_nodelay(true).expect("an option");
-    let mut times: Vec<f64> = (0..1500)
-        .map(|_| {
-            thread::sleep(Duration::from_micros(500));
-            let began = Instant::now();
-            client.write_all(b"ping\n").expect("it takes that");
-            client.read_exact(&mut [0; 5]).expect("it answers");
-            began.elapsed().as_secs_f64() * 1e6
-        })
-        .collect();
-    times.sort_by(f64::total_cmp);
-    times[times.len() * 99 / 100]
+    pinging::p99(address, 1, 1500, Duration::from_micros(500))
 }
 
 #[test]

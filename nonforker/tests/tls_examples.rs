@@ -3,6 +3,8 @@
 #![cfg(feature = "_rustls")]
 #![expect(clippy::disallowed_methods, reason = "a client in a test may wait")]
 
+mod own_certificate;
+
 use std::{
     env, fs,
     io::{BufRead, BufReader, Read, Write},
@@ -14,7 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned, pki_types::ServerName};
+use rustls::{ClientConfig, ClientConnection, StreamOwned, pki_types::ServerName};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -32,18 +34,7 @@ impl Example {
         binary.pop();
         let binary = binary.join("examples").join(name);
         let folder = env::temp_dir().join(format!("nonforker-{name}-{}", std::process::id()));
-        fs::create_dir_all(&folder).expect("a folder");
-        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("made");
-        fs::write(folder.join("cert.pem"), made.cert.pem()).expect("a file");
-        fs::write(folder.join("key.pem"), made.signing_key.serialize_pem()).expect("a file");
-        let mut roots = RootCertStore::empty();
-        roots.add(made.cert.der().clone()).expect("a certificate");
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .expect("it has them")
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+        let config = own_certificate::make(&folder);
         let address = format!("unix:{}", folder.join("socket").display());
         let files = [folder.join("cert.pem"), folder.join("key.pem")];
         let child = Command::new(binary).arg(address).args(files).spawn();

@@ -5,6 +5,9 @@
 #![cfg(all(target_os = "linux", feature = "_rustls"))]
 #![expect(clippy::disallowed_methods, reason = "this is a measurement")]
 
+mod own_certificate;
+mod pinging;
+
 use std::{
     fs,
     io::{Read, Write},
@@ -20,9 +23,7 @@ use std::{
 
 use nonforker::{Address, DriverKind, Running, Server, Tls, codec::Lines};
 use rustix::thread::{CpuSet, sched_setaffinity};
-use rustls::{
-    ClientConfig, ClientConnection, RootCertStore, client::Resumption, pki_types::ServerName,
-};
+use rustls::{ClientConfig, ClientConnection, client::Resumption, pki_types::ServerName};
 
 /// Who speaks in clear, by turns.
 const CLIENTS: usize = 64;
@@ -46,18 +47,7 @@ impl Certificate {
     fn make() -> Self {
         let folder =
             std::env::temp_dir().join(format!("nonforker-measured-{}", std::process::id()));
-        fs::create_dir_all(&folder).expect("a folder");
-        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("made");
-        fs::write(folder.join("cert.pem"), made.cert.pem()).expect("a file");
-        fs::write(folder.join("key.pem"), made.signing_key.serialize_pem()).expect("a file");
-        let mut roots = RootCertStore::empty();
-        roots.add(made.cert.der().clone()).expect("a certificate");
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let mut config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .expect("it has them")
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+        let mut config = own_certificate::make(&folder);
         // Full handshakes only.
         config.resumption = Resumption::disabled();
         Self { folder, config: Arc::new(config) }
@@ -121,24 +111,7 @@ fn keep_shaking(
 
 /// The 99th percentile of 20,000 round trips, one every 100 µs, in microseconds.
 fn ping(address: SocketAddr) -> f64 {
-    let connect = || {
-        let client = TcpStream::connect(address).expect("it listens");
-        client.set_nodelay(true).expect("an option");
-        client
-    };
-    let mut clients: Vec<TcpStream> = (0..CLIENTS).map(|_| connect()).collect();
-    let mut times: Vec<f64> = (0..20_000)
-        .map(|nth| {
-            thread::sleep(Duration::from_micros(100));
-            let client = &mut clients[nth % CLIENTS];
-            let began = Instant::now();
-            client.write_all(b"ping\n").expect("it takes that");
-            client.read_exact(&mut [0; 5]).expect("it answers");
-            began.elapsed().as_secs_f64() * 1e6
-        })
-        .collect();
-    times.sort_by(f64::total_cmp);
-    times[times.len() * 99 / 100]
+    pinging::p99(address, CLIENTS, 20_000, Duration::from_micros(100))
 }
 
 #[test]

@@ -6,7 +6,10 @@ use std::{
     time::Duration,
 };
 
-use crate::process::{self, Stop, now};
+use crate::{
+    process::{self, Stop, now},
+    server::connect,
+};
 
 /// How long a reply may take. A tool that starts a program for each client needs some of it.
 const TIMEOUT: Duration = Duration::from_secs(20);
@@ -76,16 +79,14 @@ pub(super) struct Loaded {
 }
 
 impl Crowd {
-    /// Connects so many, one after the other, each with a first exchange: then it is really served.
+    /// Connects this number of clients, one after the other, each with a first exchange: some tools accept a
+    /// client long before they serve it.
     pub(super) fn enter(at: SocketAddr, talk: Talk, clients: usize, bytes: usize) -> Result<Self> {
         let [request, reply] = talk.message(bytes);
         let heard = vec![0; reply.len()];
         let mut crowd = Self { clients: Vec::new(), request, reply, heard };
         for _ in 0..clients {
-            let mut stream = TcpStream::connect(at)?;
-            stream.set_nodelay(true)?;
-            stream.set_read_timeout(Some(TIMEOUT))?;
-            stream.set_write_timeout(Some(TIMEOUT))?;
+            let mut stream = connect(at, TIMEOUT)?;
             talk.begin(&mut stream)?;
             stream.write_all(&crowd.request)?;
             crowd.clients.push(stream);

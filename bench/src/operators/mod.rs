@@ -13,7 +13,6 @@ mod tree;
 
 use std::collections::BTreeMap;
 
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nonforker::sim::Rng;
 
 use crate::{
@@ -49,19 +48,18 @@ struct Round {
     processes: usize,
 }
 
-/// What is measured: a tool, by its place in the list, with so many clients and such requests.
+/// What is measured: the place of a tool in the list, the number of clients, the bytes of a request.
 type What = (usize, usize, usize);
 
 /// Runs `bench operators`.
 pub(crate) fn operators(args: &OperatorArgs, stop: &Stop) -> Result<()> {
-    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).map_err(|error| error.to_string())?;
     // What we start inherits it.
-    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).map_err(|error| error.to_string())?;
+    nonforker::raise_descriptor_limit().map_err(|error| error.to_string())?;
     let workshop = Workshop::new(stop);
     workshop.tool("taskset", "util-linux")?;
+    let tools = tools::chosen(&args.tools, &workshop, stop)?;
     let place = Workplace::prepare(&workshop, args, stop)?;
     pin(args.load_core)?;
-    let tools = tools::chosen(&args.tools, &workshop, stop)?;
     let rng = Rng::new(1);
     let mut rounds: BTreeMap<What, Vec<Round>> = BTreeMap::new();
     for round in 0..args.rounds {
@@ -122,6 +120,10 @@ fn measure(
     })
 }
 
+fn middle(of: &[Round], value: fn(&Round) -> f64) -> f64 {
+    median(of.iter().map(value).collect()).unwrap_or(f64::NAN)
+}
+
 /// What a filter answers behind a port, beside what it does by itself.
 #[expect(clippy::print_stdout, reason = "it is what was asked for")]
 fn filters(
@@ -140,7 +142,7 @@ fn filters(
         let alone = median(alone?).unwrap_or(f64::NAN);
         for &clients in &args.clients {
             let Some(of) = rounds.get(&(nth, clients, SHORT)) else { continue };
-            let rate = median(of.iter().map(|round| round.rate).collect()).unwrap_or(f64::NAN);
+            let rate = middle(of, |round| round.rate);
             println!(
                 "| {} | {alone:.0} | {clients} | {rate:.0} | {:.2} |",
                 tool.name,
@@ -153,9 +155,6 @@ fn filters(
 
 #[expect(clippy::print_stdout, reason = "it is what was asked for")]
 fn print(tools: &[Tool], args: &OperatorArgs, rounds: &BTreeMap<What, Vec<Round>>) {
-    let middle = |of: &[Round], value: fn(&Round) -> f64| {
-        median(of.iter().map(value).collect()).unwrap_or(f64::NAN)
-    };
     for is_relay in [false, true] {
         let what = if is_relay { "relay" } else { "a program behind a port" };
         println!("\n| {what} | clients | requests/s | CPU µs per request | MiB | processes |");

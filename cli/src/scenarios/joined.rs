@@ -8,7 +8,7 @@ use nonforker::{
     sim::{Client, Ending, Net, Rng},
 };
 
-use super::narrow;
+use super::narrow_for_relays;
 
 /// Where the servers of the script are.
 const TARGETS: [&str; 2] = ["10.0.0.1:1", "10.0.0.2:1"];
@@ -16,9 +16,7 @@ const TARGETS: [&str; 2] = ["10.0.0.1:1", "10.0.0.2:1"];
 /// A relay with limits that differ from seed to seed.
 pub(super) fn server(rng: &Rng) -> Server {
     let relay = Relay::to(TARGETS[0]).and_then(|relay| relay.or(TARGETS[1]));
-    // A relay needs two places.
-    let places = rng.chance(300).then(|| rng.between(2, 6));
-    let server = Server::new().limits(narrow(rng).max_connections(places).write_timeout(None));
+    let server = Server::new().limits(narrow_for_relays(rng));
     match relay {
         Ok(relay) => server.relay(super::ADDRESS, relay.retry(Duration::from_secs(rng.below(3)))),
         Err(_) => server,

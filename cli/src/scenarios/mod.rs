@@ -200,6 +200,12 @@ fn narrow(rng: &Rng) -> Limits {
     if rng.chance(300) { limits.max_connections(Some(rng.between(1, 6))) } else { limits }
 }
 
+/// The same for a server with a relay, which needs two places.
+fn narrow_for_relays(rng: &Rng) -> Limits {
+    let places = rng.chance(300).then(|| rng.between(2, 6));
+    narrow(rng).max_connections(places).write_timeout(None)
+}
+
 /// Lines of all lengths, most of them short.
 fn line(rng: &Rng) -> Vec<u8> {
     let length = rng.magnitude(if rng.chance(50) { 1 << 14 } else { 1 << 9 });

@@ -12,7 +12,7 @@ use nonforker::{
     },
 };
 
-use super::{line, narrow};
+use super::{line, narrow_for_relays};
 
 /// Where the relay is, and its target.
 const RELAY: &str = "127.0.0.1:1686";
@@ -20,9 +20,7 @@ const TARGET: &str = "10.0.0.1:1";
 
 /// An echo and a relay with limits that differ from seed to seed. The relay is slow on purpose in some.
 pub(super) fn server(rng: &Rng) -> Server {
-    // A relay needs two places.
-    let places = rng.chance(300).then(|| rng.between(2, 6));
-    let limits = narrow(rng).max_connections(places).write_timeout(None);
+    let limits = narrow_for_relays(rng);
     let server = Server::new().limits(limits.handshakes_max(rng.between(2, 9)));
     let made = (tls::server(), tls::client(), TARGET.parse::<Target>());
     let (Ok(tls), Ok(own), Ok(target)) = made else { return server };

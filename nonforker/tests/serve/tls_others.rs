@@ -72,6 +72,20 @@ fn run(program: &str, arguments: &[&str], input: &str) -> Option<String> {
     Some(format!("{said}\n{wrong}"))
 }
 
+/// Runs a script with an interpreter, which it tells where a server behind TLS is and the file with its authority.
+fn script_is_served(interpreter: &str, flag: &str, script: &str, is_right: fn(&str) -> bool) {
+    on_every_driver(|case| {
+        let authority = Authority::new();
+        let files = Files::new(&[("ca.pem", authority.pem())]);
+        let (server, _told) = guarded(case, authority.tls(&[NAME]), Limits::new());
+        let address = server.address().to_string();
+        let address = address.trim_start_matches("tcp://");
+        let arguments = [flag, script, address, &files.path("ca.pem")];
+        let Some(said) = run(interpreter, &arguments, "") else { return };
+        assert!(is_right(&said), "{said}");
+    });
+}
+
 #[test]
 fn openssl_is_served() {
     on_every_driver(|case| {
@@ -128,15 +142,8 @@ print(stream.readline().decode())
 raw = tls.unwrap()
 print('closed')
 ";
-    on_every_driver(|case| {
-        let authority = Authority::new();
-        let files = Files::new(&[("ca.pem", authority.pem())]);
-        let (server, _told) = guarded(case, authority.tls(&[NAME]), Limits::new());
-        let address = server.address().to_string();
-        let address = address.trim_start_matches("tcp://");
-        let arguments = ["-c", SCRIPT, address, &files.path("ca.pem")];
-        let Some(said) = run("python3", &arguments, "") else { return };
-        assert!(said.contains("TLSv1.3 ") && said.contains("closed"), "{said}");
+    script_is_served("python3", "-c", SCRIPT, |said| {
+        said.contains("TLSv1.3 ") && said.contains("closed")
     });
 }
 
@@ -177,15 +184,8 @@ first.on('end', () => {
     second.on('end', () => console.log('closed'));
 });
 ";
-    on_every_driver(|case| {
-        let authority = Authority::new();
-        let files = Files::new(&[("ca.pem", authority.pem())]);
-        let (server, _told) = guarded(case, authority.tls(&[NAME]), Limits::new());
-        let address = server.address().to_string();
-        let address = address.trim_start_matches("tcp://");
-        let arguments = ["-e", SCRIPT, address, &files.path("ca.pem")];
-        let Some(said) = run("node", &arguments, "") else { return };
+    script_is_served("node", "-e", SCRIPT, |said| {
         let is_right = said.contains("true TLSv1.3 ") && said.contains("again true TLSv1.3 ");
-        assert!(is_right && said.contains("closed"), "{said}");
+        is_right && said.contains("closed")
     });
 }

@@ -401,7 +401,7 @@ fn a_client_waits_until_there_is_a_place_for_its_other_side_too() {
         net.wait(secs(5));
         let stats = net.stats();
         assert_eq!((stats.accepted, stats.outgoing), (2, 2), "each has both of its places");
-        // Whoever goes makes room for one that waits, and nobody is closed for want of it.
+        // The end of one client makes room for one that waits, and no client is closed for want of it.
         for ((old, server), new) in served.iter().zip(&waiting) {
             old.half_close();
             server.half_close();
