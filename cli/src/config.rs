@@ -6,7 +6,7 @@
 use std::{ffi::OsString, fs::File, io::Read, path::Path};
 
 use clap::{
-    ArgMatches, Command,
+    ArgAction, ArgMatches, Command,
     builder::OsStr,
     error::{ContextKind, ErrorKind},
     parser::ValueSource,
@@ -46,7 +46,7 @@ pub(crate) fn apply(
         for (key, flag) in [(one, other), (other, one)] {
             if is_on_line(flag) {
                 // With what is said about it.
-                table.retain(|name, _| name != key && !name.starts_with(&format!("{key}-")));
+                table.retain(|name, _| !name.starts_with(key));
             }
         }
     }
@@ -134,6 +134,7 @@ fn check(command: &Command, of: Option<&str>, key: &str, texts: &[String]) -> Re
     let flag =
         command.get_arguments().find(|arg| arg.get_long() == Some(key) && !NOT_KEYS.contains(&key));
     let is_switch = flag.is_some_and(|flag| !flag.get_action().takes_values());
+    let takes_several = flag.is_none_or(|flag| matches!(flag.get_action(), ArgAction::Append));
     let mut line = vec!["nonforker".to_owned()];
     match texts {
         _ if flag.is_none() && NOT_KEYS.contains(&key) => {
@@ -141,6 +142,9 @@ fn check(command: &Command, of: Option<&str>, key: &str, texts: &[String]) -> Re
         }
         [text] if is_switch && ["true", "false"].contains(&text.as_str()) => {}
         _ if is_switch => return Err(format!("{key}: write true or false")),
+        [_, _, ..] if !takes_several => {
+            return Err(format!("{key}: it takes one value, not a list"));
+        }
         _ => line.extend(texts.iter().map(|text| format!("--{key}={text}"))),
     }
     let Err(error) = command.clone().try_get_matches_from(line) else { return Ok(()) };

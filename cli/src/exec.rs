@@ -22,12 +22,18 @@ pub(crate) struct ExecArgs {
         long,
         value_name = "COMMAND",
         value_parser = values::command,
-        conflicts_with_all = ["handler", "worker", "codec"]
+        conflicts_with_all = ["handler", "codec", "WorkerArgs"]
     )]
     pub(crate) exec: Option<Words>,
 
     /// How many of them run at a time; further clients wait in the kernel [default: 64]
-    #[arg(long, value_name = "N", value_parser = values::count, requires = "exec")]
+    #[arg(
+        long,
+        value_name = "N",
+        value_parser = values::count,
+        requires = "exec",
+        conflicts_with = "WorkerArgs"
+    )]
     pub(crate) max_processes: Option<NonZeroUsize>,
 }
 

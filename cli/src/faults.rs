@@ -89,7 +89,8 @@ fn ends(text: &str) -> (&str, &str) {
 
 fn latency(text: &str) -> Result<Latency, String> {
     let (least, most) = ends(text);
-    let hint = |_| format!("bad range {text:?}: write two durations such as 50ms..200ms");
+    let hint =
+        |_| format!("bad range {text:?}: write a duration with its unit, or two: 50ms..200ms");
     let least = values::duration(least).map_err(hint)?;
     let most = values::duration(most).map_err(hint)?;
     match (least <= most, most <= Duration::from_secs(3600)) {

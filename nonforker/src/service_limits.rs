@@ -259,11 +259,8 @@ impl AllLimits {
             service.over(&self.server).check().map_err(|error| of_service(error, number))?;
             let reserved = service.reserved();
             if let Some(max) = service.max_connections.filter(|&max| max < reserved) {
-                return Err(too_many_reserved(
-                    reserved,
-                    max,
-                    &format!("all that service {number} may have"),
-                ));
+                let bound = format!("at most {max}, all that service {number} may have");
+                return Err(crate::bounds::refuse("reserved_connections", reserved, bound));
             }
         }
         let mut reserved = self.services.iter().map(ServiceLimits::reserved);
@@ -272,11 +269,9 @@ impl AllLimits {
         let needed = all.saturating_add(usize::from(reserved.any(|reserved| reserved == 0)));
         let places = self.server.connections();
         if all > 0 && needed > places {
-            return Err(too_many_reserved(
-                all,
-                places - (needed - all),
-                "what leaves a place for every service",
-            ));
+            let bound =
+                format!("at least {needed}: {all} are reserved, and every service needs one");
+            return Err(crate::bounds::refuse("max_connections", places, bound));
         }
         Ok(())
     }
@@ -291,11 +286,6 @@ fn of_service(error: Error, number: usize) -> Error {
         }
         error => error,
     }
-}
-
-fn too_many_reserved(reserved: usize, most: usize, why: &str) -> Error {
-    let bound = format!("at most {most}, {why}");
-    crate::bounds::refuse("reserved_connections", reserved, bound)
 }
 
 #[cfg(test)]
@@ -354,11 +344,11 @@ mod tests {
             ),
             (
                 vec![new(), reserved(10)],
-                "reserved_connections: 10 is out of bounds: at most 9, what leaves a place for every",
+                "max_connections: 10 is out of bounds: at least 11: 10 are reserved, and every service",
             ),
             (
                 vec![reserved(6), reserved(5)],
-                "reserved_connections: 11 is out of bounds: at most 10",
+                "max_connections: 10 is out of bounds: at least 11: 11 are reserved",
             ),
         ] {
             let error = check(services).expect_err(said).to_string();

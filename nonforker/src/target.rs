@@ -89,7 +89,8 @@ impl Target {
     pub fn tls(self, tls: ClientTls) -> Result<Self, TargetError> {
         let host = self.host();
         if host.is_none() && !tls.has_name() {
-            let hint = "it has no name that a certificate can be for: ClientTls::server_name";
+            let hint =
+                "a certificate cannot be for it, so ClientTls has to give a name (server_name)";
             return Err(TargetError::new(&self.to_string(), hint));
         }
         Ok(Self { tls: Some(Towards { tls: Some(tls), host: host.unwrap_or_default() }), ..self })

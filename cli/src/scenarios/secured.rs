@@ -168,6 +168,10 @@ pub(super) fn script(net: &Net) {
             end.tls.go_on();
         }
     }
+    for End { tls, .. } in echoed.iter().chain(&joined).chain(&behind) {
+        let failure = tls.failure().unwrap_or_default();
+        assert!(!failure.contains("behind the end"), "{failure}");
+    }
     for End { tls, said, .. } in &echoed {
         let got = tls.plain();
         // The last line may have had no end.

@@ -92,7 +92,7 @@ fn a_bad_file_is_one_line_with_its_name_and_the_key() {
         ("max-frame = '12X'", ["max-frame: bad size \"12X\"", "64KiB"]),
         ("max-frame = 0", ["max-frame: bad size", "at least 1"]),
         ("max-frame = -1", ["max-frame: bad size", "64KiB"]),
-        ("max-frame = [1, 2]", ["max-frame", "multiple times"]),
+        ("max-frame = [1, 2]", ["max-frame", "it takes one value, not a list"]),
         ("max-frame = true", ["max-frame: bad size \"true\"", "64KiB"]),
         ("idle-timeout = 30", ["idle-timeout: bad duration \"30\"", "or off"]),
         ("idle-timeout = '-5s'", ["idle-timeout: bad duration \"-5s\"", "or off"]),

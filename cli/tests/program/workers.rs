@@ -170,6 +170,9 @@ fn wrong_flags_are_named() {
         (&["--worker", "cat", "--exec", "cat"], "--exec"),
         (&["--exec", "cat", "--handler", "upper"], "--handler"),
         (&["--exec", "cat", "--codec", "lines"], "--codec"),
+        (&["--exec", "cat", "--workers", "2"], "--workers"),
+        (&["--worker", "cat", "--max-processes", "2"], "--max-processes"),
+        (&["--worker", "cat", "--max-connections", "1"], "max_connections: 1 is out of bounds"),
         (&["--exec", "  "], "it is empty"),
         (&["--worker", "cat", "--worker-user", "nobody-of-that-name"], "this system has none"),
     ] {
@@ -352,6 +355,7 @@ fn a_file_with_two_programs_or_a_program_and_a_handler_is_refused() {
         ("worker = 'cat'\nhandler = 'upper'", "worker: it cannot be used with handler"),
         ("exec = 'cat'\nhandler = 'upper'", "exec: it cannot be used with handler"),
         ("exec = 'cat'\nworker = 'cat'", "exec: it cannot be used with worker"),
+        ("worker = ['cat', 'tac']", "worker: it takes one value, not a list"),
         ("exec = 'cat'\ncodec = 'lines'", "exec: it cannot be used with codec"),
         ("worker = 'cat'\nworker-protocol = 'tagged'\ncodec = 'raw'", "raw has none"),
         ("workers = 2", "--worker"),

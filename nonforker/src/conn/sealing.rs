@@ -72,6 +72,11 @@ impl Connection {
         }
     }
 
+    /// Whether nothing is to come behind what is sealed.
+    pub(crate) fn has_said_end(&self) -> bool {
+        self.encrypted().is_some_and(|encrypted| encrypted.has_ended)
+    }
+
     /// Its end is that of `other`: if that was cut off, so is this one, and it does not say that it ends.
     pub(crate) fn ends_like(&mut self, other: &Self) {
         if other.is_truncated()

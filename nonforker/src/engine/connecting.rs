@@ -215,7 +215,7 @@ impl<D: Driver> Engine<D> {
             } else {
                 let full = io::Error::new(
                     ErrorKind::QuotaExceeded,
-                    "there are as many connections as there may be",
+                    "all places are taken, of its service or of the server (max_connections)",
                 );
                 connecting.error = Some(full);
                 connecting.progress = Progress::Trying;

@@ -307,10 +307,10 @@ impl Core {
         }
     }
 
-    /// Queues what TLS has to say behind what is sealed.
+    /// Queues what TLS has to say behind what is sealed. Behind our end it says nothing, no alert either.
     fn say(&mut self, slot: &mut Slot, said: &mut Vec<u8>) {
-        if said.is_empty() {
-            return;
+        if said.is_empty() || slot.conn.has_said_end() {
+            return said.clear();
         }
         let sealed = slot.conn.take_sealed();
         let mut sealed = sealed.unwrap_or_else(|| self.pool.take(said.len()));

@@ -100,9 +100,9 @@ impl Core {
 
     /// A worker has ended, or cannot be started.
     #[cold]
-    pub(crate) fn worker_ended(&mut self, worker: usize, reason: &CloseReason) {
+    pub(crate) fn worker_ended(&mut self, worker: usize, why: &str) {
         if let Some(left_out) = self.notice(Notice::WorkerEnded) {
-            tracing::warn!(worker, left_out, "a worker has ended: {reason}");
+            tracing::warn!(worker, left_out, "a worker has ended: {why}");
         }
     }
 

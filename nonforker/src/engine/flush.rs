@@ -161,7 +161,8 @@ impl<S> Shard<S> {
         if entry.slot.has_opened() || entry.slot.is_outgoing() {
             self.call_entry(entry, |service, scope| service.closed(scope, &reason));
         }
-        self.relay_ended(&mut entry.slot, reason.ends_relay_in_order());
+        let in_order = entry.slot.ends_relay_in_order(&reason);
+        self.relay_ended(&mut entry.slot, in_order);
     }
 
     /// The driver has let go of a connection.

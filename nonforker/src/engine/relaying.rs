@@ -12,11 +12,12 @@
 //!
 //! A peer that finishes is passed on behind its last byte; the other direction goes on. When both have
 //! finished, both connections close; at the end of a program they do at once. A connection that ends in
-//! another way ends the other: a reset is passed on as a reset. A stream behind TLS that was cut off ends,
-//! and where the other peer is behind TLS too, it is not said to have ended. A drain takes what the client
+//! another way ends the other: a reset is passed on as a reset. One of a Unix socket says only that its peer
+//! left something unread, and comes behind all that the peer has sent: that is an end. A stream behind TLS
+//! that was cut off ends, and where the other peer is behind TLS too, it is not said to have ended. A drain takes what the client
 //! has sent for all that it sends, and waits for the other peer to finish.
 
-use std::sync::Arc;
+use std::{io::ErrorKind, sync::Arc};
 
 use super::{
     core::Core,
@@ -236,19 +237,23 @@ impl<S> Shard<S> {
     }
 }
 
-impl CloseReason {
+impl Slot {
     /// Whether the other connection of a relay ends in order, too.
-    pub(super) const fn ends_relay_in_order(&self) -> bool {
-        matches!(
-            self,
-            Self::PeerFinished
-                | Self::Truncated
-                | Self::ByHandler
-                | Self::Drained
-                | Self::IdleTimeout
-                | Self::RelayEnded
-                | Self::RelayFault
-                | Self::ConnectFailed(_)
-        )
+    pub(super) fn ends_relay_in_order(&self, reason: &CloseReason) -> bool {
+        match reason {
+            CloseReason::PeerFinished
+            | CloseReason::Truncated
+            | CloseReason::ByHandler
+            | CloseReason::Drained
+            | CloseReason::IdleTimeout
+            | CloseReason::RelayEnded
+            | CloseReason::RelayFault
+            | CloseReason::ConnectFailed(_) => true,
+            CloseReason::Broken(error) => {
+                let has_all = !self.conn.bars().has(Bars::BLOCKED) && self.conn.kept().is_empty();
+                self.peer() == Peer::Unix && error.kind() == ErrorKind::ConnectionReset && has_all
+            }
+            _ => false,
+        }
     }
 }

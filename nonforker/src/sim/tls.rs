@@ -284,8 +284,14 @@ impl TlsClient {
         let came = !received.is_empty();
         let mut tls = self.tls.borrow_mut();
         while !bytes.is_empty() && self.failed.borrow().is_none() {
-            if tls.read_tls(&mut bytes).is_err() {
-                break;
+            match tls.read_tls(&mut bytes) {
+                Ok(1..) => {}
+                // It takes none behind the end, or has no room.
+                Ok(0) | Err(_) => {
+                    let what = format!("{} bytes behind the end", bytes.len());
+                    *self.failed.borrow_mut() = Some(what);
+                    break;
+                }
             }
             let state = tls.process_new_packets();
             let mut plain = [0; 4096];

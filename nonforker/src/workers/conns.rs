@@ -91,7 +91,7 @@ impl<W: BytesCodec, C: BytesCodec> Handler for WorkerConns<W, C> {
             self.pool.borrow_mut().gives_up();
             return;
         }
-        all.core.worker_ended(worker, reason);
+        all.core.worker_ended(worker, &why_ended(reason));
         let has_begun = self.pool.borrow().has_begun;
         if ended == Ended::GiveUp || !has_begun {
             self.give_up(reason, &mut all);
@@ -105,6 +105,19 @@ impl<W: BytesCodec, C: BytesCodec> Handler for WorkerConns<W, C> {
             }
         }
         Self::go_on(&self.pool, &mut all);
+    }
+}
+
+/// What the end of a worker's connection says of the worker.
+fn why_ended(reason: &CloseReason) -> String {
+    match reason {
+        CloseReason::PeerFinished => "it has closed its output".to_owned(),
+        CloseReason::ConnectFailed(error) => format!("it cannot be started: {error}"),
+        CloseReason::Broken(error) => format!("its output has ended: {error}"),
+        CloseReason::Aborted => "it was replaced".to_owned(),
+        CloseReason::Rejected(error) => format!("its reply is refused: {error}"),
+        CloseReason::WriteTimeout => "it has not read what it was sent in time".to_owned(),
+        _ => reason.to_string(),
     }
 }
 
@@ -124,7 +137,7 @@ impl<W: BytesCodec, C: BytesCodec> WorkerConns<W, C> {
         }
         pool.gives_up();
         let worker = pool.settings.target.to_string();
-        let reason = pool.settings.target.last_words().unwrap_or_else(|| reason.to_string());
+        let reason = pool.settings.target.last_words().unwrap_or_else(|| why_ended(reason));
         all.core.group.failure.note(Error::WorkersFailed { worker, reason });
         all.core.group.drain();
     }

@@ -333,7 +333,7 @@ impl<W: BytesCodec, C: BytesCodec> Pool<W, C> {
 pub(super) const fn refusal(error: &EncodeError) -> &'static str {
     match error {
         EncodeError::TooLong { .. } => "the request is too long for the worker",
-        EncodeError::Unframeable { .. } => "the request contains what ends one of the worker",
+        EncodeError::Unframeable { .. } => "the request contains what ends a request of the worker",
     }
 }
 
@@ -341,7 +341,9 @@ pub(super) const fn refusal(error: &EncodeError) -> &'static str {
 pub(super) const fn refusal_of_reply(error: &EncodeError) -> &'static str {
     match error {
         EncodeError::TooLong { .. } => "the reply of the worker is too long for the client",
-        EncodeError::Unframeable { .. } => "the reply of the worker contains what ends one",
+        EncodeError::Unframeable { .. } => {
+            "the reply of the worker contains what ends a reply to the client"
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
     thread,
     time::{Duration, Instant},
 };
@@ -28,6 +29,15 @@ pub(crate) fn upstream() -> (Socket, String) {
 fn joined(server: &Running, listener: &Socket) -> (Client, Client) {
     let client = server.connect();
     (client, Client::accepted(listener))
+}
+
+/// A server behind a Unix socket with a short backlog, and the socket's path.
+fn unix_upstream(name: &str) -> (Socket, PathBuf) {
+    let path = std::env::temp_dir().join(format!("nonforker-{name}-{}", std::process::id()));
+    let listener = Socket::new(Domain::UNIX, Type::STREAM, None).expect("a socket");
+    listener.bind(&SockAddr::unix(&path).expect("a short path")).expect("the path is free");
+    listener.listen(1).expect("it can listen");
+    (listener, path)
 }
 
 fn to(target: &str) -> impl FnOnce(Server) -> Server + Send + 'static {
@@ -70,10 +80,7 @@ fn a_target_may_be_a_name_or_a_unix_socket() {
         drop((client, behind));
         drop(server);
 
-        let path = std::env::temp_dir().join(format!("nonforker-behind-{}", std::process::id()));
-        let listener = Socket::new(Domain::UNIX, Type::STREAM, None).expect("a socket");
-        listener.bind(&SockAddr::unix(&path).expect("a short path")).expect("the path is free");
-        listener.listen(1).expect("it can listen");
+        let (listener, path) = unix_upstream("behind");
         let server = case.start(to(&format!("unix:{}", path.display())));
         // More than its backlog holds: they wait for a place.
         let clients: Vec<_> = (0..20).map(|_| server.connect()).collect();
@@ -137,6 +144,27 @@ fn a_reset_is_passed_on_as_one() {
             }
             server.holds(0);
         }
+    });
+}
+
+/// A server that has answered leaves, and has not read all that it was sent: its reply is taken whole.
+#[test]
+fn what_a_unix_socket_leaves_unread_costs_no_reply() {
+    on_every_driver(|case| {
+        let (listener, path) = unix_upstream("unread");
+        let server = case.start(to(&format!("unix:{}", path.display())));
+        for reply in [1, 100, 100_000] {
+            let mut client = server.connect();
+            client.send(&"x".repeat(1000));
+            let mut behind = Client::accepted(&listener);
+            assert_eq!(behind.exactly(1), b"x");
+            behind.send(vec![b'y'; reply]);
+            drop(behind);
+            assert_eq!(client.rest().len(), reply);
+            drop(client);
+            server.holds(0);
+        }
+        std::fs::remove_file(path).expect("it is there");
     });
 }
 

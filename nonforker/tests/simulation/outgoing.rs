@@ -384,7 +384,7 @@ fn it_takes_a_place_and_fails_without_one() {
         }
         clients[2].expect("no answer\n");
         let said = log.borrow().join("; ");
-        assert!(said.contains("as many connections as there may be"), "{said}");
+        assert!(said.contains("all places are taken"), "{said}");
         answers(&listener);
         clients[0].expect("x\n");
         net.wait(Duration::from_millis(100));

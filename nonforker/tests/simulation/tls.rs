@@ -351,3 +351,28 @@ fn a_hello_may_come_in_many_records_and_they_may_be_cut_anywhere() {
         assert_eq!(client.plain(), b"line 0\n");
     });
 }
+
+#[test]
+fn behind_our_end_comes_nothing_and_no_alert_either() {
+    let server = || {
+        Server::new()
+            .serve("127.0.0.1:1685", Lines::new(), |conn, line| {
+                conn.send(line);
+                conn.finish();
+            })
+            .tls(tls::server().expect("a certificate"))
+    };
+    Simulation::new(server).faults(|_| Faults::none()).seeds(0..20).run(|net| {
+        let client = secured(net, net.connect_to(0));
+        client.send("last\n");
+        net.wait(Duration::from_secs(1));
+        client.go_on();
+        assert!(client.has_ended());
+        let mut records = client.seal("what is broken\n");
+        *records.last_mut().expect("a record") ^= 1;
+        client.client().send(records);
+        client.settle(net);
+        assert_eq!(client.plain(), b"last\n");
+        assert_eq!(client.failure(), None);
+    });
+}
