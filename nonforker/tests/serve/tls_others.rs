@@ -239,3 +239,32 @@ first.on('end', () => {
         is_right && said.contains("closed")
     });
 }
+
+#[test]
+fn go_is_served() {
+    on_every_driver(|case| {
+        let authority = Authority::new();
+        let Pair { certificate, key } = authority.signs(&["me"], |_| ());
+        let files = Files::new(&[
+            ("ca.pem", authority.pem()),
+            ("own.pem", certificate.pem() + &key.serialize_pem()),
+            ("client.go", include_str!("tls_client.go").to_owned()),
+        ]);
+        let [ca, own, source, client] =
+            ["ca.pem", "own.pem", "client.go", "client"].map(|name| files.path(name));
+        // The first time it builds its own library, too.
+        let built = Command::new("go").args(["build", "-o", &client, &source]).output();
+        let Ok(built) = built else {
+            let _ = writeln!(std::io::stderr(), "skipped: there is no go");
+            return;
+        };
+        assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+        let tls = authority.tls(&[NAME]).alpn(["lines"]).expect("a good name");
+        let tls = tls.client_auth_pem(ClientAuth::Required, authority.pem().as_bytes());
+        let (server, _told) = guarded(case, tls.expect("good"), Limits::new());
+        let address = server.address().to_string();
+        let address = address.trim_start_matches("tcp://");
+        let said = run(&client, &[address, &ca, &own], "").expect("it was built");
+        assert!(said.contains("all is right"), "{said}");
+    });
+}
