@@ -4,13 +4,17 @@
 use std::sync::Arc;
 
 use nonforker::Limits;
-use rustls::ALL_VERSIONS;
+use rustls::{
+    ALL_VERSIONS, ConnectionTrafficSecrets, ContentType, ProtocolVersion,
+    crypto::cipher::{MessageEncrypter, OutboundChunks, OutboundPlainMessage},
+    version::{TLS12, TLS13},
+};
 
 use crate::{
     client::Client,
     harness::{on_every_driver, wait_until},
     tls::{NAME, connect, guarded},
-    tls_client::Authority,
+    tls_client::{Authority, TlsClient},
 };
 
 const CHANGE: u8 = 20;
@@ -136,5 +140,90 @@ fn records_that_no_library_sends_end_their_connection_and_no_other() {
         }
         assert!(server.log.about("TLS").len() <= count, "a line each at most");
         assert!(told.try_iter().all(|what| what.starts_with("frame ")), "only of those others");
+    });
+}
+
+/// A client behind its handshake that seals records of all kinds, with the keys of the library.
+struct Sealer {
+    raw: Client,
+    encrypter: Box<dyn MessageEncrypter>,
+    number: u64,
+}
+
+impl Sealer {
+    fn of(client: TlsClient) -> Self {
+        let suite = client.tls.negotiated_cipher_suite().expect("the handshake is done");
+        let raw = client.raw;
+        let secrets = client.tls.dangerous_extract_secrets().expect("it is set up for that");
+        let (number, ConnectionTrafficSecrets::Aes128Gcm { key, iv }) = secrets.tx else {
+            panic!("the server prefers another suite");
+        };
+        let encrypter = match (suite.tls13(), suite) {
+            (Some(suite), _) => suite.aead_alg.encrypter(key, iv),
+            (None, rustls::SupportedCipherSuite::Tls12(suite)) => {
+                let (fixed, explicit) = iv.as_ref().split_at(4);
+                suite.aead_alg.encrypter(key, fixed, explicit)
+            }
+            (None, suite) => panic!("{suite:?} is of no version"),
+        };
+        let mut sealer = Self { raw, encrypter, number: 0 };
+        // It wants to begin with the first number.
+        while sealer.number < number {
+            sealer.seal(DATA, b"sent before");
+        }
+        sealer
+    }
+
+    fn seal(&mut self, kind: u8, body: &[u8]) -> Vec<u8> {
+        let (typ, version) = (ContentType::from(kind), ProtocolVersion::TLSv1_2);
+        let message = OutboundPlainMessage { typ, version, payload: OutboundChunks::Single(body) };
+        let sealed = self.encrypter.encrypt(message, self.number).expect("it encrypts");
+        self.number += 1;
+        sealed.encode()
+    }
+}
+
+/// What is sent in records behind the handshake, each with its kind. A line follows.
+const SEALED: &[(&str, usize, u8, &[u8])] = &[
+    ("an empty record of a handshake", 1, HANDSHAKE, b""),
+    ("an alert without bytes", 1, ALERT, b""),
+    ("empty data without end", 5000, DATA, b""),
+    ("warnings without end", 3000, ALERT, &[1, 90]),
+    ("a fatal alert", 1, ALERT, &[2, 40]),
+    ("a kind that is none", 1, 99, b"abc"),
+    ("a change of keys", 1, CHANGE, &[1]),
+    ("a call for a hello", 1, HANDSHAKE, &[0, 0, 0, 0]),
+    ("a finish", 1, HANDSHAKE, &[20, 0, 0, 1, 0]),
+    ("new keys that are none", 1, HANDSHAKE, &[24, 0, 0, 1, 7]),
+    ("half a message", 1, HANDSHAKE, &[24, 0, 0]),
+    ("a message of 16 MiB", 1, HANDSHAKE, &[11, 0xff, 0xff, 0xff, 0]),
+];
+
+#[test]
+fn sealed_records_that_no_library_sends_end_their_connection_and_no_other() {
+    on_every_driver(|case| {
+        let authority = Authority::new();
+        let (server, told) = guarded(case, authority.tls(&[NAME]), Limits::new());
+        let mut other = connect(&server, &Arc::new(authority.client(ALL_VERSIONS, None)));
+        for versions in [&[&TLS13][..], &[&TLS12]] {
+            let mut config = authority.client(versions, None);
+            config.enable_secret_extraction = true;
+            let config = Arc::new(config);
+            for (what, times, kind, body) in SEALED {
+                let mut client = connect(&server, &config);
+                assert_eq!(client.ask("x"), "x");
+                let mut sealer = Sealer::of(client);
+                let mut records: Vec<u8> =
+                    (0..*times).flat_map(|_| sealer.seal(*kind, body)).collect();
+                records.extend(sealer.seal(DATA, b"a line\n"));
+                // It may have been closed before it has sent all.
+                let _ = sealer.raw.try_send(&records);
+                let _ = sealer.raw.try_rest();
+                assert_eq!(other.ask(what), *what, "others are served");
+                let closed = told.try_iter().find(|what| what.starts_with("closed "));
+                let closed = closed.unwrap_or_default();
+                assert!(closed.starts_with("closed Tls("), "{what}: {closed}");
+            }
+        }
     });
 }
