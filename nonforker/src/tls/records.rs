@@ -9,8 +9,12 @@
 //! - What it has to say goes out in the order in which it took numbers for records: before anything
 //!   that is sealed later.
 //!
-//! It asserts, in builds for development, that it sends one alert: a peer that breaks the rules after we
-//! have finished would panic it. What it panics with is the end of that connection.
+//! It panics in two cases that a peer can bring about, and what it panics with is the end of that connection:
+//!
+//! - After an encrypted record of a handshake without bytes it wants to see that again with each call, and
+//!   nobody can know that it does.
+//! - It asserts, in builds for development, that it sends one alert: a peer breaks the rules after we have
+//!   finished.
 
 use std::{
     fmt,
@@ -287,8 +291,7 @@ impl Records for Session {
         said: &mut Vec<u8>,
         plain: &mut Vec<u8>,
     ) -> Result<Took, TlsError> {
-        let receive = AssertUnwindSafe(|| self.receive_records(input, said, plain));
-        catch_unwind(receive).unwrap_or_else(|_| Err(TlsError::new("the library panicked")))
+        survive(|| self.receive_records(input, said, plain))
     }
 
     fn seal(
@@ -297,17 +300,23 @@ impl Records for Session {
         plain: &[u8],
         into: &mut Vec<u8>,
     ) -> Result<(), TlsError> {
-        self.seal_after_all(joined, into, &Sealing::Plain(plain))
+        survive(|| self.seal_after_all(joined, into, &Sealing::Plain(plain)))
     }
 
     fn finish(&mut self, joined: &mut [u8], into: &mut Vec<u8>) {
         // Where the library cannot say it, the connection has failed.
-        let _ = self.seal_after_all(joined, into, &Sealing::CloseNotify);
+        let _ = survive(|| self.seal_after_all(joined, into, &Sealing::CloseNotify));
     }
 
     fn shakes(&self) -> bool {
         self.state().is_handshaking()
     }
+}
+
+/// What the library panics with is the end of that connection.
+fn survive<T>(call: impl FnOnce() -> Result<T, TlsError>) -> Result<T, TlsError> {
+    catch_unwind(AssertUnwindSafe(call))
+        .unwrap_or_else(|_| Err(TlsError::new("the library panicked")))
 }
 
 /// What the library said, in words.

@@ -12,8 +12,12 @@ pub(crate) fn make(folder: &Path) -> ClientConfig {
     fs::write(folder.join("key.pem"), made.signing_key.serialize_pem()).expect("a file");
     let mut roots = RootCertStore::empty();
     roots.add(made.cert.der().clone()).expect("a certificate");
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    ClientConfig::builder_with_provider(provider)
+    // The one that the library was built with.
+    #[cfg(feature = "tls")]
+    use rustls::crypto::aws_lc_rs as built_with;
+    #[cfg(not(feature = "tls"))]
+    use rustls::crypto::ring as built_with;
+    ClientConfig::builder_with_provider(Arc::new(built_with::default_provider()))
         .with_safe_default_protocol_versions()
         .expect("it has them")
         .with_root_certificates(roots)

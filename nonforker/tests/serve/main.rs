@@ -53,6 +53,8 @@ mod tls_bad;
 #[cfg(feature = "_rustls")]
 mod tls_client;
 #[cfg(feature = "_rustls")]
+mod tls_hostile;
+#[cfg(feature = "_rustls")]
 mod tls_others;
 #[cfg(feature = "_rustls")]
 mod tls_out;

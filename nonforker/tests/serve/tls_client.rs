@@ -14,12 +14,22 @@ use rcgen::{
 use rustls::{
     ClientConfig, ClientConnection, Connection, RootCertStore, ServerConfig, ServerConnection,
     SupportedProtocolVersion,
+    crypto::CryptoProvider,
     pki_types::{CertificateDer, PrivateKeyDer, ServerName},
 };
 
 use socket2::Socket;
 
 use crate::client::Client;
+
+/// The cryptography that the library was built with.
+fn provider() -> Arc<CryptoProvider> {
+    #[cfg(feature = "tls")]
+    use rustls::crypto::aws_lc_rs as built_with;
+    #[cfg(not(feature = "tls"))]
+    use rustls::crypto::ring as built_with;
+    Arc::new(built_with::default_provider())
+}
 
 /// An authority that signs certificates for tests.
 pub(crate) struct Authority {
@@ -85,8 +95,7 @@ impl Authority {
     ) -> ClientConfig {
         let mut roots = RootCertStore::empty();
         roots.add(self.certificate.der().clone()).expect("it is one");
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let builder = ClientConfig::builder_with_provider(provider)
+        let builder = ClientConfig::builder_with_provider(provider())
             .with_protocol_versions(versions)
             .expect("these versions")
             .with_root_certificates(roots);
@@ -107,10 +116,9 @@ impl Pair {
         &self,
         versions: &[&'static SupportedProtocolVersion],
     ) -> Arc<ServerConfig> {
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let chain = vec![CertificateDer::from(self.certificate.der().to_vec())];
         let key = PrivateKeyDer::try_from(self.key.serialize_der()).expect("a key");
-        let config = ServerConfig::builder_with_provider(provider)
+        let config = ServerConfig::builder_with_provider(provider())
             .with_protocol_versions(versions)
             .expect("these versions")
             .with_no_client_auth()

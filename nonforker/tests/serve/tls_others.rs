@@ -2,15 +2,16 @@
 
 use std::{
     fs,
-    io::Write,
+    io::{BufRead, BufReader, Write},
     path::PathBuf,
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
 use nonforker::{ClientAuth, Limits};
 
 use crate::{
+    client::{hear, next},
     harness::{PATIENCE, on_every_driver},
     tls::{NAME, guarded},
     tls_client::{Authority, Pair},
@@ -126,6 +127,55 @@ fn openssl_is_served() {
     });
 }
 
+/// A server of OpenSSL for one connection, whose tickets allow early data, and where it is.
+fn allows_early_data(own: &str) -> Option<(Child, String)> {
+    let mut command = Command::new("openssl");
+    command.args(["s_server", "-accept", "127.0.0.1:0", "-rev", "-tls1_3", "-naccept", "1"]);
+    command.args(["-max_early_data", "16000", "-cert", own, "-key", own]);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut child = command.spawn().ok()?;
+    let stdout = child.stdout.take().expect("it is piped");
+    let mut lines = BufReader::new(stdout).lines().map_while(Result::ok);
+    let address = lines.find_map(|line| Some(line.strip_prefix("ACCEPT ")?.to_owned()));
+    Some((child, address.expect("it says where it is")))
+}
+
+/// Early data can be played again by somebody else. Our tickets do not allow it, so a client that sends some was
+/// served by another server before, under the same name.
+#[test]
+fn early_data_is_no_request_and_its_client_is_served() {
+    on_every_driver(|case| {
+        let authority = Authority::new();
+        let Pair { certificate, key } = authority.signs(&[NAME], |_| ());
+        let files = Files::new(&[
+            ("ca.pem", authority.pem()),
+            ("own.pem", certificate.pem() + &key.serialize_pem()),
+            ("early", "early\n".to_owned()),
+            ("session", String::new()),
+        ]);
+        let [ca, own, early, session] =
+            ["ca.pem", "own.pem", "early", "session"].map(|name| files.path(name));
+        let ask = |address: &str, more: &[&str], input: &str| {
+            let common = ["s_client", "-connect", address, "-CAfile", &ca, "-servername", NAME];
+            run("openssl", &[&common[..], more].concat(), input)
+        };
+        let Some((mut other, address)) = allows_early_data(&own) else { return };
+        let Some(said) = ask(&address, &["-sess_out", &session], "|x\n|") else { return };
+        assert!(said.contains("Max Early Data: 16000"), "{said}");
+        let _ = other.kill();
+        other.wait().expect("it can be waited for");
+
+        let (server, told) = guarded(case, authority.tls(&[NAME]), Limits::new());
+        let address = server.address().to_string();
+        let address = address.trim_start_matches("tcp://");
+        let more = ["-sess_in", &session, "-early_data", &early];
+        let Some(said) = ask(address, &more, "|facts\nclose\n|") else { return };
+        assert!(said.contains("Early data was rejected"), "{said}");
+        assert!(said.contains("TLSv1.3 TLS_AES_128"), "{said}");
+        assert_eq!((next(&told), next(&told)), ("open true".into(), "frame facts".into()));
+    });
+}
+
 #[test]
 fn python_is_served() {
     const SCRIPT: &str = "
@@ -163,7 +213,7 @@ fn curl_is_served() {
             ["-sv", "--http0.9", "-m", "2", "--cacert", &ca, "--resolve", &resolve, &url];
         let Some(said) = run("curl", &arguments, "") else { return };
         assert!(said.contains("SSL certificate verify ok"), "{said}");
-        crate::client::hear(&told, "frame GET / HTTP/1.1\r");
+        hear(&told, "frame GET / HTTP/1.1\r");
     });
 }
 
@@ -187,5 +237,34 @@ first.on('end', () => {
     script_is_served("node", "-e", SCRIPT, |said| {
         let is_right = said.contains("true TLSv1.3 ") && said.contains("again true TLSv1.3 ");
         is_right && said.contains("closed")
+    });
+}
+
+#[test]
+fn go_is_served() {
+    on_every_driver(|case| {
+        let authority = Authority::new();
+        let Pair { certificate, key } = authority.signs(&["me"], |_| ());
+        let files = Files::new(&[
+            ("ca.pem", authority.pem()),
+            ("own.pem", certificate.pem() + &key.serialize_pem()),
+            ("client.go", include_str!("tls_client.go").to_owned()),
+        ]);
+        let [ca, own, source, client] =
+            ["ca.pem", "own.pem", "client.go", "client"].map(|name| files.path(name));
+        // The first time it builds its own library, too.
+        let built = Command::new("go").args(["build", "-o", &client, &source]).output();
+        let Ok(built) = built else {
+            let _ = writeln!(std::io::stderr(), "skipped: there is no go");
+            return;
+        };
+        assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+        let tls = authority.tls(&[NAME]).alpn(["lines"]).expect("a good name");
+        let tls = tls.client_auth_pem(ClientAuth::Required, authority.pem().as_bytes());
+        let (server, _told) = guarded(case, tls.expect("good"), Limits::new());
+        let address = server.address().to_string();
+        let address = address.trim_start_matches("tcp://");
+        let said = run(&client, &[address, &ca, &own], "").expect("it was built");
+        assert!(said.contains("all is right"), "{said}");
     });
 }

@@ -12,6 +12,8 @@ use nonforker::{
     },
 };
 
+use crate::tickets;
+
 /// Answers lines, which have to be `line 0`, `line 1` and so on. Panics if anything is out of order.
 #[derive(Default)]
 struct Witness {
@@ -374,5 +376,36 @@ fn behind_our_end_comes_nothing_and_no_alert_either() {
         client.settle(net);
         assert_eq!(client.plain(), b"last\n");
         assert_eq!(client.failure(), None);
+    });
+}
+
+#[test]
+fn a_broken_record_ends_a_connection_behind_the_answer_to_an_open_ticket() {
+    let server = || tickets::server().tls(tls::server().expect("it is always the same"));
+    Simulation::new(server).faults(|_| Faults::none()).seeds(0..100).run(|net| {
+        // While a ticket without a place is open, records are opened. An alert takes the next number, so
+        // nothing can be sealed to go before it.
+        for (ticket, replies, is_answered) in
+            [("defer", "one\nanswer\ntwo\n", true), ("loose", "one\ntwo\n", false)]
+        {
+            let client = secured(net, net.connect());
+            let first = client.seal(format!("one\n{ticket}\n"));
+            let held = client.seal("two\n");
+            let mut broken = client.seal("three\n");
+            *broken.last_mut().expect("there is a record") ^= 1;
+            for records in [first, held, broken] {
+                client.client().send(records);
+                if net.rng().chance(500) {
+                    net.wait(Duration::from_secs(1));
+                }
+            }
+            net.wait(Duration::from_secs(1));
+            let answered = tickets::later().ticket().send("answer");
+            client.settle(net);
+            assert_eq!(answered.is_ok(), is_answered, "{ticket}");
+            assert_eq!(String::from_utf8_lossy(&client.plain()), replies, "{ticket}");
+            let failure = client.failure().unwrap_or_default();
+            assert!(failure.contains("BadRecordMac"), "{ticket}: {failure}");
+        }
     });
 }
