@@ -126,6 +126,10 @@ impl<S> Shard<S> {
             let (slot, core) = (&mut entry.slot, &mut self.core);
             // What the next record makes TLS say comes behind it.
             core.seal_all(slot);
+            if slot.conn.state().ends() {
+                // It could not be sealed.
+                break;
+            }
             let pool = &mut core.pool;
             let Scratch { plain, said, spares } = &mut scratch;
             let mut allocate = |least| pool.take(least);
