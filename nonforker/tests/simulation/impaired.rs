@@ -7,7 +7,7 @@ use std::{
 
 use nonforker::{
     Limits, Relay, RelayFaults, Server,
-    sim::{Ending, Simulation},
+    sim::{Client, Ending, Simulation},
 };
 
 use crate::relaying::{FROM, TO, bytes, joined, no_faults};
@@ -59,6 +59,36 @@ fn the_same_seed_gives_the_same_faults_whatever_the_network_does() {
     assert!((2..20).contains(&whole), "{whole} are spared: {first:?}");
     let count = |ending| first.iter().filter(|ends| ends[0].1 == Some(ending)).count();
     assert!(count(Ending::Finished) > 3 && count(Ending::Reset) > 3, "{first:?}");
+}
+
+#[test]
+fn a_relay_that_stalls_stands_still_both_ways_for_ever() {
+    let server = || {
+        let relay = Relay::to(TO).expect("a target").faults(RelayFaults::new().stall(1.0));
+        Server::new().limits(Limits::new().write_timeout(None)).relay(FROM, relay)
+    };
+    no_faults(Simulation::new(server).seeds(0..3)).run(|net| {
+        let listener = net.listen(TO);
+        let mut stood = [0, 0];
+        for number in 0..20 {
+            let (client, server) = joined(net, &listener);
+            let send = |from: &Client, to: &Client| {
+                from.send(bytes(5000, number));
+                net.wait(Duration::from_secs(1));
+                to.received().len()
+            };
+            let (up, down) = (send(&client, &server), send(&server, &client));
+            assert!(
+                up < 5000 && down == 0 || up == 5000 && (1..5000).contains(&down),
+                "{up} {down}"
+            );
+            stood[usize::from(up == 5000)] += 1;
+            let more = (send(&client, &server), send(&server, &client));
+            assert_eq!(more, (0, 0), "behind {up} and {down} bytes");
+            assert_eq!((client.ending(), server.ending()), (None, None));
+        }
+        assert!(stood.iter().all(|&count| count > 3), "{stood:?}");
+    });
 }
 
 #[test]

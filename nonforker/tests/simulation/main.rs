@@ -40,6 +40,7 @@ mod shards;
 mod speed;
 mod tagged;
 mod tagged_always;
+mod targets;
 mod tickets;
 mod time;
 #[cfg(feature = "_rustls")]

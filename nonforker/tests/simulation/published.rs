@@ -1,8 +1,12 @@
-//! What is published, and what else a callback does: a panic, and a ticket.
+//! What is published, and what else a callback does: a panic, and a ticket. And who is told of what was
+//! missed.
 
-use nonforker::sim::Ending;
+use nonforker::{
+    Limits,
+    sim::{Ending, Faults, Simulation},
+};
 
-use crate::topics::{board, quiet, says};
+use crate::topics::{board, numbers, publish, quiet, says, server};
 
 #[test]
 fn what_a_callback_published_to_itself_is_taken_back_if_it_panics() {
@@ -29,5 +33,30 @@ fn what_is_published_waits_for_no_ticket() {
         let ticket = board().ticket.take().expect("it was taken");
         ticket.send("answer").expect("it is there");
         one.expect("answer\nbehind\n");
+    });
+}
+
+#[test]
+fn one_that_misses_a_message_is_told_however_little_is_queued() {
+    // A message does not fit, although what is queued is no pressure by itself.
+    let limits = Limits::new().high_watermark(20_000).low_watermark(10_000).output_cap(0);
+    let simulation = Simulation::new(move || server().limits(limits.clone().write_timeout(None)));
+    simulation.faults(|_| Faults::none()).seeds(0..20).run(|net| {
+        for how in ["oldest:news", "newest:news"] {
+            let deaf = says(net, how);
+            deaf.set_window(10);
+            deaf.stall();
+            let publisher = says(net, "x");
+            for number in 0..3 {
+                publish(&publisher, number, 15_000);
+            }
+            net.settle();
+            assert!(board().relieved.take().is_empty(), "{how}: it takes nothing");
+            deaf.read_all();
+            net.settle();
+            assert_eq!(numbers(&deaf.received(), 15_000), [0], "{how}");
+            assert_eq!(board().relieved.take(), [2], "{how}: its handler is told");
+            deaf.reset();
+        }
     });
 }

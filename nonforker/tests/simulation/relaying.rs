@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use nonforker::{
-    Balance, Conn, Handler, Limits, Outcome, ProxyHeader, Relay, Server,
+    Conn, Handler, Limits, Outcome, ProxyHeader, Relay, Server,
     codec::{Lines, Raw},
     sim::{Client, Ending, Faults, Listener, Net, Simulation},
 };
@@ -11,7 +11,7 @@ use nonforker::{
 pub(crate) const FROM: &str = "127.0.0.1:1";
 pub(crate) const TO: &str = "10.9.9.9:7";
 
-const fn secs(secs: u64) -> Duration {
+pub(crate) const fn secs(secs: u64) -> Duration {
     Duration::from_secs(secs)
 }
 
@@ -276,52 +276,6 @@ fn what_follows_the_frame_that_begins_a_relay_is_no_frame() {
         server.send("anything");
         client.expect("anything");
     });
-}
-
-fn of_two(change: impl Fn(Relay) -> Relay + 'static) -> impl Fn() -> Server + 'static {
-    move || {
-        let relay = Relay::to("10.0.0.1:1").and_then(|relay| relay.or("10.0.0.2:1"));
-        Server::new().relay(FROM, change(relay.expect("two targets")))
-    }
-}
-
-#[test]
-fn clients_are_spread_and_go_on_to_the_next_target() {
-    for (balance, shares) in [(Balance::Least, [3, 3]), (Balance::First, [6, 0])] {
-        no_faults(Simulation::new(of_two(move |relay| relay.balance(balance)))).run(|net| {
-            let [one, two] = [net.listen("10.0.0.1:1"), net.listen("10.0.0.2:1")];
-            let clients: Vec<_> = (0..6).map(|_| net.connect()).collect();
-            net.wait(secs(1));
-            let taken = |listener: &Listener| {
-                std::iter::from_fn(|| listener.accepted()).collect::<Vec<_>>()
-            };
-            let (at_one, at_two) = (taken(&one), taken(&two));
-            assert_eq!([at_one.len(), at_two.len()], shares, "{balance:?}");
-            one.refuse();
-            let last = net.connect();
-            last.send("x");
-            two.accept().expect("x");
-            drop(clients);
-        });
-    }
-}
-
-#[test]
-fn all_targets_are_tried_again_for_as_long_as_that_is_wanted() {
-    for (retry, comes) in [(0, false), (2, false), (5, true)] {
-        no_faults(Simulation::new(of_two(move |relay| relay.retry(secs(retry))))).run(|net| {
-            let client = net.connect();
-            client.send("hello");
-            net.wait(secs(3));
-            let two = net.listen("10.0.0.2:1");
-            if comes {
-                two.accept().expect("hello");
-            } else {
-                client.expect_end();
-                assert_eq!(two.attempts(), 0);
-            }
-        });
-    }
 }
 
 #[test]

@@ -47,7 +47,7 @@ impl Encode<&str> for Voice {
 pub(crate) struct Board {
     reasons: Rc<RefCell<Vec<String>>>,
     pub(crate) ticket: Rc<RefCell<Option<Ticket<Self>>>>,
-    relieved: Rc<RefCell<Vec<u64>>>,
+    pub(crate) relieved: Rc<RefCell<Vec<u64>>>,
 }
 
 impl Board {
@@ -140,7 +140,7 @@ pub(crate) fn voice() -> Voice {
     Voice { lines: Lines::with_max(1 << 20), shouts: false }
 }
 
-fn server() -> Server {
+pub(crate) fn server() -> Server {
     let board = Board::default();
     BOARD.replace(board.clone());
     Server::new()
@@ -166,12 +166,12 @@ pub(crate) fn says(net: &Net, line: &str) -> Client {
 }
 
 /// Has a client publish a line that begins with a number and is so long with its end.
-fn publish(publisher: &Client, number: usize, length: usize) {
+pub(crate) fn publish(publisher: &Client, number: usize, length: usize) {
     publisher.send(format!("publish:news={number:-<width$}\n", width = length - 1));
 }
 
 /// The numbers of the lines of this length that a client got.
-fn numbers(received: &[u8], length: usize) -> Vec<usize> {
+pub(crate) fn numbers(received: &[u8], length: usize) -> Vec<usize> {
     let text = std::str::from_utf8(received).expect("it is text");
     let lines = text.split_terminator('\n');
     let numbers = lines.map(|line| {

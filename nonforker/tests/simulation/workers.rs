@@ -291,21 +291,28 @@ fn a_frame_that_is_two_on_the_other_side_closes_its_client() {
 
 #[test]
 fn a_drain_waits_for_the_replies_of_workers() {
-    run(
-        |workers| workers,
-        faulty,
-        |net, listener| {
-            let worker = listener.accept();
-            let client = net.connect();
-            client.send("one\ntwo\n");
-            worker.receive_until("two\n");
-            net.drain();
-            net.wait(secs(1));
-            worker.send("1\n2\n");
-            assert_eq!(client.receive_to_end().0, b"1\n2\n");
-            worker.expect_end();
-        },
-    );
+    for shards in [1, 3] {
+        run(
+            |workers| workers,
+            |s| faulty(s).shards(shards),
+            |net, listener| {
+                let worker = listener.accept();
+                // Also those of other shards than that of the worker.
+                let clients: Vec<_> = (0..3 * shards).map(|_| net.connect()).collect();
+                for client in &clients {
+                    client.send("one\ntwo\n");
+                }
+                net.settle();
+                net.drain();
+                net.wait(secs(1));
+                answer(&worker, "to ", 6 * shards);
+                for client in &clients {
+                    assert_eq!(client.receive_to_end().0, b"to one\nto two\n");
+                }
+                worker.expect_end();
+            },
+        );
+    }
 }
 
 #[test]
