@@ -228,9 +228,7 @@ impl fmt::Display for CloseReason {
             Self::IdleTimeout => f.write_str("idle for too long"),
             Self::Unanswered => f.write_str("a ticket was dropped and not answered"),
             Self::AnswerTimeout => f.write_str("a request was not answered in time"),
-            Self::OutputOverflow => {
-                f.write_str("more was pushed at the peer than it took: beyond output_cap")
-            }
+            Self::OutputOverflow => f.write_str("more was pushed at the peer than it took"),
             Self::Evicted => f.write_str("evicted: it held the most memory"),
             Self::RelayEnded => f.write_str("the other connection of the relay has ended"),
             Self::RelayFault => f.write_str("a fault of a relay, made on purpose"),
