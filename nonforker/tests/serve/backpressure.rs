@@ -93,6 +93,7 @@ fn a_reply_larger_than_every_mark_is_sent_and_the_next_request_waits() {
         let (server, told) = start(case);
         let mut client = server.connect();
         client.send("big 8000000\nsmall\n");
+        wait_until("the first request is handled", || server.stats().frames > 0);
         server.settles();
         assert_eq!(server.stats().frames, 1, "the second request waits");
         server.is_idle();
