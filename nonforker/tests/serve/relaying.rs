@@ -155,7 +155,7 @@ fn what_a_unix_socket_leaves_unread_costs_no_reply() {
         let server = case.start(to(&format!("unix:{}", path.display())));
         for reply in [1, 100, 100_000] {
             let mut client = server.connect();
-            client.send(&"x".repeat(1000));
+            client.send("x".repeat(1000));
             let mut behind = Client::accepted(&listener);
             assert_eq!(behind.exactly(1), b"x");
             behind.send(vec![b'y'; reply]);
