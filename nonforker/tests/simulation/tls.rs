@@ -355,31 +355,6 @@ fn a_hello_may_come_in_many_records_and_they_may_be_cut_anywhere() {
 }
 
 #[test]
-fn behind_our_end_comes_nothing_and_no_alert_either() {
-    let server = || {
-        Server::new()
-            .serve("127.0.0.1:1685", Lines::new(), |conn, line| {
-                conn.send(line);
-                conn.finish();
-            })
-            .tls(tls::server().expect("a certificate"))
-    };
-    Simulation::new(server).faults(|_| Faults::none()).seeds(0..20).run(|net| {
-        let client = secured(net, net.connect_to(0));
-        client.send("last\n");
-        net.wait(Duration::from_secs(1));
-        client.go_on();
-        assert!(client.has_ended());
-        let mut records = client.seal("what is broken\n");
-        *records.last_mut().expect("a record") ^= 1;
-        client.client().send(records);
-        client.settle(net);
-        assert_eq!(client.plain(), b"last\n");
-        assert_eq!(client.failure(), None);
-    });
-}
-
-#[test]
 fn a_broken_record_ends_a_connection_behind_the_answer_to_an_open_ticket() {
     let server = || tickets::server().tls(tls::server().expect("it is always the same"));
     Simulation::new(server).faults(|_| Faults::none()).seeds(0..100).run(|net| {
