@@ -286,12 +286,13 @@ impl TlsClient {
         while !bytes.is_empty() && self.failed.borrow().is_none() {
             match tls.read_tls(&mut bytes) {
                 Ok(1..) => {}
-                // It takes none behind the end, or has no room.
-                Ok(0) | Err(_) => {
+                // It takes none behind the end.
+                Ok(0) => {
                     let what = format!("{} bytes behind the end", bytes.len());
                     *self.failed.borrow_mut() = Some(what);
                     break;
                 }
+                Err(_) => break,
             }
             let state = tls.process_new_packets();
             let mut plain = [0; 4096];

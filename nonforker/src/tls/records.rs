@@ -13,8 +13,8 @@
 //!
 //! - After an encrypted record of a handshake without bytes it wants to see that again with each call, and
 //!   nobody can know that it does.
-//! - It asserts, in builds for development, that it sends one alert: a peer breaks the rules after we have
-//!   finished.
+//! - It asserts, in builds for development, that it sends one alert. A peer that breaks the rules after we
+//!   have finished makes it send a second one.
 
 use std::{
     fmt,

@@ -1,5 +1,5 @@
-//! What is published, and what else a callback does: a panic, and a ticket. And who is told of what was
-//! missed.
+//! What a callback publishes before it panics or takes a ticket, and that a handler is told when its
+//! connection has missed a message.
 
 use nonforker::{
     Limits,
