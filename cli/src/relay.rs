@@ -87,7 +87,7 @@ pub(crate) struct ToArgs {
 
     /// Begin each connection to a server with a PROXY header that says who the client is
     ///
-    /// Its destination is the address of --listen.
+    /// Its destination is the address of --listen by which the client came.
     #[arg(long, value_name = "VERSION", value_enum)]
     send_proxy: Option<Version>,
 }

@@ -113,19 +113,15 @@ fn reload_lists(server: &Handle, listeners: usize) {
 
 fn end(handle: &Handle, ended: nonforker::Result<()>) -> Result<ExitCode, Ending> {
     let stats = handle.stats();
-    let nonforker::Stats { accepted, frames, unasked, unknown_ids, bad_lines, .. } = stats;
+    let nonforker::Stats { accepted, unasked, unknown_ids, bad_lines, .. } = stats;
+    // What workers sent was no request.
+    let of_clients = (0..).map_while(|service| handle.service_stats(service));
+    let requests: u64 = of_clients.filter(|of| of.accepted > 0).map(|of| of.frames).sum();
     if unasked + unknown_ids + bad_lines > 0 {
         // Workers have said what reached nobody.
-        tracing::info!(
-            connections = accepted,
-            requests = frames,
-            unasked,
-            unknown_ids,
-            bad_lines,
-            "ended"
-        );
+        tracing::info!(connections = accepted, requests, unasked, unknown_ids, bad_lines, "ended");
     } else {
-        tracing::info!(connections = accepted, requests = frames, "ended");
+        tracing::info!(connections = accepted, requests, "ended");
     }
     ended?;
     Ok(ExitCode::SUCCESS)

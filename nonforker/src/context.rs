@@ -9,7 +9,7 @@ use std::{
 use slotmap::Key;
 
 use crate::{
-    address::Peer,
+    address::{Address, Peer},
     alarms::{Alarms, OF_CONNECTION, Run, TimerId},
     codec::{Encode, Raw},
     conn::{
@@ -295,6 +295,13 @@ impl<H: Handler> Conn<'_, H> {
     #[must_use]
     pub fn via(&self) -> Option<Peer> {
         self.slot.via()
+    }
+
+    /// Where the listener listens that this connection came by: one of [`Bound::addresses`](crate::Bound::addresses). `None` for
+    /// a connection that this server opened.
+    #[must_use]
+    pub fn listener(&self) -> Option<&Address> {
+        self.core.listeners.get(self.slot.listener()?)
     }
 
     /// What the handler remembers for this connection.

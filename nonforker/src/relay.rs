@@ -120,7 +120,7 @@ impl Relay {
     }
 
     /// Begins each connection to a target with a header that says who the client is. Its destination is
-    /// the address of the listener as it was given. Default: none.
+    /// the address of the listener by which the client came. Default: none.
     #[must_use]
     pub const fn send_proxy(mut self, version: ProxyHeader) -> Self {
         self.header = Some(version);
@@ -164,8 +164,6 @@ struct Shared {
     relay: Relay,
     /// The name of the service that has the connections to targets.
     name: String,
-    /// Where the clients come to, as far as that is known.
-    at: Option<SocketAddr>,
     /// How many connections each target has, and which one was chosen last.
     load: RefCell<(Vec<usize>, usize)>,
     /// How many clients have come.
@@ -213,6 +211,8 @@ pub(crate) struct Upstreams(Rc<Shared>);
 pub(crate) struct Way {
     client: Option<ConnId>,
     peer: Option<Peer>,
+    /// Where it came to.
+    at: Option<SocketAddr>,
     /// How many clients came before this one.
     number: u64,
     target: usize,
@@ -236,6 +236,10 @@ impl Handler for Clients {
             number,
             client: Some(conn.id()),
             peer: Some(conn.peer()),
+            at: match conn.listener() {
+                Some(Address::Tcp(at)) => Some(*at),
+                _ => None,
+            },
             until: conn.now().checked_add(self.0.relay.retry),
             reconnect: Reconnect::new(WAITS.0, WAITS.1),
             ..Way::default()
@@ -265,7 +269,7 @@ impl Handler for Upstreams {
         let way = std::mem::take(conn.session_mut());
         conn.session_mut().target = way.target;
         if let Some((version, peer)) = self.0.relay.header.zip(way.peer) {
-            let header = header(version, &peer, self.0.at);
+            let header = header(version, &peer, way.at);
             conn.send(&header[..]);
         }
         let joined = way.client.map(|client| {
@@ -389,14 +393,10 @@ impl Server {
             Ok(relay) => relay,
             Err(error) => return self.with_mistake(Error::Target(error)),
         };
-        let at = match from {
-            Ok(Address::Tcp(address)) => Some(address),
-            _ => None,
-        };
         let name = format!("relay {}", self.services());
         let load = RefCell::new((vec![0; relay.targets.len()], relay.targets.len() - 1));
         let clients = Cell::new(0);
-        let shared = Rc::new(Shared { relay, name: name.clone(), at, load, clients });
+        let shared = Rc::new(Shared { relay, name: name.clone(), load, clients });
         let mut server = self.service(Raw::new(), Upstreams(Rc::clone(&shared))).name(name.clone());
         server.limits.join_next();
         let server = server.service(Raw::new(), Clients(shared)).name(name);
@@ -444,7 +444,6 @@ mod tests {
         let shared = |relay| Shared {
             relay,
             name: String::new(),
-            at: None,
             load: RefCell::new((vec![0; 3], 2)),
             clients: Cell::new(0),
         };

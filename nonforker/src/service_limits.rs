@@ -51,6 +51,8 @@ pub struct ServiceLimits {
     answer_timeout: Option<Option<Duration>>,
     /// The service whose connections each need one of this service, too.
     upstreams_of: Option<ServiceId>,
+    /// Its connections serve the clients of other services, and what they hold is bounded.
+    serves_clients: bool,
 }
 
 impl ServiceLimits {
@@ -207,6 +209,17 @@ impl ServiceLimits {
     /// The service whose connections each need one of this service, too.
     pub(crate) const fn upstreams_of(&self) -> Option<ServiceId> {
         self.upstreams_of
+    }
+
+    /// From now on its connections are there for many clients: when memory is scarce, they are read from, and
+    /// stay.
+    pub(crate) const fn serve_clients(mut self) -> Self {
+        self.serves_clients = true;
+        self
+    }
+
+    pub(crate) const fn serves_clients(&self) -> bool {
+        self.serves_clients
     }
 
     /// Whether its connections from one IP address are counted for itself.

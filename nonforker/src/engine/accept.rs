@@ -260,7 +260,8 @@ impl<S> Shard<S> {
             let of = services.get_mut(service as usize)?;
             let is_proxied = acceptor.doors[listener].proxies.is_some();
             let token = table.insert(|token| {
-                let slot = core.new_slot(token, peer.clone(), rules, pipe);
+                let mut slot = core.new_slot(token, peer.clone(), rules, pipe);
+                slot.came_by(listener);
                 of.entry(core, slot)
             });
             if is_proxied {

@@ -31,6 +31,7 @@ use super::{
     timers::Timers,
 };
 use crate::{
+    address::Address,
     bounds::check_duration,
     config::Limits,
     conn::{
@@ -65,6 +66,8 @@ pub(crate) struct Core {
     /// Connections with something to handle, in the next turn.
     pub(crate) runnable: Vec<Token>,
     pub(crate) desks: Vec<Desk>,
+    /// Where each listener listens.
+    pub(crate) listeners: Vec<Address>,
     pub(super) timers: Timers,
     pub(super) ages: Ages,
     pub(crate) pool: Pool,
@@ -121,6 +124,7 @@ impl Core {
             dirty: Vec::new(),
             runnable: Vec::new(),
             desks: Vec::new(),
+            listeners: Vec::new(),
             timers: Timers::default(),
             ages: Ages::default(),
             pool: Pool::new(budget),

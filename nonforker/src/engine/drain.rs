@@ -123,8 +123,11 @@ impl<D: Driver> Engine<D> {
         let Self { shard, .. } = self;
         match shard.phase {
             Phase::Serving if shard.core.shared.request.is_made() => {
-                let connections = shard.table.len();
-                tracing::info!(connections, "draining");
+                let all = shard.table.len();
+                let connections =
+                    shard.table.slots().filter(|slot| slot.listener().is_some()).count();
+                let outgoing = Some(all - connections).filter(|&count| count > 0);
+                tracing::info!(connections, outgoing, "draining");
                 let until = shard.core.tick_after(SETTLE_MAX);
                 let Limits { drain_timeout, drain_spread, .. } = shard.core.limits;
                 let deadline = shard.core.tick_after(drain_timeout.saturating_add(drain_spread));

@@ -27,6 +27,17 @@ pub(crate) enum Scarcity {
     StopAccepting,
 }
 
+/// What becomes of what a connection holds while memory is scarce.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Claim {
+    /// It holds that, until it has to go.
+    Holds,
+    /// It leaves: that is as good as given back.
+    Leaves,
+    /// Many clients need it: it does not have to go, however much that is.
+    IsNeeded,
+}
+
 /// The account of all buffers.
 #[derive(Debug)]
 pub(crate) struct Memory {
@@ -49,7 +60,7 @@ pub(crate) struct Memory {
     scarcity: Scarcity,
     /// What a connection may hold and still be read from, while memory is scarce.
     share: usize,
-    /// Who holds how much while memory is scarce, the fattest first, without those that leave.
+    /// Who holds how much while memory is scarce, the fattest first, without those that leave or are needed.
     holders: BTreeSet<(Reverse<usize>, Token)>,
     /// What those hold that leave: as good as given back. Counted while memory is scarce.
     leaving: usize,
@@ -96,21 +107,23 @@ impl Memory {
         }
     }
 
-    /// A connection's buffers went from `before` to `after` bytes. Whoever leaves gives back the
-    /// rest in no time.
-    pub(crate) fn account(&mut self, token: Token, before: usize, after: usize, leaves: bool) {
+    /// A connection's buffers went from `before` to `after` bytes.
+    pub(super) fn account(&mut self, token: Token, before: usize, after: usize, claim: Claim) {
         self.used = self.used.saturating_sub(before).saturating_add(after);
         if self.is_scarce() {
-            self.weigh(token, before, after, leaves);
+            self.weigh(token, before, after, claim);
         }
     }
 
     #[cold]
-    fn weigh(&mut self, token: Token, before: usize, after: usize, leaves: bool) {
+    fn weigh(&mut self, token: Token, before: usize, after: usize, claim: Claim) {
+        if claim == Claim::IsNeeded {
+            return;
+        }
         if !self.holders.remove(&(Reverse(before), token)) {
             self.leaving = self.leaving.saturating_sub(before);
         }
-        if leaves {
+        if claim == Claim::Leaves {
             self.leaving += after;
         } else if after > 0 {
             self.holders.insert((Reverse(after), token));
@@ -118,9 +131,9 @@ impl Memory {
     }
 
     /// Memory has become scarce: from now on, who holds how much is kept in order.
-    pub(super) fn begin(&mut self, held: impl Iterator<Item = (Token, usize, bool)>) {
-        for (token, held, leaves) in held {
-            self.weigh(token, 0, held, leaves);
+    pub(super) fn begin(&mut self, held: impl Iterator<Item = (Token, usize, Claim)>) {
+        for (token, held, claim) in held {
+            self.weigh(token, 0, held, claim);
         }
         self.divide();
     }
@@ -166,7 +179,7 @@ impl Memory {
 
     /// Somebody who holds so much is to leave.
     pub(super) fn leaves(&mut self, token: Token, held: usize) {
-        self.weigh(token, held, held, true);
+        self.weigh(token, held, held, Claim::Leaves);
     }
 
     pub(crate) const fn scarcity(&self) -> Scarcity {
@@ -289,7 +302,7 @@ impl Memory {
     }
 
     /// What is wrong with the account, if anything is. Connections hold `held`.
-    pub(super) fn unsound(&self, held: &[(Token, usize, bool)], starved: usize) -> Option<String> {
+    pub(super) fn unsound(&self, held: &[(Token, usize, Claim)], starved: usize) -> Option<String> {
         let used: usize = held.iter().map(|&(_, held, _)| held).sum();
         if used != self.used {
             return Some(format!("the memory account says {}, connections hold {used}", self.used));
@@ -317,6 +330,7 @@ mod tests {
     use slotmap::SlotMap;
 
     use super::{
+        Claim::{self, Holds, Leaves},
         Memory,
         Scarcity::{Ample, Rationed, StopAccepting},
         Token,
@@ -338,7 +352,7 @@ mod tests {
             (699, Ample, 0, 0),
             (750, Ample, 0, 51),
         ] {
-            memory.account(token, used, now, false);
+            memory.account(token, used, now, Holds);
             used = now;
             memory.judge();
             assert_eq!((memory.scarcity(), memory.excess()), (scarcity, excess), "at {now}");
@@ -353,23 +367,26 @@ mod tests {
         let mut memory = Memory::new(1000, 1);
         let mut held = [0, 200, 500, 300];
         for (&token, &held) in tokens.iter().zip(&held) {
-            memory.account(token, 0, held, false);
+            memory.account(token, 0, held, Holds);
         }
         assert_eq!(memory.judge(), Some(Ample));
-        memory.begin(tokens.iter().zip(held).map(|(&token, held)| (token, held, false)));
+        memory.begin(tokens.iter().zip(held).map(|(&token, held)| (token, held, Holds)));
         assert_eq!(memory.share(), 333, "of three");
         for (held, withheld) in [(0, false), (333, false), (334, true)] {
             assert_eq!(memory.withholds(held), withheld, "{held}");
         }
-        memory.account(tokens[1], held[1], 600, false);
+        memory.account(tokens[1], held[1], 600, Holds);
         held[1] = 600;
         assert_eq!(memory.excess(), 400);
         assert_eq!(memory.fattest_leaves(), Some((tokens[1], 600)));
         assert_eq!((memory.excess(), memory.surplus()), (0, 101));
         memory.leaves(tokens[3], held[3]);
         assert_eq!(memory.surplus(), 0);
-        memory.account(tokens[1], held[1], 50, true);
+        memory.account(tokens[1], held[1], 50, Leaves);
         assert_eq!((memory.used(), memory.leaving), (850, 350));
         assert_eq!(memory.holders().collect::<Vec<_>>(), [(tokens[2], 500)]);
+        memory.account(tokens[0], 0, 700, Claim::IsNeeded);
+        assert_eq!((memory.used(), memory.leaving), (1550, 350));
+        assert_eq!(memory.fattest_leaves(), Some((tokens[2], 500)), "the fattest is needed");
     }
 }

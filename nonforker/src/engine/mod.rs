@@ -175,6 +175,7 @@ impl<D: Driver> Engine<D> {
             shard.services.get(service as usize).is_some_and(|service| service.wants_urgent());
         let actual = open(driver, shard.acceptor.listeners(), wants_urgent)?;
         shard.acceptor.add(service, proxies);
+        shard.core.listeners.push(actual.clone());
         Ok(actual)
     }
 

@@ -33,6 +33,8 @@ pub(crate) struct Rules {
     pub(crate) connections_max: usize,
     /// The service whose connections each need one of this service, too.
     pub(crate) upstreams_of: Option<ServiceId>,
+    /// Its connections are there for many clients, none of which may have them closed.
+    pub(crate) serves_clients: bool,
     per_ip_max: Option<usize>,
     /// Where connections from one address are counted: with those of other services, or alone.
     per_ip_of: Option<ServiceId>,
@@ -66,6 +68,7 @@ impl Rules {
                     slow: limits.slow_handler.map_or(u64::MAX, nanos),
                     reserved: own.reserved(),
                     upstreams_of: own.upstreams_of(),
+                    serves_clients: own.serves_clients(),
                     connections_max: limits.max_connections.unwrap_or(usize::MAX),
                     per_ip_max: limits.max_connections_per_ip,
                     per_net_max: limits.max_connections_per_net,

@@ -4,6 +4,7 @@
 //! last asked about its peer. Every function that changes these together is here.
 
 mod asked;
+mod held;
 mod outgoing;
 
 use std::{mem, rc::Rc, time::Duration};
@@ -22,11 +23,14 @@ use super::{
 use crate::{
     address::{PackedPeer, Peer},
     conn::{Connection, bars::Bars, deadlines::Kind, pipe::Pipe, state::State},
-    driver::Token,
+    driver::{ListenerId, Token},
 };
 
 /// Which service a connection belongs to: an index.
 pub(crate) type ServiceId = u32;
+
+/// No listener: the connection was opened by us.
+const NO_LISTENER: u16 = u16::MAX;
 
 /// A connection and what the engine has to remember about it.
 #[derive(Debug)]
@@ -44,6 +48,8 @@ pub(crate) struct Slot {
     /// The buffer bytes that are in the memory account.
     accounted: usize,
     pub(super) scheduled: Scheduled,
+    /// The listener it came by; none if that is `NO_LISTENER`.
+    listener: u16,
     /// What few connections have.
     extra: Option<Box<Extra>>,
 }
@@ -85,8 +91,19 @@ impl Slot {
             since: now,
             accounted: 0,
             scheduled: Scheduled::default(),
+            listener: NO_LISTENER,
             extra: None,
         }
+    }
+
+    /// It came by this listener.
+    pub(super) fn came_by(&mut self, listener: ListenerId) {
+        self.listener = u16::try_from(listener).unwrap_or(NO_LISTENER);
+    }
+
+    /// The listener it came by, if it was not opened by us.
+    pub(crate) fn listener(&self) -> Option<ListenerId> {
+        (self.listener != NO_LISTENER).then(|| self.listener.into())
     }
 
     /// Counts what goes both ways from `now` on, in nanoseconds.
@@ -342,7 +359,7 @@ impl Slot {
     #[inline]
     pub(super) fn decide_receiving(&mut self, memory: &mut Memory) -> Option<bool> {
         let receiving = match self.conn.wants_receive() {
-            true if memory.withholds(self.accounted) => Receiving::Starved,
+            true if self.is_withheld(memory) => Receiving::Starved,
             true => Receiving::On,
             false => Receiving::Off,
         };
@@ -355,30 +372,6 @@ impl Slot {
         }
         let (was_on, on) = (before == Receiving::On, receiving == Receiving::On);
         (was_on != on && self.end < End::Closing).then_some(on)
-    }
-
-    /// What it holds, and whether it is about to give that back.
-    pub(super) fn holding(&self) -> (Token, usize, bool) {
-        (self.token, self.accounted, self.end == End::Closing)
-    }
-
-    pub(super) const fn accounted(&self) -> usize {
-        self.accounted
-    }
-
-    /// Settles what the connection holds with the account of all.
-    #[inline]
-    pub(super) fn settle_account(&mut self, memory: &mut Memory) {
-        let capacity = self.conn.capacity();
-        if capacity == self.accounted && self.end < End::Closing {
-            return;
-        }
-        if self.accounted == 0 {
-            // What has just begun to hold something is not in the way.
-            self.marks |= PROGRESSED;
-        }
-        memory.account(self.token, self.accounted, capacity, self.end == End::Closing);
-        self.accounted = capacity;
     }
 
     /// Whether it took something since that was last forgotten.

@@ -180,7 +180,7 @@ impl<D: Driver> Engine<D> {
         }
         // Nothing is sent in clear while the handshake is under way.
         let queued = queued && !conn.shakes();
-        let withheld = core.memory.withholds(slot.accounted());
+        let withheld = slot.is_withheld(&core.memory);
         let is_told = conn.incoming() == Incoming::Told;
         let checks = [
             (conn.manner() == Manner::Illegal, "an event came that cannot come"),

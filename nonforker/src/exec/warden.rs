@@ -45,6 +45,9 @@ const LOOK: Duration = Duration::from_millis(50);
 /// What is read of the standard error of one program before it is looked at the others.
 const READ: usize = 64 * 1024;
 
+/// How long it is left alone then: what floods it waits, and costs little.
+const PAUSE: Duration = Duration::from_millis(10);
+
 /// How often that is done once it has exited.
 const LAST_READS: usize = 16;
 
@@ -59,6 +62,8 @@ struct Inmate {
     theirs: UnixStream,
     /// Until its end is seen.
     errors: Option<PipeReader>,
+    /// When that may be read again.
+    quiet_until: Option<Instant>,
     lines: ErrorLines,
     label: String,
     words: Arc<LastWords>,
@@ -101,6 +106,7 @@ impl Warden {
             exit: pid.and_then(exit_of),
             theirs,
             errors: Some(errors),
+            quiet_until: None,
             lines: ErrorLines::default(),
             label,
             words,
@@ -200,13 +206,15 @@ fn wait(inmates: &[Inmate], woken: &PipeReader, looks: bool) -> io::Result<Vec<S
     let readable = |fd| PollFd::from_borrowed_fd(fd, PollFlags::IN);
     let mut fds = vec![readable(woken.as_fd())];
     let mut places = Vec::new();
+    let now = now();
     for inmate in inmates {
         if inmate.is_gone {
             fds.push(readable(inmate.theirs.as_fd()));
             places.push((Some(fds.len() - 1), None));
             continue;
         }
-        let errors = inmate.errors.as_ref().map(|errors| {
+        let is_quiet = inmate.quiet_until.is_some_and(|until| now < until);
+        let errors = inmate.errors.as_ref().filter(|_| !is_quiet).map(|errors| {
             fds.push(readable(errors.as_fd()));
             fds.len() - 1
         });
@@ -219,9 +227,11 @@ fn wait(inmates: &[Inmate], woken: &PipeReader, looks: bool) -> io::Result<Vec<S
         }
         places.push((errors, closed));
     }
-    let kills = inmates.iter().filter_map(|inmate| inmate.kill_at);
-    let now = now();
-    let until = kills.map(|at| at.saturating_duration_since(now)).min();
+    let due = inmates.iter().flat_map(|inmate| {
+        let quiet_until = inmate.quiet_until.filter(|_| inmate.errors.is_some());
+        [inmate.kill_at, quiet_until.filter(|&until| now < until)]
+    });
+    let until = due.flatten().map(|at| at.saturating_duration_since(now)).min();
     let is_told = inmates.iter().all(|inmate| inmate.is_gone || inmate.exit.is_some());
     let until = if is_told && !looks { until } else { Some(until.unwrap_or(LOOK).min(LOOK)) };
     let until = until.and_then(|until| Timespec::try_from(until).ok());
@@ -247,6 +257,7 @@ impl Inmate {
     fn look(&mut self, seen: Seen, now: Instant) {
         if seen.says {
             self.hear(false, now);
+            self.quiet_until = Some(now + PAUSE);
         }
         if seen.closed {
             self.terminate(now);

@@ -312,7 +312,8 @@ impl Server {
             .high_watermark(OUTPUT_MAX)
             .frame_timeout(None)
             .write_timeout(patience)
-            .idle_timeout(None);
+            .idle_timeout(None)
+            .serve_clients();
         self.service(own, WorkerConns { pool: Rc::clone(&pool) })
             .name(name.clone())
             .service_limits(of_workers)

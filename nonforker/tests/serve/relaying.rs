@@ -275,16 +275,18 @@ fn the_target_hears_who_the_client_is() {
         let (listener, target) = upstream();
         let server = case.start(move |server| {
             let relay = Relay::to(target).expect("it is a target");
-            server.relay(ANY, relay.send_proxy(ProxyHeader::V1))
+            server.relay(ANY, relay.send_proxy(ProxyHeader::V1)).also_on(ANY)
         });
-        let client = server.connect();
-        client.send("hello\n");
-        let mut behind = Client::accepted(&listener);
-        let port = client.socket.local_addr().expect("it is connected").as_socket();
-        let port = port.expect("it is TCP").port();
-        let header = behind.line();
-        assert!(header.starts_with("PROXY TCP4 127.0.0.1 127.0.0.1 "), "{header}");
-        assert!(header.contains(&format!(" {port} ")), "{header}");
-        assert_eq!(behind.line(), "hello");
+        for at in server.addresses() {
+            let client = Client::connect(at);
+            client.send("hello\n");
+            let mut behind = Client::accepted(&listener);
+            let from = client.socket.local_addr().expect("it is connected").as_socket();
+            let from = from.expect("it is TCP").port();
+            let at = at.to_string();
+            let (_, at) = at.rsplit_once(':').expect("it is TCP");
+            assert_eq!(behind.line(), format!("PROXY TCP4 127.0.0.1 127.0.0.1 {from} {at}"));
+            assert_eq!(behind.line(), "hello");
+        }
     });
 }

@@ -29,6 +29,7 @@ mod proxy;
 mod published;
 mod relaying;
 mod replay;
+mod scarce_workers;
 mod scarcity;
 #[path = "../../../cli/src/scenarios/mod.rs"]
 #[expect(dead_code, reason = "the program prints what they are about")]
