@@ -285,7 +285,7 @@ fn the_target_hears_who_the_client_is() {
             let from = from.expect("it is TCP").port();
             let at = at.to_string();
             let (_, at) = at.rsplit_once(':').expect("it is TCP");
-            assert_eq!(behind.line(), format!("PROXY TCP4 127.0.0.1 127.0.0.1 {from} {at}"));
+            assert_eq!(behind.line(), format!("PROXY TCP4 127.0.0.1 127.0.0.1 {from} {at}\r"));
             assert_eq!(behind.line(), "hello");
         }
     });

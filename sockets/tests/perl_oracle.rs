@@ -9,13 +9,13 @@
 )]
 #![expect(clippy::panic, reason = "this is how a test fails")]
 
-#[expect(dead_code, reason = "shared with tests/serve, which uses all of it")]
+#[expect(dead_code, reason = "shared with serve, which uses all of it")]
 #[path = "serve/client.rs"]
 mod client;
-#[expect(dead_code, reason = "shared with tests/serve, which uses all of it")]
+#[expect(dead_code, reason = "shared with serve, which uses all of it")]
 #[path = "serve/harness.rs"]
 mod harness;
-#[expect(dead_code, reason = "shared with tests/serve, which uses all of it")]
+#[expect(dead_code, reason = "shared with serve, which uses all of it")]
 #[path = "serve/log.rs"]
 mod log;
 
