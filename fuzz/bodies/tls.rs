@@ -58,7 +58,8 @@ fn server(input: &Input) -> Server {
         .high_watermark(input.high.into())
         .low_watermark(input.high.into())
         .frames_per_turn(usize::from(input.frames).max(1))
-        .read_per_turn(usize::from(input.read).max(1))
+        // A long line byte by byte takes seconds.
+        .read_per_turn(usize::from(input.read).max(64))
         // A client looks for a minute whether anything comes.
         .unused_timeout(None)
         .idle_timeout(Some(Duration::from_secs(600)));

@@ -22,8 +22,8 @@ fn a_slow_worker_stays_when_clients_take_the_memory() {
         let worker = listener.accept();
         worker.stall();
         let asking = all_asking(net, 8, &[&[b'a'; LONG][..], b"\n"].concat());
-        // Half requests: whose they are is in the way.
-        let hogs = all_asking(net, 12, &[b'h'; LONG]);
+        // Half requests: whose they are hold the most but for the worker, and are in the way.
+        let hogs = all_asking(net, 8, &[b'h'; 2 * LONG - 1]);
         net.wait(secs(3));
         let late = net.connect();
         late.send("late\n");
@@ -43,6 +43,10 @@ fn a_slow_worker_stays_when_clients_take_the_memory() {
 
 fn all_asking(net: &Net, count: usize, request: &[u8]) -> Vec<Client> {
     let clients: Vec<_> = (0..count).map(|_| net.connect()).collect();
-    clients.iter().for_each(|client| client.send(request));
+    for client in &clients {
+        // It takes its reply at once, and so is not in the way.
+        client.set_window(1 << 20);
+        client.send(request);
+    }
     clients
 }
