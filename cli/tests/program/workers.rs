@@ -258,6 +258,18 @@ fn what_is_chatty_reaches_the_log_or_nobody() {
 }
 
 #[test]
+fn a_flood_of_errors_waits_and_costs_the_server_little() {
+    let scratch = Scratch::new();
+    let answer = "def answer(line):\n    os.write(2, b'flood\\n' * 1400000)\n    return line";
+    let server = serve(&python(&scratch, "flood.py", answer), "");
+    let began = Instant::now();
+    assert_eq!(Client::of(&server).ask("one"), "one");
+    assert!(began.elapsed() > Duration::from_secs(1), "8 MiB in {:?}", began.elapsed());
+    let log = server.end();
+    assert!(log.contains("requests=1\n") && log.contains("outgoing=1\n"), "{log}");
+}
+
+#[test]
 fn one_that_never_reads_is_replaced_and_clients_that_leave_do_no_harm() {
     let server = serve("sleep 1000", "--worker-timeout 500ms --worker-error close");
     let clients: Vec<_> = (0..2000).map(|_| server.connect()).collect();
