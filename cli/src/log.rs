@@ -2,7 +2,9 @@
 
 use std::{
     io::{self, IsTerminal},
-    panic,
+    mem, panic,
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
 };
 
 use clap::ValueEnum;
@@ -92,14 +94,47 @@ fn subscriber(
     }
 }
 
+/// How many panics are logged in a second: a client may have a library panic, which costs it its connection, and
+/// is not to have the log as well.
+const PANICS_PER_SECOND: u64 = 5;
+
+/// How many panics the present second had, and how many were left out in all since one was logged.
+#[derive(Debug)]
+struct Panics {
+    since: Option<Instant>,
+    count: u64,
+    left_out: u64,
+}
+
+static PANICS: Mutex<Panics> = Mutex::new(Panics { since: None, count: 0, left_out: 0 });
+
+impl Panics {
+    /// Whether this one is logged, and then how many were left out before it.
+    fn admit(&mut self, now: Instant) -> Option<u64> {
+        if self.since.is_none_or(|since| now > since + Duration::from_secs(1)) {
+            (self.since, self.count) = (Some(now), 0);
+        }
+        self.count += 1;
+        if self.count > PANICS_PER_SECOND {
+            self.left_out += 1;
+            return None;
+        }
+        Some(mem::take(&mut self.left_out))
+    }
+}
+
 /// Logs a panic where the default hook would print it, and might wait for ever to do so.
 fn log_panic(panic: &panic::PanicHookInfo<'_>) {
+    #[expect(clippy::disallowed_methods, reason = "panics come in real time")]
+    let now = Instant::now();
+    let admitted = PANICS.lock().unwrap_or_else(PoisonError::into_inner).admit(now);
+    let Some(left_out) = admitted else { return };
     let payload = panic.payload();
     let literal = payload.downcast_ref::<&str>().copied();
     let message = literal.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
     let message = message.unwrap_or("of an unknown kind");
     let at = panic.location().map(ToString::to_string);
-    tracing::error!(at, "panic: {message}");
+    tracing::error!(at, left_out, "panic: {message}");
 }
 
 #[cfg(test)]
@@ -145,6 +180,16 @@ mod tests {
         let line = |colours| printed(Format::Text, colours, || tracing::warn!("hello"));
         assert!(line(true).contains("\x1b["));
         assert!(!line(false).contains('\x1b'));
+    }
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "any time will do")]
+    fn who_causes_panics_does_not_have_the_log() {
+        let (mut panics, now) = (Panics { since: None, count: 0, left_out: 0 }, Instant::now());
+        let logged: Vec<_> = (0..1000).filter_map(|_| panics.admit(now)).collect();
+        assert_eq!(logged, [0; 5]);
+        let later = now + Duration::from_millis(1001);
+        assert_eq!((panics.admit(later), panics.admit(later)), (Some(995), Some(0)));
     }
 
     #[test]
