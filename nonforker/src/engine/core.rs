@@ -276,13 +276,14 @@ impl Core {
         self.mark_runnable(slot);
     }
 
-    /// Bytes went either way: the idle deadline moves. Its entry in the timers does not.
+    /// Bytes went either way: the idle deadline moves, and only to a later time. Its entry in the timers does
+    /// not.
     #[inline]
     pub(crate) fn is_active(&self, slot: &mut Slot) {
-        if slot.conn.deadline(Kind::Idle).is_some()
+        if let Some(before) = slot.conn.deadline(Kind::Idle)
             && let Some(timeout) = slot.idle_timeout()
         {
-            slot.conn.deadlines().set(Kind::Idle, self.tick_after(timeout));
+            slot.conn.deadlines().set(Kind::Idle, self.tick_after(timeout).max(before));
         }
     }
 
