@@ -301,7 +301,9 @@ impl<H: Handler> Conn<'_, H> {
     /// a connection that this server opened.
     #[must_use]
     pub fn listener(&self) -> Option<&Address> {
-        self.core.listeners.get(self.slot.listener()?)
+        let came_by = &self.core.came_by;
+        let is_ours = self.slot.is_outgoing();
+        came_by.address(self.slot.token(), self.slot.service()).filter(|_| !is_ours)
     }
 
     /// What the handler remembers for this connection.

@@ -260,10 +260,10 @@ impl<S> Shard<S> {
             let of = services.get_mut(service as usize)?;
             let is_proxied = acceptor.doors[listener].proxies.is_some();
             let token = table.insert(|token| {
-                let mut slot = core.new_slot(token, peer.clone(), rules, pipe);
-                slot.came_by(listener);
+                let slot = core.new_slot(token, peer.clone(), rules, pipe);
                 of.entry(core, slot)
             });
+            core.came_by.note(token, service, listener);
             if is_proxied {
                 acceptor.arriving.insert(token, listener);
             }

@@ -16,6 +16,7 @@ use std::{
 
 use super::{
     aging::Ages,
+    came_by::CameBy,
     connecting::Outgoing,
     desk::Desk,
     encrypted::Handshakes,
@@ -31,7 +32,6 @@ use super::{
     timers::Timers,
 };
 use crate::{
-    address::Address,
     bounds::check_duration,
     config::Limits,
     conn::{
@@ -66,8 +66,7 @@ pub(crate) struct Core {
     /// Connections with something to handle, in the next turn.
     pub(crate) runnable: Vec<Token>,
     pub(crate) desks: Vec<Desk>,
-    /// Where each listener listens.
-    pub(crate) listeners: Vec<Address>,
+    pub(crate) came_by: CameBy,
     pub(super) timers: Timers,
     pub(super) ages: Ages,
     pub(crate) pool: Pool,
@@ -124,7 +123,7 @@ impl Core {
             dirty: Vec::new(),
             runnable: Vec::new(),
             desks: Vec::new(),
-            listeners: Vec::new(),
+            came_by: CameBy::default(),
             timers: Timers::default(),
             ages: Ages::default(),
             pool: Pool::new(budget),

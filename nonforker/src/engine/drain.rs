@@ -124,8 +124,7 @@ impl<D: Driver> Engine<D> {
         match shard.phase {
             Phase::Serving if shard.core.shared.request.is_made() => {
                 let all = shard.table.len();
-                let connections =
-                    shard.table.slots().filter(|slot| slot.listener().is_some()).count();
+                let connections = shard.table.slots().filter(|slot| !slot.is_outgoing()).count();
                 let outgoing = Some(all - connections).filter(|&count| count > 0);
                 tracing::info!(connections, outgoing, "draining");
                 let until = shard.core.tick_after(SETTLE_MAX);

@@ -173,6 +173,7 @@ impl<S> Shard<S> {
         core.is_shaken(slot);
         core.timers.cancel(token, &mut slot.scheduled);
         core.ages.remove(token);
+        core.came_by.forget(token);
         slot.gives_all_back(&mut core.memory);
         slot.counters().closed.add(1);
         if slot.has_place() {

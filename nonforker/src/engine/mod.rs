@@ -22,6 +22,7 @@ mod access;
 mod aging;
 mod arriving;
 mod balance;
+pub(crate) mod came_by;
 pub(crate) mod certificates;
 pub(crate) mod connecting;
 pub(crate) mod core;
@@ -175,7 +176,7 @@ impl<D: Driver> Engine<D> {
             shard.services.get(service as usize).is_some_and(|service| service.wants_urgent());
         let actual = open(driver, shard.acceptor.listeners(), wants_urgent)?;
         shard.acceptor.add(service, proxies);
-        shard.core.listeners.push(actual.clone());
+        shard.core.came_by.add(service, actual.clone());
         Ok(actual)
     }
 

@@ -23,14 +23,11 @@ use super::{
 use crate::{
     address::{PackedPeer, Peer},
     conn::{Connection, bars::Bars, deadlines::Kind, pipe::Pipe, state::State},
-    driver::{ListenerId, Token},
+    driver::Token,
 };
 
 /// Which service a connection belongs to: an index.
 pub(crate) type ServiceId = u32;
-
-/// No listener: the connection was opened by us.
-const NO_LISTENER: u16 = u16::MAX;
 
 /// A connection and what the engine has to remember about it.
 #[derive(Debug)]
@@ -48,8 +45,6 @@ pub(crate) struct Slot {
     /// The buffer bytes that are in the memory account.
     accounted: usize,
     pub(super) scheduled: Scheduled,
-    /// The listener it came by; none if that is `NO_LISTENER`.
-    listener: u16,
     /// What few connections have.
     extra: Option<Box<Extra>>,
 }
@@ -91,19 +86,8 @@ impl Slot {
             since: now,
             accounted: 0,
             scheduled: Scheduled::default(),
-            listener: NO_LISTENER,
             extra: None,
         }
-    }
-
-    /// It came by this listener.
-    pub(super) fn came_by(&mut self, listener: ListenerId) {
-        self.listener = u16::try_from(listener).unwrap_or(NO_LISTENER);
-    }
-
-    /// The listener it came by, if it was not opened by us.
-    pub(crate) fn listener(&self) -> Option<ListenerId> {
-        (self.listener != NO_LISTENER).then(|| self.listener.into())
     }
 
     /// Counts what goes both ways from `now` on, in nanoseconds.
