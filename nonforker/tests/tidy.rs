@@ -76,7 +76,7 @@ fn length(text: &str) -> usize {
 #[test]
 fn every_file_says_what_it_is_for() {
     let root = root();
-    for folder in ["src", "tests", "examples", "../cli", "../load", "../bench", "../sockets"] {
+    for folder in ["src", "tests", "examples", "../cli", "../load", "../bench", "../tests"] {
         for (path, text) in rust_files(&root.join(folder)) {
             assert!(text.starts_with("//! "), "{} has no header", path.display());
         }
@@ -93,7 +93,7 @@ fn files_stay_short_enough_to_be_one_subject() {
         ("../cli", FILE_LINES_MAX),
         ("../load", FILE_LINES_MAX),
         ("../bench", FILE_LINES_MAX),
-        ("../sockets", FILE_LINES_MAX),
+        ("../tests", FILE_LINES_MAX),
         ("examples", EXAMPLE_LINES_MAX),
     ] {
         for (path, text) in rust_files(&root.join(folder)) {
@@ -171,7 +171,7 @@ fn there_is_one_random_generator() {
         "../cli",
         "../load",
         "../bench",
-        "../sockets",
+        "../tests",
         "../fuzz/targets",
         "../fuzz/bodies",
     ] {

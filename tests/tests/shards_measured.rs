@@ -1,6 +1,6 @@
 //! What shards cost and how well they spread clients: numbers, for people.
 //!
-//! `cargo test --release -p sockets --test shards_measured -- --ignored --nocapture`
+//! `cargo test --release -p nonforker-tests --test shards_measured -- --ignored --nocapture`
 
 #![expect(clippy::disallowed_methods, reason = "this is a measurement")]
 

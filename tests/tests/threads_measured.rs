@@ -1,6 +1,6 @@
 //! What it costs that other threads speak to a server: numbers, for people.
 //!
-//! `cargo test --release -p sockets --test threads_measured -- --ignored --nocapture`
+//! `cargo test --release -p nonforker-tests --test threads_measured -- --ignored --nocapture`
 
 #![cfg(target_os = "linux")]
 #![expect(clippy::disallowed_methods, reason = "this is a measurement")]

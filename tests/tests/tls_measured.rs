@@ -1,6 +1,6 @@
 //! What handshakes do to those who want none: numbers, for people. It needs two cores.
 //!
-//! `cargo test --release -p sockets --test tls_measured -- --ignored --nocapture`
+//! `cargo test --release -p nonforker-tests --test tls_measured -- --ignored --nocapture`
 
 #![cfg(all(target_os = "linux", feature = "_rustls"))]
 #![expect(clippy::disallowed_methods, reason = "this is a measurement")]

@@ -38,7 +38,6 @@ mod services;
 mod settings;
 mod settle;
 mod shards;
-mod speed;
 mod tagged;
 mod tagged_always;
 mod targets;
