@@ -179,7 +179,7 @@ fn a_lower_memory_budget_ends_the_client_that_holds_the_most_and_a_higher_one_le
     };
     for (budget, left) in [(1_000_000, 2), (1 << 30, 3)] {
         let simulation = Simulation::new(move || server(limits(2_000_000)));
-        simulation.seeds(0..100).faults(|_| Faults::none()).run(|net| {
+        simulation.seeds(0..20).faults(|_| Faults::none()).run(|net| {
             let clients: Vec<_> = (0..3).map(|_| net.connect()).collect();
             for (client, count) in clients.iter().zip([300_000, 400_000, 1_000_000]) {
                 deaf(client);

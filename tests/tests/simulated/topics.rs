@@ -303,7 +303,7 @@ fn what_may_not_be_dropped_stays_in_its_place() {
 #[test]
 fn a_message_is_in_memory_once_for_two_thousand_that_do_not_read() {
     const SUBSCRIBERS: usize = 2000;
-    const LENGTH: usize = 64 << 10;
+    const LENGTH: usize = 16 << 10;
     quiet().seeds(0..1).run(|net| {
         let mut clients = Vec::new();
         while clients.len() < SUBSCRIBERS {
