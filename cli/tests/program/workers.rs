@@ -123,10 +123,10 @@ fn the_chats_of_the_page_know_their_clients() {
             let flags = format!("--driver {driver} --worker-protocol tagged");
             let server = serve(&worker, &flags);
             let mut clients = [Client::of(&server), Client::of(&server), Client::of(&server)];
-            // Each is there before another speaks.
-            clients[0].send("who is here?\n");
-            assert_eq!(clients[1].line(), "1: who is here?", "{worker}");
-            assert_eq!(clients[2].line(), "1: who is here?", "{worker}");
+            // When the one that came last is heard, all are there.
+            clients[2].send("who is here?\n");
+            assert_eq!(clients[0].line(), "3: who is here?", "{worker}");
+            assert_eq!(clients[1].line(), "3: who is here?", "{worker}");
             clients[1].send("  I am,  he said\n\nbye");
             clients[1].writer.shutdown(Shutdown::Write).expect("it is connected");
             for other in [0, 2] {
