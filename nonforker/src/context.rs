@@ -297,13 +297,14 @@ impl<H: Handler> Conn<'_, H> {
         self.slot.via()
     }
 
-    /// Where the listener listens that this connection came by: one of [`Bound::addresses`](crate::Bound::addresses). `None` for
-    /// a connection that this server opened.
+    /// The address of the listener that accepted this connection: one of
+    /// [`Bound::addresses`](crate::Bound::addresses). `None` for a connection that this server opened.
     #[must_use]
     pub fn listener(&self) -> Option<&Address> {
-        let came_by = &self.core.came_by;
-        let is_ours = self.slot.is_outgoing();
-        came_by.address(self.slot.token(), self.slot.service()).filter(|_| !is_ours)
+        if self.slot.is_outgoing() {
+            return None;
+        }
+        self.core.came_by.address(self.slot.token(), self.slot.service())
     }
 
     /// What the handler remembers for this connection.

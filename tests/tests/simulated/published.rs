@@ -1,5 +1,5 @@
-//! What a callback publishes before it panics or takes a ticket, and that a handler is told when its
-//! connection has missed a message.
+//! A callback publishes a message and then panics, or takes a ticket; a handler hears that its connection
+//! has missed a message.
 
 use nonforker::{
     Limits,
