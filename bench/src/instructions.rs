@@ -30,7 +30,7 @@ pub(crate) type Counts = BTreeMap<String, BTreeMap<usize, f64>>;
 
 /// Runs `bench instructions`.
 pub(crate) fn instructions(args: &InstructionArgs, stop: &Stop) -> Result<()> {
-    let workshop = Workshop::new(stop);
+    let workshop = Workshop::of_library(stop);
     workshop.tool("valgrind", "valgrind")?;
     let defaults: &[&str] = if args.check { &CHECKED } else { &PEERS };
     let names = match args.peers.as_slice() {

@@ -46,6 +46,8 @@ pub(crate) type Skipped = Vec<(&'static str, String)>;
 pub(crate) struct Workshop<'s> {
     root: PathBuf,
     stop: &'s Stop,
+    /// Of ours the library is measured, in a program as small as those of its peers.
+    of_library: bool,
     /// What has been done, and how it ended.
     done: RefCell<BTreeMap<String, Result<()>>>,
 }
@@ -54,7 +56,12 @@ impl<'s> Workshop<'s> {
     pub(crate) fn new(stop: &'s Stop) -> Self {
         let here = Path::new(env!("CARGO_MANIFEST_DIR"));
         let root = here.parent().unwrap_or(here).to_owned();
-        Self { root, stop, done: RefCell::default() }
+        Self { root, stop, of_library: false, done: RefCell::default() }
+    }
+
+    /// One for which the library itself, without the program around it, is the peer of others.
+    pub(crate) fn of_library(stop: &'s Stop) -> Self {
+        Self { of_library: true, ..Self::new(stop) }
     }
 
     /// A path in the repository.
@@ -137,6 +144,9 @@ impl<'s> Workshop<'s> {
                 command.extend(rest.iter().map(ToString::to_string));
                 command
             }
+            Kind::Nonforker(driver) if self.of_library => {
+                vec![text(self.rust("nonforker", "echo")?), PORT.into(), driver.into()]
+            }
             Kind::Nonforker(driver) => {
                 let program = text(self.nonforker()?);
                 let address = format!("127.0.0.1:{PORT}");
@@ -196,21 +206,20 @@ impl<'s> Workshop<'s> {
 
     fn rust(&self, package: &str, program: &str) -> Result<PathBuf> {
         // Two packages may have programs of the same name, and cargo puts both into one place.
-        let own = self.folder(&format!("programs/{package}"))?;
-        self.once(&format!("peers/{package}"), || {
+        let own = self.folder(&format!("programs/{package}"))?.join(program);
+        self.once(&format!("peers/{package}/{program}"), || {
             let folder = self.path("bench/peers").join(package);
             let mut command = self.cargo(&folder, "target/peers");
+            command.args(["--bin", program]);
             // What ours depends on is in the library's hands.
             command.args((package != "nonforker").then_some("--locked"));
             self.run(&mut command, "cannot build it")?;
-            for name in programs(&folder, program) {
-                let built = self.path("target/peers/release").join(&name);
-                std::fs::copy(&built, own.join(&name))
-                    .map_err(|error| format!("cannot copy {}: {error}", built.display()))?;
-            }
+            let built = self.path("target/peers/release").join(program);
+            std::fs::copy(&built, &own)
+                .map_err(|error| format!("cannot copy {}: {error}", built.display()))?;
             Ok(())
         })?;
-        Ok(own.join(program))
+        Ok(own)
     }
 
     fn go(&self, file: &str) -> Result<PathBuf> {
@@ -307,15 +316,6 @@ impl<'s> Workshop<'s> {
         self.done.borrow_mut().insert(what.into(), result.clone());
         result
     }
-}
-
-/// The names of a package's programs: those of `src/bin`, or the one that is asked for.
-fn programs(package: &Path, program: &str) -> Vec<String> {
-    let Ok(entries) = std::fs::read_dir(package.join("src/bin")) else {
-        return vec![program.into()];
-    };
-    let names = entries.filter_map(|entry| Some(entry.ok()?.path().file_stem()?.to_str()?.into()));
-    names.collect()
 }
 
 /// Whether a program is on the path.
