@@ -101,7 +101,7 @@ impl<X> Listeners<X> {
     pub(super) fn serve<S>(
         &mut self,
         adapt: impl Fn(Socket, &X) -> io::Result<S>,
-        sink: &mut dyn Sink<S>,
+        sink: &mut impl Sink<S>,
     ) {
         if !self.may_accept {
             return;

@@ -179,8 +179,8 @@ pub(crate) trait Sink<S> {
     }
 
     /// The driver may have slept: a [`Completion::Awake`], of which each wait has one.
-    fn awake(&mut self) -> Next {
-        self.take(Completion::Awake)
+    fn awake(&mut self) {
+        self.take(Completion::Awake);
     }
 }
 
@@ -296,7 +296,7 @@ pub(crate) trait Driver {
     fn wait(
         &mut self,
         timeout: Option<Duration>,
-        sink: &mut dyn Sink<Self::Socket>,
+        sink: &mut impl Sink<Self::Socket>,
     ) -> io::Result<()>;
 
     /// Whether the last look is not delivered completely: the next wait goes on with it. What a

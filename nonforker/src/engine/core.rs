@@ -58,6 +58,11 @@ const GRAIN: u64 = 1_000;
 /// exceeded by more than this, one read and the replies to it.
 pub(crate) const COLLECTED_MAX: usize = 64 << 10;
 
+/// When a tick begins, in nanoseconds since the start.
+pub(super) const fn time_of(tick: Tick) -> u64 {
+    (tick.get() - 1).saturating_mul(TICK)
+}
+
 /// See the [module](self).
 #[derive(Debug)]
 pub(crate) struct Core {
@@ -208,12 +213,6 @@ impl Core {
         }
     }
 
-    /// How long it is until `at`.
-    pub(super) const fn until(&self, at: Tick) -> Duration {
-        let at = (at.get() - 1).saturating_mul(TICK);
-        Duration::from_nanos(at.saturating_sub(self.now))
-    }
-
     // What is done to a connection.
 
     /// Has the connection flushed at the end of this turn.
@@ -342,8 +341,9 @@ impl Core {
     /// that may do anything.
     #[inline(always)]
     pub(crate) fn end_output(&mut self, slot: &mut Slot, output: Output, frames: usize) {
-        let (buffer, replies) = output.into_parts();
-        let queued = buffer.len();
+        let (mut buffer, replies) = output.into_parts();
+        // What was lent begins at the front of its vector.
+        let queued = buffer.vec().len();
         self.collected += queued;
         slot.called(frames, replies, queued);
         if queued == 0 {

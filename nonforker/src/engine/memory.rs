@@ -57,6 +57,8 @@ pub(crate) struct Memory {
     budget: usize,
     /// A hundredth of it.
     percent: usize,
+    /// Below so many bytes memory that was scarce is ample again.
+    ample: usize,
     scarcity: Scarcity,
     /// What a connection may hold and still be read from, while memory is scarce.
     share: usize,
@@ -87,6 +89,7 @@ impl Memory {
             saves: false,
             budget,
             percent: budget / 100,
+            ample: budget / 100 * 70,
             scarcity: Scarcity::Ample,
             share: budget,
             holders: BTreeSet::new(),
@@ -102,6 +105,7 @@ impl Memory {
     /// while it stays scarce, shares are divided anew within a second.
     pub(super) fn set_budget(&mut self, budget: usize) {
         (self.budget, self.percent) = (budget, budget / 100);
+        self.ample = self.percent * 70;
         if !self.is_scarce() {
             self.share = budget;
         }
@@ -259,7 +263,7 @@ impl Memory {
 
     /// Below so many bytes memory that was scarce is ample again.
     pub(crate) const fn ample(&self) -> usize {
-        self.percent * 70
+        self.ample
     }
 
     /// How many bytes are used beyond the budget, when those have left that are to leave.

@@ -269,8 +269,8 @@ impl<D: Driver> Engine<D> {
     fn wait(&mut self) -> io::Result<()> {
         let Self { driver, shard } = self;
         let timeout = shard.begin_turn();
-        if timeout != Some(Duration::ZERO)
-            && let Some(spin) = shard.core.limits.busy_poll
+        if let Some(spin) = shard.core.limits.busy_poll
+            && timeout != Some(Duration::ZERO)
         {
             Self::spin(driver, shard, spin.min(timeout.unwrap_or(Duration::MAX)))?;
         }
@@ -334,7 +334,7 @@ mod tests {
             None
         }
 
-        fn wait(&mut self, timeout: Option<Duration>, sink: &mut dyn Sink<()>) -> io::Result<()> {
+        fn wait(&mut self, timeout: Option<Duration>, sink: &mut impl Sink<()>) -> io::Result<()> {
             self.waits.push(timeout);
             self.now.set(self.now.get() + Duration::from_micros(10));
             sink.take(Completion::Awake);

@@ -6,7 +6,7 @@ use super::{
     Services,
     accept::Acceptor,
     connecting::Made,
-    core::{COLLECTED_MAX, Core},
+    core::{COLLECTED_MAX, Core, time_of},
     drain::Phase,
     encrypted::Scratch,
     group::Group,
@@ -49,8 +49,8 @@ pub(super) struct Shard<S> {
     pub(super) is_behind: bool,
     /// Accepting, memory or the phase may have to be looked at. While it is not set, they need not.
     pub(super) unusual: bool,
-    /// Nothing is due before.
-    pub(super) due_at: Option<Tick>,
+    /// Nothing is due before this time, in nanoseconds.
+    pub(super) due_at: Option<u64>,
     /// Connections that go on in this turn.
     pub(super) running: Vec<Token>,
     /// What attempts to connect have led to in this wait.
@@ -121,7 +121,7 @@ impl<S> Shard<S> {
     /// A turn begins. Returns how long the driver may sleep.
     pub(super) fn begin_turn(&mut self) -> Option<Duration> {
         if self.unusual || mem::take(&mut self.core.timers_moved) {
-            self.due_at = self.earliest();
+            self.due_at = self.earliest().map(time_of);
         }
         if !self.is_behind {
             self.look_began = self.core.now;
@@ -143,7 +143,7 @@ impl<S> Shard<S> {
                     || self.core.mail.is_left());
         match self.due_at {
             _ if is_busy => Some(Duration::ZERO),
-            Some(at) => Some(self.core.until(at)),
+            Some(at) => Some(Duration::from_nanos(at.saturating_sub(self.core.now))),
             None => None,
         }
     }
@@ -168,7 +168,7 @@ impl<S> Shard<S> {
     #[inline]
     pub(super) fn is_anything_due(&self) -> bool {
         match self.due_at {
-            Some(at) if at <= self.core.tick() => true,
+            Some(at) if at <= self.core.now => true,
             _ => self.core.timers.has_any_young(),
         }
     }
@@ -392,19 +392,19 @@ impl<S> Sink<S> for Shard<S> {
         match completion {
             Completion::Received { token, bytes } => return self.received(token, bytes),
             Completion::Sent { token, sent } => self.sent(token, sent),
-            Completion::Awake => return self.awake(),
+            Completion::Awake => self.awake(),
             other => return self.take_rare(other),
         }
         self.next()
     }
 
-    fn awake(&mut self) -> Next {
+    fn awake(&mut self) {
         self.brought.looked = true;
         self.core.look_at(Clock::EXACT);
-        self.next()
     }
 
     /// The peer sent bytes.
+    #[inline]
     fn received(&mut self, token: Token, bytes: &mut [u8]) -> Next {
         self.brought.something = true;
         if let Some(mut entry) = self.table.take(token) {

@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use super::{
     Engine,
     connecting::Connecting,
+    core::time_of,
     slot::{End, Slot},
 };
 use crate::{
@@ -47,7 +48,9 @@ impl<D: Driver> Engine<D> {
         }
         let earliest = self.shard.earliest();
         let will_look = self.shard.unusual || core.timers_moved;
-        if !will_look && earliest.is_some_and(|at| self.shard.due_at.is_none_or(|due| due > at)) {
+        if !will_look
+            && earliest.is_some_and(|at| self.shard.due_at.is_none_or(|due| due > time_of(at)))
+        {
             return Some("the server would sleep past a time at which something is due".to_owned());
         }
         let outgoing = table.slots().filter(|slot| slot.is_outgoing()).count();

@@ -60,7 +60,7 @@ pub(super) fn serve(
     registry: &Registry,
     attempts: &mut Attempts<()>,
     token: mio::Token,
-    sink: &mut dyn Sink<Socket>,
+    sink: &mut impl Sink<Socket>,
 ) {
     let Ok(attempt) = AttemptId::try_from(token.0 as u64 & u64::from(u32::MAX)) else { return };
     let Some((ended, peer)) = attempts.end(attempt) else { return };

@@ -11,13 +11,13 @@
 
 use std::{collections::HashMap, io::ErrorKind};
 
-use mio::event::Event;
 use rustix::{
     io::Errno,
     net::{RecvFlags, SendFlags, recv, send},
 };
 use socket2::Socket;
 
+use super::reports::{BROKEN, ENDING, READABLE, URGENT, WRITABLE};
 use crate::{
     conn::buffer::Buffer,
     driver::{Completion, Next, Sent, Sink, Token, urgent},
@@ -41,15 +41,7 @@ pub(super) struct Entry {
     flags: u16,
 }
 
-/// Edges said so, and nothing has answered it yet.
-const READABLE: u16 = 1;
-const WRITABLE: u16 = 1 << 1;
-/// The kernel has an urgent byte.
-const URGENT: u16 = 1 << 2;
-/// The peer has finished, or the connection broke: the next reads tell which.
-const ENDING: u16 = 1 << 3;
-/// It broke: reported even while nothing is received or sent.
-const BROKEN: u16 = 1 << 4;
+// `READABLE` to `BROKEN`: reports said so, and nothing has answered it yet.
 /// The engine wants to receive.
 const RECEIVING: u16 = 1 << 5;
 /// A short read does not mean that there is no more.
@@ -71,18 +63,14 @@ impl Entry {
         Self { socket, flags: WRITABLE | probe }
     }
 
-    /// Remembers what an edge says. Returns whether the connection waits for a turn already.
+    /// Remembers what a report says. Returns whether the connection waits for a turn already.
     #[inline]
-    pub(super) fn note(&mut self, event: &Event) -> bool {
-        let flag = |flag, said| if said { flag } else { 0 };
-        let error = event.is_error();
-        let readable = event.is_readable() || event.is_read_closed() || error;
-        self.flags &= !flag(GUESSED, readable);
-        self.flags |= flag(READABLE, readable)
-            | flag(WRITABLE, event.is_writable() || event.is_write_closed() || error)
-            | flag(ENDING, event.is_read_closed() || error)
-            | flag(BROKEN, error)
-            | flag(URGENT | PROBE, event.is_priority());
+    pub(super) const fn note(&mut self, says: u16) -> bool {
+        if says & READABLE != 0 {
+            self.flags &= !GUESSED;
+        }
+        // Where there is an urgent byte, a short read may end at its mark.
+        self.flags |= says | if says & URGENT != 0 { PROBE } else { 0 };
         self.flags & QUEUED != 0
     }
 
@@ -113,7 +101,7 @@ impl Entry {
         token: Token,
         scratch: &mut [u8],
         waiting: &mut Waiting,
-        sink: &mut dyn Sink<Socket>,
+        sink: &mut impl Sink<Socket>,
     ) -> Next {
         self.flags &= !QUEUED;
         if self.flags & (URGENT | SENDING | GUESSED) != 0 {
@@ -135,7 +123,7 @@ impl Entry {
 
     /// Looks whether there is more, takes the urgent byte, and goes on with a send.
     #[inline(never)]
-    fn serve_rare(&mut self, token: Token, waiting: &mut Waiting, sink: &mut dyn Sink<Socket>) {
+    fn serve_rare(&mut self, token: Token, waiting: &mut Waiting, sink: &mut impl Sink<Socket>) {
         if self.flags & (GUESSED | RECEIVING) == GUESSED | RECEIVING {
             let found = urgent::look(&self.socket);
             self.flags &= !(GUESSED | READABLE);
@@ -167,10 +155,11 @@ impl Entry {
         waiting: &mut Waiting,
     ) -> Option<Sent> {
         debug_assert!(self.flags & SENDING == 0, "one send in flight");
+        let bytes = batch.bytes();
         while self.flags & WRITABLE != 0 {
-            match send(&self.socket, batch.bytes(), NO_SIGNAL) {
+            match send(&self.socket, bytes, NO_SIGNAL) {
                 Ok(count) => {
-                    if count < batch.len() {
+                    if count < bytes.len() {
                         self.flags &= !WRITABLE;
                     }
                     return Some(Sent { batch, result: Ok(count) });
@@ -187,7 +176,7 @@ impl Entry {
 
     /// Reads once, as much as `scratch` holds.
     #[inline(always)]
-    fn read(&mut self, token: Token, scratch: &mut [u8], sink: &mut dyn Sink<Socket>) -> Next {
+    fn read(&mut self, token: Token, scratch: &mut [u8], sink: &mut impl Sink<Socket>) -> Next {
         let count = loop {
             match recv(&self.socket, &mut *scratch, RecvFlags::empty()) {
                 Ok((count, _)) => break count,

@@ -1,4 +1,5 @@
-//! The driver that tries at once and waits where it would block: epoll and kqueue, through mio.
+//! The driver that tries at once and waits where it would block: epoll and kqueue, which are set up
+//! through mio.
 //!
 //! ```text
 //!  submit(Send) ──▶ send now ──▶ done ─────────────────────────────┐
@@ -16,25 +17,22 @@
 
 mod connecting;
 mod entry;
+mod reports;
 mod shared;
 mod sockets;
 
 use std::{
-    io::{self, ErrorKind},
+    io,
     os::fd::{AsRawFd, OwnedFd},
     sync::Arc,
     time::Duration,
 };
 
-use mio::{Events, Interest, Poll, unix::SourceFd};
-use rustix::{
-    event::{PollFd, PollFlags, Timespec},
-    io::Errno,
-};
+use mio::{Interest, Poll, unix::SourceFd};
 use slotmap::{Key, KeyData};
 use socket2::{SockRef, Socket};
 
-use self::sockets::Sockets;
+use self::{reports::Reports, sockets::Sockets};
 use super::{
     Clock, Completion, Driver, ListenerId, ListenerShare, Next, Op, Options, Sent, Sink, Token,
     Waker,
@@ -46,18 +44,6 @@ use crate::{
     address::{Address, PeerCredentials},
     conn::buffer::Buffer,
 };
-
-/// Events taken per wait: fewer cost more waits, more cost cache (16: × .8, 4096: × .9).
-const EVENTS: usize = 512;
-
-/// The longest sleep: the kernel counts milliseconds in 31 bits.
-const SLEEP_MAX: Duration = Duration::from_secs(3600);
-
-/// Whether the event queue sleeps for whole milliseconds; kqueue knows nanoseconds.
-const WHOLE_MILLIS: bool = cfg!(any(target_os = "linux", target_os = "android"));
-
-/// What is left of a millisecond without its last nanosecond.
-const JUST_BELOW: Duration = Duration::from_nanos(999_999);
 
 const WAKE: mio::Token = mio::Token(usize::MAX);
 
@@ -76,9 +62,8 @@ struct Watch {
 #[derive(Debug)]
 pub(crate) struct PollDriver {
     poll: Poll,
-    events: Events,
-    /// How many events the last look found.
-    found: usize,
+    /// What the last look found.
+    reports: Reports,
     waker: Arc<mio::Waker>,
     options: Options,
     listeners: Listeners<Watch>,
@@ -95,8 +80,7 @@ impl PollDriver {
         let waker = Arc::new(mio::Waker::new(poll.registry(), WAKE)?);
         Ok(Self {
             poll,
-            events: Events::with_capacity(EVENTS),
-            found: 0,
+            reports: Reports::new(),
             waker,
             sockets: Sockets::new(options.read_max),
             listeners: Listeners::new(options.shared),
@@ -175,7 +159,7 @@ impl PollDriver {
     }
 
     /// Passes on what could be done at once. Returns whether `wait` may sleep.
-    fn deliver(&mut self, sink: &mut dyn Sink<Socket>) -> Next {
+    fn deliver(&mut self, sink: &mut impl Sink<Socket>) -> Next {
         let mut next = Next::Sleep;
         if self.done.is_empty() {
             return next;
@@ -189,60 +173,29 @@ impl PollDriver {
     }
 
     /// Looks for edges, sleeping up to `timeout` for the first.
-    ///
-    /// epoll sleeps for whole milliseconds, to which mio rounds up. So we sleep for the whole ones, a
-    /// little less than we may; and when less than one is left, by a call that knows nanoseconds.
-    fn look(&mut self, timeout: Option<Duration>, sink: &mut dyn Sink<Socket>) -> io::Result<()> {
-        let mut timeout = timeout.map(|timeout| timeout.min(SLEEP_MAX));
-        if WHOLE_MILLIS
-            && let Some(time) = &mut timeout
-            && *time != Duration::ZERO
-        {
-            // Rounded up, this is the time rounded down.
-            let whole = time.saturating_sub(JUST_BELOW);
-            if whole == Duration::ZERO {
-                self.sleep_briefly(*time)?;
-            }
-            *time = whole;
-        }
-        match self.poll.poll(&mut self.events, timeout) {
-            Ok(()) => {}
-            // A signal ended the sleep before the kernel looked. Without sleep it does look.
-            Err(error) if error.kind() == ErrorKind::Interrupted => {
-                self.poll.poll(&mut self.events, Some(Duration::ZERO))?;
-            }
-            Err(error) => return Err(error),
-        }
-        self.found = self.events.iter().count();
-        self.sockets.turns.looked(self.found);
+    #[inline]
+    fn look(&mut self, timeout: Option<Duration>, sink: &mut impl Sink<Socket>) -> io::Result<()> {
+        self.reports.look(&mut self.poll, timeout)?;
+        self.sockets.turns.looked(self.reports.len());
         sink.awake();
         Ok(())
     }
 
-    /// Sleeps until there is an edge, or for `time`.
-    #[cold]
-    fn sleep_briefly(&self, time: Duration) -> io::Result<()> {
-        let time = Timespec { tv_sec: 0, tv_nsec: time.subsec_nanos().into() };
-        let queue = PollFd::new(self.poll.registry(), PollFlags::IN);
-        match rustix::event::poll(&mut [queue], Some(&time)) {
-            Ok(_) | Err(Errno::INTR) => Ok(()),
-            Err(errno) => Err(errno.into()),
-        }
-    }
-
-    /// Gives those whom the edges are about their turn, as far as the sink takes it.
-    fn serve_events(&mut self, sink: &mut dyn Sink<Socket>) -> Next {
-        let seen = self.found - self.sockets.turns.left();
+    /// Gives those whom the reports are about their turn, as far as the sink takes it.
+    #[inline]
+    fn serve_reports(&mut self, sink: &mut impl Sink<Socket>) -> Next {
         let mut next = Next::Return;
-        for event in self.events.iter().skip(seen) {
+        let served = self.reports.len() - self.sockets.turns.left();
+        for at in served..self.reports.len() {
+            let Some(report) = self.reports.get(at) else { break };
             self.sockets.turns.next_report();
-            match event.token() {
+            match report.about {
                 WAKE => _ = sink.take(Completion::Woken),
                 token if is_of_listener(token) => self.listeners.note_readable(token.0),
                 token if connecting::is_of_attempt(token) => {
                     connecting::serve(self.poll.registry(), &mut self.attempts, token, sink);
                 }
-                token => next = self.sockets.note(token_of(token), event, sink),
+                token => next = self.sockets.note(token_of(token), report.says, sink),
             }
             if next == Next::Enough {
                 break;
@@ -310,14 +263,14 @@ impl Driver for PollDriver {
         entry.send(token, batch, waiting)
     }
 
-    fn wait(&mut self, timeout: Option<Duration>, sink: &mut dyn Sink<Socket>) -> io::Result<()> {
+    fn wait(&mut self, timeout: Option<Duration>, sink: &mut impl Sink<Socket>) -> io::Result<()> {
         let had_more = self.sockets.turns.count_more();
         let sleepless =
             self.deliver(sink) != Next::Sleep || had_more > 0 || self.listeners.may_accept();
         if !self.is_behind() {
             self.look(if sleepless { Some(Duration::ZERO) } else { timeout }, sink)?;
         }
-        if self.serve_events(sink) != Next::Enough && had_more > 0 {
+        if self.serve_reports(sink) != Next::Enough && had_more > 0 {
             self.sockets.serve_more(had_more, sink);
         }
         self.listeners.serve(nonblocking, sink);

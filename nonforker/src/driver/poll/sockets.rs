@@ -8,7 +8,6 @@
 //! Invariant: a connection that could be read from without a new edge, and is wanted to be, is among
 //! those that have more.
 
-use mio::event::Event;
 use slotmap::SecondaryMap;
 use socket2::Socket;
 
@@ -68,17 +67,12 @@ impl Sockets {
         Some((self.entries.get_mut(token)?, &mut self.waiting))
     }
 
-    /// Remembers what an edge says, and gives its connection a turn if it does not wait for one.
+    /// Remembers what a report says, and gives its connection a turn if it does not wait for one.
     #[inline]
-    pub(super) fn note(
-        &mut self,
-        token: Token,
-        event: &Event,
-        sink: &mut dyn Sink<Socket>,
-    ) -> Next {
+    pub(super) fn note(&mut self, token: Token, says: u16, sink: &mut impl Sink<Socket>) -> Next {
         let Self { entries, turns, scratch, waiting } = self;
         let Some(entry) = entries.get_mut(token) else { return Next::Return };
-        if entry.note(event) {
+        if entry.note(says) {
             return Next::Return;
         }
         let next = entry.serve(token, scratch, waiting, sink);
@@ -90,7 +84,7 @@ impl Sockets {
 
     /// Gives the first `count` of those that have more a turn, as far as the sink takes it. Who may
     /// have still more comes again, behind the next look.
-    pub(super) fn serve_more(&mut self, count: usize, sink: &mut dyn Sink<Socket>) {
+    pub(super) fn serve_more(&mut self, count: usize, sink: &mut impl Sink<Socket>) {
         let Self { entries, turns, scratch, waiting } = self;
         for _ in 0..count {
             let Some(token) = turns.pop_more() else { return };

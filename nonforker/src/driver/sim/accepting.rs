@@ -51,7 +51,7 @@ impl SimDriver {
     }
 
     /// Reports the clients that have connected.
-    pub(super) fn accept(&self, sink: &mut dyn Sink<SimSocket>) {
+    pub(super) fn accept(&self, sink: &mut impl Sink<SimSocket>) {
         let listeners = self.world().listeners.len();
         for listener in 0..listeners {
             let accepts = if self.options.shared { ACCEPTS_SHARED } else { ACCEPTS };

@@ -181,7 +181,7 @@ impl World {
 
 impl SimDriver {
     /// Reports the attempts to connect that have ended.
-    pub(super) fn deliver_connected(&self, sink: &mut dyn Sink<SimSocket>) -> Next {
+    pub(super) fn deliver_connected(&self, sink: &mut impl Sink<SimSocket>) -> Next {
         let mut next = Next::Sleep;
         loop {
             let first = self.world().sides[self.shard].connected.pop_front();

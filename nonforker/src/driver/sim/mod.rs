@@ -94,7 +94,7 @@ impl SimDriver {
     }
 
     /// Passes on what is at hand. Returns whether the engine lets us sleep.
-    fn deliver(&self, sink: &mut dyn Sink<SimSocket>) -> Next {
+    fn deliver(&self, sink: &mut impl Sink<SimSocket>) -> Next {
         let mut next = self.deliver_connected(sink);
         loop {
             // The world must be free while the sink runs: a socket may be dropped in it.
@@ -234,7 +234,7 @@ impl Driver for SimDriver {
     fn wait(
         &mut self,
         timeout: Option<Duration>,
-        sink: &mut dyn Sink<SimSocket>,
+        sink: &mut impl Sink<SimSocket>,
     ) -> io::Result<()> {
         let awake = self.deliver(sink) != Next::Sleep;
         self.world().now += TURN;

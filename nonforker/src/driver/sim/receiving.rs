@@ -20,7 +20,7 @@ impl SimDriver {
         mut world: RefMut<'_, World>,
         token: Token,
         link: LinkId,
-        sink: &mut dyn Sink<SimSocket>,
+        sink: &mut impl Sink<SimSocket>,
     ) -> Next {
         let faults = world.faults;
         if world.links[link].arrived() > 0 {
@@ -62,7 +62,7 @@ impl SimDriver {
         mut world: RefMut<'_, World>,
         token: Token,
         link: LinkId,
-        sink: &mut dyn Sink<SimSocket>,
+        sink: &mut impl Sink<SimSocket>,
     ) -> Next {
         let Some(end) = world.links[link].take_end() else { return Next::Return };
         let completion = match end {

@@ -44,7 +44,7 @@ impl World {
 
 impl SimDriver {
     /// Gives every link of the round one turn, as far as the sink takes it.
-    pub(super) fn serve_round(&mut self, sink: &mut dyn Sink<SimSocket>) {
+    pub(super) fn serve_round(&mut self, sink: &mut impl Sink<SimSocket>) {
         let mut next = Next::Return;
         while self.round > 0 && next != Next::Enough {
             self.round -= 1;
@@ -56,7 +56,7 @@ impl SimDriver {
     }
 
     /// Gives a link one turn: an urgent byte, a send, a read, an end.
-    fn serve(&self, link: LinkId, sink: &mut dyn Sink<SimSocket>) -> Next {
+    fn serve(&self, link: LinkId, sink: &mut impl Sink<SimSocket>) -> Next {
         let mut world = self.world();
         world.links[link].queued = false;
         let State::Adopted(token) = world.links[link].state else { return Next::Return };

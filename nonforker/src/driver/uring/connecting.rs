@@ -82,7 +82,7 @@ impl UringDriver {
     }
 
     /// A socket is writable, or its watch has ended.
-    pub(super) fn may_be_connected(&mut self, of: Name, sink: &mut dyn Sink<Incoming>) {
+    pub(super) fn may_be_connected(&mut self, of: Name, sink: &mut impl Sink<Incoming>) {
         let Ok(attempt) = AttemptId::try_from(of.key >> 32) else { return };
         let Some(under_way) = self.attempts.get_mut(attempt) else { return };
         if under_way.extra == Wanted::Nothing {

@@ -151,7 +151,7 @@ impl UringDriver {
         }
     }
 
-    pub(super) fn serve_listeners(&mut self, sink: &mut dyn Sink<Incoming>) {
+    pub(super) fn serve_listeners(&mut self, sink: &mut impl Sink<Incoming>) {
         // Its sends and receives wait in the kernel, so that it stays a blocking socket.
         self.listeners
             .serve(|socket, listener| Ok(Incoming { socket, urgent: listener.urgent }), sink);

@@ -200,7 +200,7 @@ impl UringDriver {
         self.done.push(Completion::Closed { token });
     }
 
-    fn take(&mut self, report: Report, sink: &mut dyn Sink<Incoming>) -> Next {
+    fn take(&mut self, report: Report, sink: &mut impl Sink<Incoming>) -> Next {
         let Name { kind, key } = report.name;
         let token = Token::from(KeyData::from_ffi(key));
         match kind {
@@ -220,7 +220,7 @@ impl UringDriver {
         Next::Return
     }
 
-    fn woken(&mut self, report: &Report, sink: &mut dyn Sink<Incoming>) {
+    fn woken(&mut self, report: &Report, sink: &mut impl Sink<Incoming>) {
         let _ = read(&self.event, &mut [0; 8]);
         sink.take(Completion::Woken);
         if !report.more {
@@ -230,7 +230,7 @@ impl UringDriver {
     }
 
     /// Delivers what the ring brought, as far as the sink takes it.
-    fn serve_reports(&mut self, sink: &mut dyn Sink<Incoming>) -> Next {
+    fn serve_reports(&mut self, sink: &mut impl Sink<Incoming>) -> Next {
         if !self.turns.are_behind() {
             self.turns.looked(self.ring.waiting());
         }
@@ -244,7 +244,7 @@ impl UringDriver {
         next
     }
 
-    fn deliver(&mut self, sink: &mut dyn Sink<Incoming>) -> Next {
+    fn deliver(&mut self, sink: &mut impl Sink<Incoming>) -> Next {
         let mut next = Next::Sleep;
         for completion in self.done.drain(..) {
             if sink.take(completion) != Next::Sleep {
@@ -325,7 +325,11 @@ impl Driver for UringDriver {
         started.err()
     }
 
-    fn wait(&mut self, timeout: Option<Duration>, sink: &mut dyn Sink<Incoming>) -> io::Result<()> {
+    fn wait(
+        &mut self,
+        timeout: Option<Duration>,
+        sink: &mut impl Sink<Incoming>,
+    ) -> io::Result<()> {
         self.arm_receives();
         self.watch_silent();
         let awake = self.deliver(sink) != Next::Sleep;

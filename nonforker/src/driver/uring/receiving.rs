@@ -82,7 +82,7 @@ impl UringDriver {
         &mut self,
         token: Token,
         mut report: Report,
-        sink: &mut dyn Sink<Incoming>,
+        sink: &mut impl Sink<Incoming>,
     ) -> Next {
         let mut next = Next::Return;
         if let Some(connection) = self.connections.get_mut(token) {
@@ -128,7 +128,7 @@ impl UringDriver {
 
     /// Reads a share of each of the first `count` connections that have more, as far as the sink
     /// takes it.
-    pub(super) fn serve_more(&mut self, count: usize, sink: &mut dyn Sink<Incoming>) {
+    pub(super) fn serve_more(&mut self, count: usize, sink: &mut impl Sink<Incoming>) {
         for _ in 0..count {
             let Some(token) = self.turns.pop_more() else { return };
             if self.read(token, sink) == Next::Enough {
@@ -138,7 +138,7 @@ impl UringDriver {
     }
 
     /// Reads once, by a call.
-    fn read(&mut self, token: Token, sink: &mut dyn Sink<Incoming>) -> Next {
+    fn read(&mut self, token: Token, sink: &mut impl Sink<Incoming>) -> Next {
         let Some(connection) = self.connections.get_mut(token) else { return Next::Return };
         connection.set(Fact::QUEUED, false);
         let may_bring = connection.is(Fact::RECEIVING) && !connection.is(Fact::ENDED);
@@ -180,7 +180,7 @@ impl UringDriver {
     }
 
     /// The peer has finished.
-    fn end(&mut self, token: Token, sink: &mut dyn Sink<Incoming>) {
+    fn end(&mut self, token: Token, sink: &mut impl Sink<Incoming>) {
         let Some(connection) = self.connections.get_mut(token) else { return };
         connection.set(Fact::RECEIVING, false);
         connection.set(Fact::READABLE, false);

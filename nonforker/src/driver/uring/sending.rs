@@ -22,7 +22,7 @@ use crate::driver::{Completion, Driver, Sent, Sink, Token};
 
 impl UringDriver {
     /// Reports the sends that were carried out, or not, when they were handed over.
-    pub(super) fn serve_flights(&mut self, sink: &mut dyn Sink<Incoming>) {
+    pub(super) fn serve_flights(&mut self, sink: &mut impl Sink<Incoming>) {
         let mut landed = self.ring.flights().landed();
         for Flight { key, batch, .. } in landed.drain(..) {
             let result = Ok(batch.bytes().len());
@@ -41,7 +41,7 @@ impl UringDriver {
         &mut self,
         token: Token,
         Sent { batch, mut result }: Sent,
-        sink: &mut dyn Sink<Incoming>,
+        sink: &mut impl Sink<Incoming>,
     ) {
         let Some(connection) = self.connections.get_mut(token) else { return };
         connection.set(Fact::SENDING, false);

@@ -30,7 +30,7 @@ impl UringDriver {
         &mut self,
         token: Token,
         events: u32,
-        sink: &mut dyn Sink<Incoming>,
+        sink: &mut impl Sink<Incoming>,
     ) {
         let Some(connection) = self.connections.get_mut(token) else { return };
         let ending = events & (POLLRDHUP | POLLHUP | POLLERR) != 0;
@@ -54,7 +54,7 @@ impl UringDriver {
 pub(super) fn deliver_urgent(
     connection: &mut Connection,
     token: Token,
-    sink: &mut dyn Sink<Incoming>,
+    sink: &mut impl Sink<Incoming>,
 ) {
     if let Some(byte) = take_urgent(&connection.socket) {
         connection.set(Fact::PROBE, true);

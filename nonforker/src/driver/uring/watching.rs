@@ -52,7 +52,12 @@ impl UringDriver {
         self.maybe_silent = maybe_silent;
     }
 
-    pub(super) fn watched(&mut self, token: Token, report: &Report, sink: &mut dyn Sink<Incoming>) {
+    pub(super) fn watched(
+        &mut self,
+        token: Token,
+        report: &Report,
+        sink: &mut impl Sink<Incoming>,
+    ) {
         let Some(connection) = self.connections.get_mut(token) else { return };
         if !report.more {
             connection.watch = Arm::Idle;
@@ -74,7 +79,7 @@ impl UringDriver {
     }
 
     /// Reports that a connection broke, if none of its operations does.
-    pub(super) fn report_broken(&mut self, token: Token, sink: &mut dyn Sink<Incoming>) {
+    pub(super) fn report_broken(&mut self, token: Token, sink: &mut impl Sink<Incoming>) {
         if let Some(failure) = self.broken(token) {
             sink.take(failure);
         }
