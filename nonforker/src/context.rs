@@ -115,14 +115,6 @@ impl<'c, H: Handler> Conn<'c, H> {
         let output = core.begin_output(slot, origin);
         Some(Self { core, table, slot, member, output })
     }
-
-    /// Ends callbacks that were made for so many frames.
-    #[inline(always)]
-    pub(crate) fn end(self, frames: usize) -> (&'c mut Core, &'c mut Slot) {
-        let Self { core, slot, output, .. } = self;
-        core.end_output(slot, output, frames);
-        (core, slot)
-    }
 }
 
 impl<H: Handler> Conn<'_, H> {

@@ -247,12 +247,13 @@ impl Connection {
         self.bars.is_none() && self.inbound.is_empty()
     }
 
-    /// Whether nothing is kept or queued, and frames may come, if it does not
-    /// [end](Bars::ENDS).
+    /// Whether nothing is kept or queued, and only frames may come: it does not end, and has no records.
     #[inline]
     pub(crate) const fn is_at_rest(&self) -> bool {
         matches!(self.incoming, Incoming::Flows)
             && self.takes_frames_in_place()
+            && !self.bars.has(Bars::ENDS)
+            && !self.is_encrypted()
             && self.outbound.is_empty()
     }
 
@@ -345,7 +346,7 @@ impl Connection {
     }
 
     /// Takes the queue out for replies to be pushed.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn lend(&mut self) -> Lent {
         if self.outbound.is_empty() && self.rare.is_none() {
             return Lent { buffer: None, hint: self.outbound.hint as usize, elsewhere: 0 };
@@ -366,10 +367,11 @@ impl Connection {
         self.outbound.pending = Some(queue);
     }
 
-    /// What is to be sent now: nothing while a send is in flight or the kernel is out of buffers.
+    /// What is to be sent now: nothing while a send is in flight or the kernel is out of buffers. It is in
+    /// flight from here until it is [sent](Self::sent).
     #[inline]
     pub(crate) fn next_batch(&mut self) -> Option<Buffer> {
-        if !self.state.sends() {
+        if self.bars.has(Bars::ENDING) && !self.state.sends() {
             return None;
         }
         match self.outbound.in_flight {
@@ -384,13 +386,13 @@ impl Connection {
         if waits { None } else { self.outbound.take_unsent() }
     }
 
-    /// The batch is in flight: `length` bytes, in a buffer of `held` bytes.
-    pub(crate) fn departs(&mut self, length: usize, held: usize) {
-        self.outbound.departs(length, held);
+    /// A batch of records is in flight.
+    pub(crate) fn departs(&mut self, batch: &Buffer) {
+        self.outbound.departs(batch);
     }
 
     /// Takes `batch` back, `count` bytes of it sent. Returns the buffer if all of it is gone.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn sent(&mut self, count: usize, batch: Buffer) -> Option<Buffer> {
         let spare = self.outbound.sent(count, batch);
         if self.outbound.is_empty() {

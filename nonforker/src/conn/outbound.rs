@@ -111,9 +111,7 @@ impl Outbound {
         Some(pending)
     }
 
-    /// Takes what was sent in part, if it is not in flight. It goes before what is pending. As of any
-    /// batch, what becomes of it is to be told at once: it [departs](Self::departs), or it is
-    /// [sent](Self::sent) already.
+    /// Takes what was sent in part, if it is not in flight. It goes before what is pending.
     #[cold]
     pub(super) fn take_unsent(&mut self) -> Option<Buffer> {
         let unsent = self.ahead.as_mut()?.unsent.take();
@@ -121,10 +119,12 @@ impl Outbound {
         unsent
     }
 
-    /// Takes the next batch while none is in flight.
+    /// Takes the next batch while none is in flight. This one is, until it is [sent](Self::sent).
     #[inline]
     pub(super) fn take_next(&mut self) -> Option<Buffer> {
-        if self.ahead.is_some() { self.take_ahead() } else { self.pending.take() }
+        let batch = if self.ahead.is_some() { self.take_ahead() } else { self.pending.take() }?;
+        self.departs(&batch);
+        Some(batch)
     }
 
     /// The same if something goes before what is pending.
@@ -141,30 +141,35 @@ impl Outbound {
         }
     }
 
-    /// The batch that was taken is in flight: `length` bytes, in a buffer of `held` bytes.
-    pub(crate) fn departs(&mut self, length: usize, held: usize) {
-        self.in_flight = length;
-        self.in_flight_capacity = u32::try_from(held).unwrap_or(u32::MAX);
+    /// A batch is in flight.
+    #[inline]
+    pub(super) fn departs(&mut self, batch: &Buffer) {
+        self.in_flight = batch.len();
+        self.in_flight_capacity = u32::try_from(batch.held()).unwrap_or(u32::MAX);
     }
 
     /// Takes `batch` back, `count` bytes of it sent. Returns the buffer if all of it is gone and it is
     /// of further use.
-    #[inline]
-    pub(crate) fn sent(&mut self, count: usize, mut batch: Buffer) -> Option<Buffer> {
-        let left = batch.len().saturating_sub(count);
-        if left == 0 {
-            self.in_flight = 0;
-            self.in_flight_capacity = 0;
-            if batch.is_shared() {
-                return None;
-            }
-            self.hint = u16::try_from(count).unwrap_or(u16::MAX);
-            return Some(batch);
+    #[inline(always)]
+    pub(crate) fn sent(&mut self, count: usize, batch: Buffer) -> Option<Buffer> {
+        if count < self.in_flight {
+            self.sent_in_part(count, batch);
+            return None;
         }
+        self.in_flight = 0;
+        self.in_flight_capacity = 0;
+        if batch.is_shared() {
+            return None;
+        }
+        self.hint = u16::try_from(count).unwrap_or(u16::MAX);
+        Some(batch)
+    }
+
+    #[cold]
+    fn sent_in_part(&mut self, count: usize, mut batch: Buffer) {
         batch.advance(count);
-        self.departs(left, batch.held());
+        self.departs(&batch);
         self.ahead.get_or_insert_default().unsent = Some(batch);
-        None
     }
 
     /// Nothing can be appended to a payload: a short one is copied, a long one goes ahead.
@@ -263,14 +268,12 @@ mod tests {
         pending.vec().extend_from_slice(bytes);
     }
 
-    /// Takes the next batch, and has it in flight.
+    /// Takes the next batch, which is in flight then.
     fn depart(outbound: &mut Outbound) -> Option<Buffer> {
-        let batch = match outbound.in_flight {
+        match outbound.in_flight {
             0 => outbound.take_next(),
             _ => outbound.take_unsent(),
-        }?;
-        outbound.departs(batch.len(), batch.held());
-        Some(batch)
+        }
     }
 
     fn push_some(outbound: &mut Outbound, count: usize) {

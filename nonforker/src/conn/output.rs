@@ -72,9 +72,15 @@ pub(crate) struct Output {
 
 impl Output {
     #[inline]
-    pub(crate) fn new(buffer: Buffer, elsewhere: usize, bounds: Bounds, origin: Origin) -> Self {
+    pub(crate) fn new(
+        mut buffer: Buffer,
+        elsewhere: usize,
+        bounds: Bounds,
+        origin: Origin,
+    ) -> Self {
         let much = bounds.high.saturating_sub(elsewhere).min(bounds.spacious);
-        let mark = buffer.len();
+        // What is lent begins at the front of its vector.
+        let mark = buffer.vec().len();
         Self { buffer, elsewhere, mark, much, bounds, origin, replies: 0, turn_over: false }
     }
 
@@ -130,10 +136,9 @@ impl Output {
 
     /// What is appended from now on is of another callback.
     #[inline]
-    pub(crate) const fn begin_callback(&mut self, origin: Origin) {
+    pub(crate) const fn begin_callback(&mut self) {
         // What is lent begins at the front of its vector.
         self.mark = self.buffer.vec().len();
-        self.origin = origin;
     }
 
     /// Takes back what the present callback has appended.

@@ -387,6 +387,7 @@ impl Core {
             self.pool.put(into);
             return None;
         }
+        slot.conn.departs(&into);
         Some(into)
     }
 }

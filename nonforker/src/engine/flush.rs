@@ -47,8 +47,7 @@ impl<D: Driver> Engine<D> {
         let Some(slot) = table.get_mut(token) else { return };
         slot.is_flushed();
         let ends = slot.conn.bars().has(Bars::ENDS);
-        let is_encrypted = slot.conn.is_encrypted();
-        while let Some(batch) = match is_encrypted {
+        while let Some(batch) = match slot.conn.is_encrypted() {
             false => slot.conn.next_batch(),
             true => core.next_sealed(slot),
         } {
@@ -56,26 +55,26 @@ impl<D: Driver> Engine<D> {
             let awaited = slot.conn.bars().has(Bars::AWAITS)
                 || slot.conn.outbound().has_more()
                 || core.memory.is_scarce();
-            let (length, held) = (batch.len(), batch.held());
             match driver.send(token, batch, awaited) {
-                Some(Sent { batch, result: Ok(count) }) => core.sent(slot, count, batch),
+                Some(Sent { batch, result: Ok(count) }) => {
+                    core.sent(slot, count, batch);
+                    if slot.is_at_rest() {
+                        return;
+                    }
+                }
                 Some(Sent { batch, result: Err(error) }) => {
                     core.send_failed(slot, error, batch);
                     // It may have become something to close or to try again later.
                     return core.mark_dirty(slot);
                 }
                 None => {
-                    slot.conn.departs(length, held);
                     core.await_sent(slot);
                     break;
                 }
             }
         }
-        if is_encrypted {
+        if slot.conn.is_encrypted() {
             core.await_use(slot);
-        }
-        if !ends && !is_encrypted && slot.is_at_rest() {
-            return;
         }
         if ends {
             if slot.is_unknown_to_drivers() {

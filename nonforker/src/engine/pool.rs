@@ -140,11 +140,11 @@ impl Pool {
     }
 
     /// Takes a buffer back. Its content is gone.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn put(&mut self, mut buffer: Buffer) {
         if self.last.is_none() && buffer.capacity() <= CLASSES[LAST_CLASS] {
             buffer.clear();
-            self.last = Some(buffer);
+            self.last.get_or_insert(buffer);
         } else {
             self.put_into_class(buffer);
         }

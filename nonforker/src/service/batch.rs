@@ -88,7 +88,8 @@ impl<H: Handler, F: Frames<H>> Typed<H, F> {
             batch.rest = &[];
             Trouble::Panicked(payload).stop()
         });
-        let (core, slot) = conn.end(batch.frames);
+        let Conn { core, slot, output, .. } = conn;
+        core.end_output(slot, output, batch.frames);
         core.callback_ends(slot, "frame", began);
         stop
     }
@@ -129,7 +130,7 @@ fn handle_frames<H: Handler>(
             break Stop::Incomplete;
         }
         left -= 1;
-        conn.output.begin_callback(Origin::Reply);
+        conn.output.begin_callback();
         let codec = &mut conn.member.codec;
         let decoded = if batch.is_tail { decode_tail(codec, rest) } else { codec.decode(rest) };
         let (frame, consumed) = match decoded {

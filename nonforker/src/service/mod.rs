@@ -344,7 +344,8 @@ pub(crate) fn call<T, H: Handler>(
         conn.output.take_back();
     }
     conn.slot.conn.end_answer(&mut conn.output);
-    let (core, slot) = conn.end(0);
+    let Conn { core, slot, output, .. } = conn;
+    core.end_output(slot, output, 0);
     core.callback_ends(slot, callback, began);
     match called {
         Ok(Ok(())) => {}
