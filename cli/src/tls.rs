@@ -101,7 +101,7 @@ mod loaded {
                 };
                 match next {
                     Ok(next) => tls = Some(next),
-                    Err(error) => wrong.push(error.to_string()),
+                    Err(error) => wrong.push(format!("--tls-cert, --tls-key: {error}")),
                 }
             }
             if let (Some(some), Some(authorities)) = (tls.clone(), &self.tls_client_ca) {
@@ -111,13 +111,13 @@ mod loaded {
                 };
                 match some.client_auth(auth, authorities) {
                     Ok(some) => tls = Some(some),
-                    Err(error) => wrong.push(error.to_string()),
+                    Err(error) => wrong.push(format!("--tls-client-ca: {error}")),
                 }
             }
             if let Some(some) = tls.take() {
                 match some.alpn(&self.tls_alpn) {
                     Ok(some) => tls = Some(some),
-                    Err(error) => wrong.push(error.to_string()),
+                    Err(error) => wrong.push(format!("--tls-alpn: {error}")),
                 }
             }
             if wrong.is_empty() { Ok(tls) } else { Err(wrong) }

@@ -73,7 +73,7 @@ impl ToTlsArgs {
     pub(crate) fn apply(&self, targets: &[Target]) -> Result<Vec<Target>, Ending> {
         #[cfg(feature = "tls")]
         if self.to_tls || self.first().is_some() {
-            let tls = self.load().map_err(|error| Ending::Usage(error.to_string()))?;
+            let tls = self.load().map_err(Ending::Usage)?;
             let apply = |target: &Target| {
                 if self.to_tls || target.is_encrypted() {
                     return target.clone().tls(tls.clone());
@@ -90,17 +90,19 @@ impl ToTlsArgs {
     }
 
     #[cfg(feature = "tls")]
-    fn load(&self) -> Result<nonforker::ClientTls, nonforker::TlsError> {
+    fn load(&self) -> Result<nonforker::ClientTls, String> {
+        use nonforker::{ClientTls, TlsError};
+        let of = |flag| move |error: TlsError| format!("{flag}: {error}");
         let mut tls = match &self.to_ca {
-            Some(file) => nonforker::ClientTls::from_authorities(file)?,
-            None => nonforker::ClientTls::from_system()?,
+            Some(file) => ClientTls::from_authorities(file).map_err(of("--to-ca"))?,
+            None => ClientTls::from_system().map_err(of("--to-tls"))?,
         };
         if let Some((certificate, key)) = self.to_cert.as_ref().zip(self.to_key.as_ref()) {
-            tls = tls.certificate(certificate, key)?;
+            tls = tls.certificate(certificate, key).map_err(of("--to-cert, --to-key"))?;
         }
         if let Some(name) = &self.to_name {
-            tls = tls.server_name(name)?;
+            tls = tls.server_name(name).map_err(of("--to-name"))?;
         }
-        tls.alpn(&self.to_alpn)
+        tls.alpn(&self.to_alpn).map_err(of("--to-alpn"))
     }
 }

@@ -101,19 +101,31 @@ fn what_is_wrong_with_a_flag_or_a_file_is_one_line_and_the_status_2() {
             "--tls-key",
             "certificates: 2, keys: 1",
         ),
-        ("--tls-cert @missing.pem --tls-key @server-key.pem", "missing.pem", "cannot read"),
-        ("--tls-cert @server.pem --tls-key @missing.pem", "missing.pem", "cannot read"),
+        (
+            "--tls-cert @missing.pem --tls-key @server-key.pem",
+            "missing.pem",
+            "--tls-cert, --tls-key: cannot read",
+        ),
+        (
+            "--tls-cert @server.pem --tls-key @missing.pem",
+            "missing.pem",
+            "--tls-cert, --tls-key: cannot read",
+        ),
         ("--tls-cert @empty.pem --tls-key @server-key.pem", "empty.pem", "no certificate"),
         ("--tls-cert @server.pem --tls-key @second-key.pem", "second-key.pem", "does not belong"),
         (
             "--tls-cert @server.pem --tls-key @server-key.pem --tls-client-ca @missing.pem",
             "missing.pem",
-            "cannot read",
+            "--tls-client-ca: cannot read",
         ),
         ("relay --to 127.0.0.1:1 --to-ca @ca.pem", "--to-ca", "it needs --to-tls"),
         ("relay --to 127.0.0.1:1 --to-name x", "--to-name", "it needs --to-tls"),
         ("relay --to tls://localhost:1 --to-cert @client.pem", "--to-cert", "it needs --to-key"),
-        ("relay --to tls://localhost:1 --to-ca @missing.pem", "missing.pem", "cannot read"),
+        (
+            "relay --to tls://localhost:1 --to-ca @missing.pem",
+            "missing.pem",
+            "--to-ca: cannot read",
+        ),
         ("relay --to tls://localhost:1 --to-ca @empty.pem", "empty.pem", "no certificate"),
         ("relay --to-tls --to unix:/x --to-ca @ca.pem", "--to: ", "--to-name"),
         ("relay --to tls://localhost", "--to", "the port is missing"),
@@ -181,17 +193,17 @@ fn certificates_are_replaced_at_a_sighup_and_a_broken_file_changes_nothing() {
     server.end();
 }
 
-/// A server of OpenSSL that answers each line backwards, and its address.
-fn backwards(files: &Files) -> (Process, String) {
+/// A server of OpenSSL that shows this certificate and answers each line backwards, and its address.
+fn backwards(files: &Files, certificate: &str) -> (Process, String) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("it is bound").to_string();
     drop(listener);
     let child = Command::new("openssl")
         .args(["s_server", "-rev", "-quiet", "-accept", &address])
         .arg("-cert")
-        .arg(files.path("server.pem"))
+        .arg(files.path(&format!("{certificate}.pem")))
         .arg("-key")
-        .arg(files.path("server-key.pem"))
+        .arg(files.path(&format!("{certificate}-key.pem")))
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
@@ -204,7 +216,8 @@ fn backwards(files: &Files) -> (Process, String) {
 #[test]
 fn a_relay_encrypts_towards_its_server_verifies_it_and_takes_off_tls_of_clients() {
     let Some(files) = Files::new() else { return };
-    let (_behind, address) = backwards(&files);
+    let (_behind, address) = backwards(&files, "server");
+    let (_authority, authority) = backwards(&files, "ca");
     let port = address.rsplit_once(':').expect("it has a port").1;
     let plain = Server::start("--idle-timeout 1s");
     for driver in ["poll", "uring"] {
@@ -227,10 +240,14 @@ fn a_relay_encrypts_towards_its_server_verifies_it_and_takes_off_tls_of_clients(
             drop(client);
             server.end();
         }
-        // A server whose authority is unknown, and one with another name.
+        // A server whose authority is unknown, one with another name, and one that shows an authority's.
         for (to, why) in [
-            (format!("--to tls://localhost:{port} --to-ca @other-ca.pem"), "UnknownIssuer"),
-            (format!("--to tls://localhost:{port}"), "UnknownIssuer"),
+            (
+                format!("--to tls://localhost:{port} --to-ca @other-ca.pem"),
+                "no authority that is trusted",
+            ),
+            (format!("--to tls://localhost:{port}"), "no authority that is trusted"),
+            (format!("--to {authority} --to-tls --to-ca @ca.pem"), "not a server's"),
             (
                 format!("--to {address} --to-tls --to-ca @ca.pem --to-name second.test"),
                 "not valid for name \"second.test\"",

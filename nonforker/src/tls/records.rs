@@ -321,5 +321,14 @@ fn survive<T>(call: impl FnOnce() -> Result<T, TlsError>) -> Result<T, TlsError>
 
 /// What the library said, in words.
 pub(super) fn said_by(error: rustls::Error) -> TlsError {
-    TlsError::new(error.to_string())
+    let said = error.to_string();
+    // For these it has a name and no words.
+    let words = match error {
+        rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer) => {
+            ": no authority that is trusted has issued it"
+        }
+        _ if said.contains("CaUsedAsEndEntity") => ": it is an authority's, and not a server's",
+        _ => "",
+    };
+    TlsError::new(said + words)
 }
