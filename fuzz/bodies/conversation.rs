@@ -10,6 +10,10 @@ use nonforker::{
     sim::{Client, Faults, Net, Simulation},
 };
 
+/// The virtual time of one run, longer than any deadline of it. A reader of one byte a millisecond would
+/// take minutes for the days that a fuzzer comes up with.
+const TIME_MAX: Duration = Duration::from_secs(300);
+
 #[derive(Arbitrary, Debug, Clone)]
 enum Step {
     Connect { window: u16 },
@@ -119,7 +123,10 @@ fn take(net: &Net, clients: &mut Vec<Known>, step: &Step) {
             with(clients, *index, &|client| client.read_slowly((*bytes).into(), every));
         }
         Step::Read(index) => with(clients, *index, &Client::read_all),
-        Step::Wait(micros) => net.wait(Duration::from_micros((*micros).into())),
+        Step::Wait(micros) => {
+            let left = TIME_MAX.saturating_sub(net.now());
+            net.wait(left.min(Duration::from_micros((*micros).into())));
+        }
         Step::Drain => net.drain(),
         Step::Stop => net.stop(),
     }

@@ -56,7 +56,7 @@ mod workers;
 use self::scenarios::Scenario;
 
 /// A fixed set. `NONFORKER_SEEDS` sets another number, `nonforker sim --seeds A..B` runs others.
-const SEEDS: u64 = 2000;
+const SEEDS: u64 = 1000;
 
 #[expect(clippy::panic, reason = "this is how a test fails")]
 fn sweep(scenario: Scenario) {
