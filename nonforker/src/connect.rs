@@ -36,7 +36,8 @@ impl<H: Handler> Connections<'_, H> {
     ///
     /// # Errors
     ///
-    /// [`ConnectError`] if `target` is none, or if no service has such a handler, or several have.
+    /// [`ConnectError`] if `target` is none, if no service has such a handler, or several have, or if the
+    /// server ends and no client is left.
     ///
     /// # Examples
     ///
@@ -131,6 +132,9 @@ impl<H: Handler> Connections<'_, H> {
         session: S::Session,
     ) -> Result<ConnId, ConnectError> {
         let Self { core, table, .. } = self;
+        if core.is_ending(table.len()) {
+            return Err(ConnectError::Ending);
+        }
         let services = core.desks.iter().map(|desk| (desk.handler, desk.name.as_deref()));
         let service = find::<S, _>(services, name)?;
         let desk = &core.desks[service as usize];

@@ -250,6 +250,10 @@ pub enum ConnectError {
     /// No service has a handler of the type that was asked for, or several have.
     #[error(transparent)]
     NoSuchService(#[from] NoSuchService),
+    /// The server ends, and nobody is left who may need the connection: it drains and has no client any
+    /// more, or it has stopped.
+    #[error("the server ends, and makes no more connections")]
+    Ending,
 }
 
 impl From<Infallible> for ConnectError {

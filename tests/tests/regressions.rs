@@ -6,8 +6,14 @@ mod scenarios;
 
 use scenarios::Scenario;
 
-const FAILED_ONCE: &[(&str, u64, &str)] =
-    &[("echo", 1_005_722, "a slow client with nothing to read kept the simulated network awake")];
+const FAILED_ONCE: &[(&str, u64, &str)] = &[
+    ("echo", 1_005_722, "a slow client with nothing to read kept the simulated network awake"),
+    (
+        "workers",
+        23_635,
+        "a worker that began again while a client lingered kept a server that had stopped",
+    ),
+];
 
 #[test]
 fn what_failed_once_does_not_fail_again() {

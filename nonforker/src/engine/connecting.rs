@@ -27,7 +27,6 @@ use std::{
 use super::{
     Engine,
     core::Core,
-    drain::Phase,
     resolver::{FRESH, FRESH_FAILURE, Found, LookedUp, Resolver},
     rules::Rules,
     shard::Shard,
@@ -182,6 +181,11 @@ impl Core {
         connections > self.outgoing.count || self.owes_mail || self.is_needed_by_others()
     }
 
+    /// Whether the server ends, and nobody is left who may need one more connection.
+    pub(crate) fn is_ending(&self, connections: usize) -> bool {
+        self.has_stopped || self.drains && !self.has_accepted(connections)
+    }
+
     /// Forgets the attempts of a connection.
     fn forget_attempts<D: Driver>(&mut self, driver: &mut D, connecting: &Connecting) {
         for &(attempt, _) in &connecting.attempts {
@@ -198,12 +202,13 @@ impl<D: Driver> Engine<D> {
     #[cold]
     pub(super) fn flush_connecting(&mut self, token: Token) {
         let Self { driver, shard } = self;
-        let Shard { core, table, acceptor, services, phase, .. } = shard;
-        let is_last = *phase != Phase::Serving && !core.has_accepted(table.len());
+        let Shard { core, table, acceptor, services, .. } = shard;
+        let is_ending = core.is_ending(table.len());
         let Some(slot) = table.get_mut(token) else { return };
         let Some(mut connecting) = slot.take_connecting() else { return };
-        if connecting.progress == Progress::Asked {
-            if is_last {
+        let is_new = connecting.progress == Progress::Asked;
+        if is_new {
+            if is_ending {
                 let drains = io::Error::new(ErrorKind::ConnectionAborted, "the server drains");
                 connecting.error = Some(drains);
                 connecting.progress = Progress::Trying;
@@ -236,6 +241,11 @@ impl<D: Driver> Engine<D> {
             }
         }
         if connecting.is_stuck() && connecting.untried.is_empty() {
+            if is_new {
+                // In a later turn: a handler that asks again as it is told would keep this one for ever.
+                core.arm(slot, Kind::Retry, Duration::ZERO);
+                return slot.put_connecting(connecting);
+            }
             let error = connecting.error.take();
             let error = error.unwrap_or_else(|| ErrorKind::NotConnected.into());
             core.connect_fails(slot, &connecting.target, error);

@@ -131,6 +131,7 @@ impl<D: Driver> Engine<D> {
                 let Limits { drain_timeout, drain_spread, .. } = shard.core.limits;
                 let deadline = shard.core.tick_after(drain_timeout.saturating_add(drain_spread));
                 shard.phase = Phase::Settling { until, deadline };
+                shard.core.drains = true;
             }
             Phase::Settling { until, deadline } if quiet || until <= now => {
                 let Limits { drain_timeout, drain_spread, .. } = shard.core.limits;
@@ -174,6 +175,7 @@ impl<D: Driver> Engine<D> {
 
     fn stop(&mut self) {
         self.shard.phase = Phase::Stopping;
+        self.shard.core.has_stopped = true;
         self.stop_listening();
         let Shard { core, table, services, cut_off, .. } = &mut self.shard;
         for token in table.tokens() {

@@ -35,7 +35,7 @@ impl Table {
         Self { entries: SlotMap::with_capacity_and_key(connections_max.min(RESERVED)) }
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.entries.len()
     }
 

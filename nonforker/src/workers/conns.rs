@@ -13,7 +13,7 @@ use crate::{
     connections::{Connections, Other},
     context::Conn,
     engine::failures::WorkerSays,
-    error::{CloseReason, Error},
+    error::{CloseReason, ConnectError, Error},
     handler::{Frame, Handler, Outcome},
 };
 
@@ -125,8 +125,11 @@ impl<W: BytesCodec, C: BytesCodec> WorkerConns<W, C> {
     fn start(&self, worker: usize, all: &mut Connections<'_, Self>) -> Outcome {
         let pool = self.pool.borrow();
         let target = pool.settings.target.of_worker(worker);
-        all.connect_named::<Self>(&pool.name, target, WorkerNumber(worker))?;
-        Ok(())
+        match all.connect_named::<Self>(&pool.name, target, WorkerNumber(worker)) {
+            // Nobody needs it any more.
+            Err(ConnectError::Ending) => Ok(()),
+            started => Ok(started.map(drop)?),
+        }
     }
 
     /// The server ends, since its workers do.

@@ -38,6 +38,7 @@ mod services;
 mod settings;
 mod settle;
 mod shards;
+mod stopping;
 mod tagged;
 mod tagged_always;
 mod targets;
