@@ -123,7 +123,7 @@ fn the_chats_of_the_page_know_their_clients() {
             let flags = format!("--driver {driver} --worker-protocol tagged");
             let server = serve(&worker, &flags);
             let mut clients = [Client::of(&server), Client::of(&server), Client::of(&server)];
-            // When the one that came last is heard, all are there.
+            // All three have connected when the last one is heard.
             clients[2].send("who is here?\n");
             assert_eq!(clients[0].line(), "3: who is here?", "{worker}");
             assert_eq!(clients[1].line(), "3: who is here?", "{worker}");

@@ -120,7 +120,7 @@ impl<S> Shard<S> {
             match stage {
                 Stage::Asks => {
                     // A drain insists for all of them together.
-                    if self.phase == Phase::Serving {
+                    if core.phase == Phase::Serving {
                         let moment = core.limits.max_age.unwrap_or_default() / 50;
                         let at = core.tick_after(moment.max(Duration::from_millis(1)));
                         core.ages.set(token, at, Stage::Insists);

@@ -117,7 +117,7 @@ impl<S> Shard<S> {
 
     /// Decides whether this shard accepts. If it was `asked` to look, the others have changed.
     fn balance(&mut self, asked: bool) {
-        if self.phase != Phase::Serving {
+        if self.core.phase != Phase::Serving {
             // Clients in the backlog are served by any shard that has room.
             return self.yield_no_more(usize::MAX);
         }

@@ -27,6 +27,7 @@ use std::{
 use super::{
     Engine,
     core::Core,
+    drain::Phase,
     resolver::{FRESH, FRESH_FAILURE, Found, LookedUp, Resolver},
     rules::Rules,
     shard::Shard,
@@ -183,7 +184,11 @@ impl Core {
 
     /// Whether the server ends, and nobody is left who may need one more connection.
     pub(crate) fn is_ending(&self, connections: usize) -> bool {
-        self.has_stopped || self.drains && !self.has_accepted(connections)
+        match self.phase {
+            Phase::Serving => false,
+            Phase::Settling { .. } | Phase::Draining { .. } => !self.has_accepted(connections),
+            Phase::Stopping => true,
+        }
     }
 
     /// Forgets the attempts of a connection.
@@ -242,7 +247,7 @@ impl<D: Driver> Engine<D> {
         }
         if connecting.is_stuck() && connecting.untried.is_empty() {
             if is_new {
-                // In a later turn: a handler that asks again as it is told would keep this one for ever.
+                // The handler is told in a later turn. If it connects again then, this turn has ended.
                 core.arm(slot, Kind::Retry, Duration::ZERO);
                 return slot.put_connecting(connecting);
             }

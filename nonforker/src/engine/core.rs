@@ -19,6 +19,7 @@ use super::{
     came_by::CameBy,
     connecting::Outgoing,
     desk::Desk,
+    drain::Phase,
     encrypted::Handshakes,
     group::Group,
     mail::Mail,
@@ -88,10 +89,7 @@ pub(crate) struct Core {
     pub(crate) mail: Mail,
     /// Clients of other shards need connections of this one: it ends behind them.
     pub(crate) serves_others: bool,
-    /// The server drains: connections are made for clients only.
-    pub(super) drains: bool,
-    /// The server has stopped: no more connections are made.
-    pub(super) has_stopped: bool,
+    pub(super) phase: Phase,
     /// A service has mail for another shard that it could not post yet: before that the shard does not end.
     pub(crate) owes_mail: bool,
     pub(super) tickets: TicketOffice,
@@ -146,8 +144,7 @@ impl Core {
             shard,
             mail,
             serves_others: false,
-            drains: false,
-            has_stopped: false,
+            phase: Phase::Serving,
             owes_mail: false,
             tickets,
             outgoing: Outgoing::default(),

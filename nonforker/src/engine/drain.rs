@@ -105,7 +105,7 @@ impl<D: Driver> Engine<D> {
     /// Moves towards the end if that was asked for.
     pub(super) fn move_phase(&mut self) {
         let shard = &mut self.shard;
-        if shard.phase == Phase::Serving && !shard.core.shared.request.is_made() {
+        if shard.core.phase == Phase::Serving && !shard.core.shared.request.is_made() {
             // Those are here whose age is due.
             if shard.brought.looked && !shard.uncut.is_empty() {
                 shard.cut_quiet(false);
@@ -116,12 +116,12 @@ impl<D: Driver> Engine<D> {
         let quiet = brought.looked && !brought.something;
         let now = shard.core.judged();
         if shard.core.shared.request.0.load(Relaxed) >= Request::STOP
-            && shard.phase != Phase::Stopping
+            && shard.core.phase != Phase::Stopping
         {
             self.stop();
         }
         let Self { shard, .. } = self;
-        match shard.phase {
+        match shard.core.phase {
             Phase::Serving if shard.core.shared.request.is_made() => {
                 let all = shard.table.len();
                 let connections = shard.table.slots().filter(|slot| !slot.is_outgoing()).count();
@@ -130,14 +130,13 @@ impl<D: Driver> Engine<D> {
                 let until = shard.core.tick_after(SETTLE_MAX);
                 let Limits { drain_timeout, drain_spread, .. } = shard.core.limits;
                 let deadline = shard.core.tick_after(drain_timeout.saturating_add(drain_spread));
-                shard.phase = Phase::Settling { until, deadline };
-                shard.core.drains = true;
+                shard.core.phase = Phase::Settling { until, deadline };
             }
             Phase::Settling { until, deadline } if quiet || until <= now => {
                 let Limits { drain_timeout, drain_spread, .. } = shard.core.limits;
                 let half = (drain_timeout / 2).saturating_add(drain_spread);
                 let patience = shard.core.tick_after(half).min(deadline);
-                shard.phase = Phase::Draining { patience, deadline };
+                shard.core.phase = Phase::Draining { patience, deadline };
                 shard.uncut.clear();
                 if drain_spread.is_zero() {
                     shard.cut_who_is_received_from();
@@ -161,7 +160,7 @@ impl<D: Driver> Engine<D> {
             Phase::Draining { patience, deadline } => {
                 let out_of_patience = patience <= now;
                 if out_of_patience {
-                    shard.phase = Phase::Draining { patience: deadline, deadline };
+                    shard.core.phase = Phase::Draining { patience: deadline, deadline };
                 }
                 if brought.looked || out_of_patience {
                     shard.cut_quiet(out_of_patience);
@@ -174,8 +173,7 @@ impl<D: Driver> Engine<D> {
     }
 
     fn stop(&mut self) {
-        self.shard.phase = Phase::Stopping;
-        self.shard.core.has_stopped = true;
+        self.shard.core.phase = Phase::Stopping;
         self.stop_listening();
         let Shard { core, table, services, cut_off, .. } = &mut self.shard;
         for token in table.tokens() {
@@ -194,8 +192,8 @@ impl<D: Driver> Engine<D> {
 
     /// Whether nothing is left to be done.
     pub(crate) fn is_done(&self) -> bool {
-        let Shard { phase, table, core, .. } = &self.shard;
-        match phase {
+        let Shard { table, core, .. } = &self.shard;
+        match core.phase {
             Phase::Serving | Phase::Settling { .. } => false,
             Phase::Draining { .. } => table.is_empty() && !core.has_accepted(0),
             Phase::Stopping => table.is_empty(),

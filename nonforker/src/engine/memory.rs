@@ -57,8 +57,6 @@ pub(crate) struct Memory {
     budget: usize,
     /// A hundredth of it.
     percent: usize,
-    /// Below so many bytes memory that was scarce is ample again.
-    ample: usize,
     scarcity: Scarcity,
     /// What a connection may hold and still be read from, while memory is scarce.
     share: usize,
@@ -89,7 +87,6 @@ impl Memory {
             saves: false,
             budget,
             percent: budget / 100,
-            ample: budget / 100 * 70,
             scarcity: Scarcity::Ample,
             share: budget,
             holders: BTreeSet::new(),
@@ -105,7 +102,6 @@ impl Memory {
     /// while it stays scarce, shares are divided anew within a second.
     pub(super) fn set_budget(&mut self, budget: usize) {
         (self.budget, self.percent) = (budget, budget / 100);
-        self.ample = self.percent * 70;
         if !self.is_scarce() {
             self.share = budget;
         }
@@ -261,9 +257,9 @@ impl Memory {
         self.share
     }
 
-    /// Below so many bytes memory that was scarce is ample again.
+    /// Memory that was scarce is ample again while fewer bytes than this are used.
     pub(crate) const fn ample(&self) -> usize {
-        self.ample
+        self.percent * 70
     }
 
     /// How many bytes are used beyond the budget, when those have left that are to leave.

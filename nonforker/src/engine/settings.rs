@@ -88,7 +88,7 @@ impl<S> Shard<S> {
         }
         acceptor.unused.forget();
         acceptor.count_addresses(table, &core.group);
-        if ages_anew && self.phase == Phase::Serving {
+        if ages_anew && self.core.phase == Phase::Serving {
             self.age_anew();
         }
     }

@@ -34,7 +34,6 @@ pub(super) struct Shard<S> {
     pub(super) table: Table,
     pub(super) services: Services,
     pub(super) acceptor: Acceptor<S>,
-    pub(super) phase: Phase,
     /// Connections that a drain has not cut yet.
     pub(super) uncut: Vec<Token>,
     /// How many connections a stop took something from.
@@ -92,7 +91,6 @@ impl<S> Shard<S> {
             table: Table::new(connections_max),
             services,
             acceptor: Acceptor::new(connections_max),
-            phase: Phase::Serving,
             uncut: Vec::new(),
             cut_off: 0,
             brought: Brought { something: false, looked: false },
@@ -137,7 +135,7 @@ impl<S> Shard<S> {
         self.wants = Next::Sleep;
         let is_busy = !self.running.is_empty()
             || self.unusual
-                && (matches!(self.phase, Phase::Settling { .. })
+                && (matches!(self.core.phase, Phase::Settling { .. })
                     || self.is_about_to_cut()
                     || !self.gone.is_empty()
                     || self.core.mail.is_left());
@@ -155,7 +153,7 @@ impl<S> Shard<S> {
             core.timers.earliest(),
             self.acceptor.look_at(),
             self.acceptor.balance.look_at(),
-            self.phase.deadline(),
+            self.core.phase.deadline(),
             core.ages.next(),
             core.memory.look_at,
             core.throttles.tell_at(),
@@ -175,7 +173,7 @@ impl<S> Shard<S> {
 
     /// Whether accepting, memory or the phase is to be looked at in the next turn as well.
     pub(super) fn is_unusual(&self) -> bool {
-        self.phase != Phase::Serving
+        self.core.phase != Phase::Serving
             || !self.uncut.is_empty()
             || self.core.memory.is_scarce()
             || self.acceptor.is_unusual()

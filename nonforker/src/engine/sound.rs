@@ -159,7 +159,7 @@ impl<D: Driver> Engine<D> {
         };
         let of_services = core.desks.iter().filter_map(|desk| desk.due);
         let timer = of_slots(true).chain(of_services).chain(core.ages.next()).min();
-        let own = [shard.acceptor.look_at(), shard.phase.deadline(), core.memory.look_at];
+        let own = [shard.acceptor.look_at(), shard.core.phase.deadline(), core.memory.look_at];
         let others = own.into_iter().flatten().chain(of_slots(false));
         others.min().is_none_or(|first| timer.is_some_and(|timer| timer < first))
     }
